@@ -1,0 +1,162 @@
+"""`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from penstock_loadtest.cases import EMBEDDER_CASE, ClientName, select
+from penstock_loadtest.errors import BenchmarkError
+from penstock_loadtest.peers import Peers, PeersOutcome
+from penstock_loadtest.profiling import profile_server
+from penstock_loadtest.report import print_report, to_json
+from penstock_loadtest.servers import Penstock, Server, Triton
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
+
+RUN_PENSTOCK = f"{shlex.quote(sys.executable)} -c 'from penstock.cli import main; main()'"
+
+
+class ServerName(StrEnum):
+    """What can be started."""
+
+    PENSTOCK = "penstock"
+    TRITON = "triton"
+
+
+class ClientChoice(StrEnum):
+    """What can send the load."""
+
+    AUTO = "auto"
+    H2LOAD = "h2load"
+    PERF_ANALYZER = "perf_analyzer"
+
+    @property
+    def override(self) -> ClientName | None:
+        """None leaves each case its own client."""
+        names: dict[str, ClientName] = {"h2load": "h2load", "perf_analyzer": "perf_analyzer"}
+        return names.get(self.value)
+
+
+PeersPath = Annotated[Path, typer.Option(help="Folder of triton.sh, perf_analyzer.sh and repo/.")]
+ModelRepo = Annotated[Path, typer.Option(help="Repository that holds the embedder.")]
+CaseNames = Annotated[list[str], typer.Option("--case", help="Name or pattern, e.g. 'image-*'.")]
+PenstockCommand = Annotated[
+    str, typer.Option("--penstock", help="The program before `serve`; default: this Python's.")
+]
+PenstockFlags = Annotated[
+    str, typer.Option(help="More words for `penstock serve`, e.g. '--front grpcio'.")
+]
+Client = Annotated[ClientChoice, typer.Option(help="auto: h2load; perf_analyzer for embedder.")]
+
+
+WIDE_ENOUGH = 170
+
+
+@app.callback()
+def main() -> None:
+    """Penstock's load tests."""
+
+
+@app.command()
+def peers(
+    peers: PeersPath = Path("../shared/peers"),
+    model_repo: ModelRepo = Path("model_repo"),
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a turn.")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each server.")] = 3,
+    case: CaseNames = [],  # noqa: B006 (typer copies it)
+    subject: ServerName = ServerName.PENSTOCK,
+    baseline: ServerName = ServerName.TRITON,
+    client: Client = ClientChoice.AUTO,
+    threads: Annotated[
+        int | None, typer.Option(help="Of the bare loop's session; default: all cores.")
+    ] = None,
+    penstock: PenstockCommand = RUN_PENSTOCK,
+    penstock_flags: PenstockFlags = "",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+) -> None:
+    """Start two servers in turns under the same load and print ratios with their spread."""
+    console = _console()
+    names = {"subject": subject.value, "baseline": baseline.value}
+    settings = names | {"seconds": seconds, "rounds": rounds, "client": client.value}
+    cores = len(os.sched_getaffinity(0))
+    try:
+        cases = select(case)
+        match = Peers(
+            subject=_server(subject, peers, penstock, penstock_flags, ""),
+            baseline=_server(baseline, peers, penstock, penstock_flags, "'"),
+            peers=_folder(peers),
+            model_repo=model_repo.resolve(),
+            client=client.override,
+            cores=cores,
+            threads=threads or cores,
+        )
+        outcome = match.run(cases, rounds, seconds, console.print)
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    _show(console, outcome, settings, json_file)
+
+
+@app.command()
+def profile(
+    case: Annotated[str, typer.Option(help="One case's name.")] = "identity-grpc-64",
+    server: ServerName = ServerName.PENSTOCK,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the record.")] = 10.0,
+    output: Annotated[Path, typer.Option(help="Folder for the records.")] = Path("profiles"),
+    top: Annotated[int, typer.Option(min=1, help="Functions shown for each process.")] = 25,
+    peers: PeersPath = Path("../shared/peers"),
+    model_repo: ModelRepo = Path("model_repo"),
+    penstock: PenstockCommand = RUN_PENSTOCK,
+    penstock_flags: PenstockFlags = "",
+) -> None:
+    """Record with py-spy where the Python of each of the server's processes spends its time under a case's load."""
+    console = _console()
+    try:
+        chosen = select([case])[0]
+        repository = model_repo if chosen == EMBEDDER_CASE else _folder(peers) / "repo"
+        started = _server(server, peers, penstock, penstock_flags, "")
+        for record in profile_server(started, repository, peers, chosen, seconds, output):
+            console.print(record.table(top))
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+
+
+def _console() -> Console:
+    """A file or a pipe has no width of its own, and the tables are wide."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDE_ENOUGH)
+
+
+def _server(name: ServerName, peers: Path, penstock: str, flags: str, mark: str) -> Server:
+    """`mark` tells the second of two equal servers from the first."""
+    if name is ServerName.TRITON:
+        return Triton(_folder(peers), f"triton{mark}")
+    return Penstock(tuple(shlex.split(penstock)), tuple(shlex.split(flags)), f"penstock{mark}")
+
+
+def _folder(peers: Path) -> Path:
+    if not (peers / "triton.sh").is_file():
+        raise BenchmarkError(f"--peers {peers}: no triton.sh there")
+    return peers.resolve()
+
+
+def _show(
+    console: Console, outcome: PeersOutcome, settings: dict[str, Any], json_file: Path | None
+) -> None:
+    print_report(console, outcome.comparisons, outcome.measurements)
+    for line in outcome.skipped:
+        console.print(f"[yellow]skipped:[/] {line}", highlight=False)
+    if json_file is not None:
+        found = to_json(outcome.comparisons, outcome.measurements, outcome.skipped, settings)
+        json_file.write_text(json.dumps(found, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""What runs a model. `base.py` is the contract, `registry.py` finds the backend a configuration names."""

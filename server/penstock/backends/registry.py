@@ -1,0 +1,75 @@
+"""Finds the backend that a model's configuration, or else its files, ask for, and imports it only then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, cast
+
+from penstock.backends.base import Backend, LoadedModel, LoadSpec
+from penstock.backends.reshape import with_reshapes
+from penstock.errors import LoadFailed
+from penstock.model_config import ConfigDict
+
+MODULES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "onnxruntime": "penstock.backends.onnxruntime_backend",
+        "python": "penstock.backends.python_backend",
+    }
+)
+"""Backend → the module whose `load` it is."""
+
+MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
+    {"onnxruntime": "model.onnx", "python": "model.py"}
+)
+"""Backend → what its model file is called when the configuration doesn't say."""
+
+_PLATFORMS: Final = MappingProxyType({"onnxruntime_onnx": "onnxruntime", "python": "python"})
+
+
+def backend_for(config: ConfigDict, version_dir: Path) -> str:
+    """The name of the backend that runs a model.
+
+    `backend` decides, then `platform`, then the model file in `version_dir`. Raises LoadFailed when they name no
+    backend that there is, or leave it open.
+    """
+    backend = config.get("backend") or ""
+    platform = config.get("platform") or ""
+    if backend:
+        return _known(backend, f"backend {backend!r}")
+    if platform:
+        return _known(_PLATFORMS.get(platform, platform), f"platform {platform!r}")
+    return _by_file(config.get("default_model_filename") or "", version_dir)
+
+
+def load(spec: LoadSpec) -> LoadedModel:
+    """Load a model with the backend it asks for. Raises LoadFailed, or whatever the model's own code raised."""
+    module = import_module(MODULES[backend_for(spec.config, spec.version_dir)])
+    return with_reshapes(cast(Backend, module.load)(spec))
+
+
+def _known(backend: str, asked_for: str) -> str:
+    if backend not in MODULES:
+        known = ", ".join(MODULES)
+        raise LoadFailed(f"the configuration asks for {asked_for}; known backends: {known}")
+    return backend
+
+
+def _by_file(filename: str, version_dir: Path) -> str:
+    if filename:
+        suffixes = {Path(usual).suffix: backend for backend, usual in MODEL_FILES.items()}
+        found = [suffixes[Path(filename).suffix]] if Path(filename).suffix in suffixes else []
+    else:
+        found = [b for b, usual in MODEL_FILES.items() if (version_dir / usual).exists()]
+    if len(found) == 1:
+        return found[0]
+    expected = " or ".join(f"{name} ({backend})" for backend, name in MODEL_FILES.items())
+    if found:
+        raise LoadFailed(f"{version_dir} holds {expected} at once: say which in `backend`")
+    where = f"default_model_filename {filename!r} doesn't tell" if filename else "there is none"
+    raise LoadFailed(
+        f"no backend configured, and no model file to tell it by: expected {expected}"
+        f" in {version_dir}, {where}"
+    )

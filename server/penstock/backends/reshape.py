@@ -1,0 +1,69 @@
+"""`reshape` of the configuration: clients see a tensor with `dims`, the model the same elements in another shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from penstock.backends.base import Batch, LoadedModel, Outputs
+from penstock.errors import ModelFailed
+from penstock.model_config import ConfigDict
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor name → dims without the batch dimension; -1 is any size."""
+
+
+def with_reshapes(model: LoadedModel) -> LoadedModel:
+    """The model itself, or, where its configuration reshapes a tensor, the model in a wrapper that does it."""
+    inputs = {t["name"]: tuple(t["reshape"].get("shape") or ()) for t in _reshaped(model, "input")}
+    outputs = {t["name"]: tuple(t["dims"]) for t in _reshaped(model, "output")}
+    return ReshapedModel(model, inputs, outputs) if inputs or outputs else model
+
+
+class ReshapedModel:
+    """A loaded model whose inputs and outputs are reshaped on the way."""
+
+    def __init__(self, model: LoadedModel, inputs: Shapes, outputs: Shapes) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._outputs = outputs
+        self._batching = bool(model.config.get("max_batch_size"))
+
+    @property
+    def config(self) -> ConfigDict:
+        """The inner model's configuration."""
+        return self._model.config
+
+    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | ModelFailed]:
+        """Run the batch. Raises ModelFailed when an array has not as many elements as its new shape needs."""
+        answer = self._model.execute(
+            Batch(self._reshape(batch.inputs, self._inputs), batch.requests)
+        )
+        if isinstance(answer, Mapping):
+            return self._reshape(answer, self._outputs)
+        return [
+            one if isinstance(one, ModelFailed) else self._reshape(one, self._outputs)
+            for one in answer
+        ]
+
+    def close(self) -> None:
+        """Close the inner model."""
+        self._model.close()
+
+    def _reshape(self, arrays: Outputs, shapes: Shapes) -> Outputs:
+        reshaped = dict(arrays)
+        for name in reshaped.keys() & shapes.keys():
+            array = reshaped[name]
+            rows = array.shape[:1] if self._batching else ()
+            try:
+                reshaped[name] = array.reshape(rows + shapes[name])
+            except ValueError as error:
+                raise ModelFailed(
+                    f"{name!r} of shape {list(array.shape)} can't be reshaped to"
+                    f" {[*rows, *shapes[name]]}, as the configuration asks"
+                ) from error
+        return reshaped
+
+
+def _reshaped(model: LoadedModel, kind: str) -> list[dict[str, Any]]:
+    return [t for t in model.config.get(kind) or () if t.get("reshape") is not None]

@@ -1,0 +1,205 @@
+"""`penstock serve`: every setting as a flag, in Triton's spelling where Triton has it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from penstock.config import Settings, flag_of, load_settings
+from penstock.errors import ConfigError
+from penstock.supervisor.supervisor import Supervisor
+from penstock.telemetry.log import configure_logging
+
+ALIASES: Final = {
+    "model_repository": ("--model-store",),
+    "host": ("--http-address", "--grpc-address", "--metrics-address"),
+}
+"""Setting → further spellings."""
+
+BARE_FLAGS: Final = frozenset(
+    flag_of(name) for name, field in Settings.model_fields.items() if field.annotation is bool
+)
+"""Flags that may stand without a value."""
+
+NOT_YET: Final = frozenset(
+    {
+        "--allow-client-shm",
+        "--allow-sagemaker",
+        "--allow-vertex-ai",
+        "--backend-config",
+        "--backend-directory",
+        "--buffer-manager-thread-count",
+        "--cache-config",
+        "--cache-directory",
+        "--cuda-memory-pool-byte-size",
+        "--disable-auto-complete-config",
+        "--enable-peer-access",
+        "--grpc-header-forward-pattern",
+        "--grpc-http2-max-pings-without-data",
+        "--grpc-infer-allocation-pool-size",
+        "--grpc-infer-response-compression-level",
+        "--grpc-infer-thread-count",
+        "--grpc-keepalive-time",
+        "--grpc-keepalive-timeout",
+        "--grpc-max-connection-age",
+        "--grpc-max-connection-age-grace",
+        "--grpc-restricted-protocol",
+        "--grpc-root-cert",
+        "--grpc-server-cert",
+        "--grpc-server-key",
+        "--grpc-use-ssl",
+        "--grpc-use-ssl-mutual",
+        "--host-policy",
+        "--http-header-forward-pattern",
+        "--http-restricted-api",
+        "--http-thread-count",
+        "--id",
+        "--log-error",
+        "--log-file",
+        "--log-info",
+        "--log-warning",
+        "--metrics-config",
+        "--metrics-interval-ms",
+        "--min-supported-compute-capability",
+        "--model-config-name",
+        "--model-load-gpu-limit",
+        "--model-namespacing",
+        "--pinned-memory-pool-byte-size",
+        "--rate-limit",
+        "--rate-limit-resource",
+        "--repoagent-directory",
+        "--repository-poll-secs",
+        "--response-cache-byte-size",
+        "--reuse-grpc-port",
+        "--reuse-http-port",
+        "--trace-config",
+    }
+)
+"""What Triton's server has beside, and this one has not yet."""
+
+_BOOLEANS: Final = frozenset(("true", "false", "1", "0"))
+
+
+def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
+    """Triton's arguments in a form that typer parses: `--exit-on-error` → `--exit-on-error=true`.
+
+    Raises ConfigError for a flag of Triton's that is not supported yet.
+    """
+    rewritten: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return [*rewritten, *arguments[position:]]
+        flag, _, _ = argument.partition("=")
+        if flag in NOT_YET:
+            raise ConfigError(f"{flag}: not supported yet")
+        following = arguments[position + 1] if position + 1 < len(arguments) else ""
+        bare = argument in BARE_FLAGS and following.lower() not in _BOOLEANS
+        rewritten.append(f"{argument}=true" if bare else argument)
+    return rewritten
+
+
+def serve(
+    repositories: list[str] | None, config: Path | None, **flags: str | list[str] | None
+) -> None:
+    """Serve the models of MODEL_REPOSITORY over HTTP and gRPC.
+
+    Every flag can also be set as PENSTOCK_… in the environment, or in penstock.toml
+    (--http-port: PENSTOCK_HTTP_PORT, http_port). Flags win over the environment, it over the file.
+    """
+    settings = load_settings(_given(repositories or [], flags), config)
+    configure_logging(settings.log_verbose, settings.log_format, sys.stderr)
+    raise typer.Exit(asyncio.run(_run(settings)))
+
+
+async def _run(settings: Settings) -> int:
+    return await Supervisor(settings, sys.stdout).run()
+
+
+def _given(
+    repositories: list[str], flags: dict[str, str | list[str] | None]
+) -> dict[str, str | list[str]]:
+    """What was given, by setting's name."""
+    given = {name: value for name, value in flags.items() if value}
+    folders = [*repositories, *given.pop("model_repository", [])]
+    if folders:
+        given["model_repository"] = folders
+    hosts = given.pop("host", [])
+    if len(set(hosts)) > 1:
+        raise ConfigError(f"{flag_of('host')}: all ports have one address, got {', '.join(hosts)}")
+    if hosts:
+        given["host"] = hosts[0]
+    return given
+
+
+def _signature() -> inspect.Signature:
+    """`serve` as typer shall see it: a parameter a setting."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    argument = typer.Argument(
+        None,
+        metavar="[MODEL_REPOSITORY]...",
+        help="Folders of models, in Triton's layout.",
+        show_default=False,
+    )
+    config = typer.Option(
+        None, "--config", metavar="FILE", help="Settings file, in place of ./penstock.toml."
+    )
+    parameters = [
+        inspect.Parameter("repositories", keyword, default=argument, annotation=list[str] | None),
+        inspect.Parameter("config", keyword, default=config, annotation=Path | None),
+    ]
+    for name, field in Settings.model_fields.items():
+        annotation = list[str] | None if _repeatable(name, field) else str | None
+        parameters.append(
+            inspect.Parameter(name, keyword, default=_option(name, field), annotation=annotation)
+        )
+    return inspect.Signature(parameters)
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    # values stay text: the settings check them all alike, whatever their source
+    return typer.Option(
+        None,
+        flag_of(name),
+        *ALIASES.get(name, ()),
+        metavar=_metavar(name, field),
+        help=field.description,
+        show_default=_default(field.default),
+    )
+
+
+def _repeatable(name: str, field: FieldInfo) -> bool:
+    return name == "host" or get_origin(field.annotation) is tuple
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    kind = field.annotation
+    if kind is bool:
+        return "[true|false]"
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    named = {"model_repository": "FOLDER", "run_dir": "FOLDER", "host": "ADDRESS"}
+    if name in named:
+        return named[name]
+    if name == "load_model":
+        return "MODEL"
+    return "SECONDS" if kind is float else "NUMBER"
+
+
+def _default(value: object) -> str | bool:
+    if value is None or value == ():
+        return False
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _with_signature(function: Callable[..., None], signature: inspect.Signature) -> None:
+    vars(function)["__signature__"] = signature
+
+
+_with_signature(serve, _signature())

@@ -1,0 +1,265 @@
+"""A small HTTP client of the Open Inference Protocol: what `penstock infer` needs, typed."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+import numpy as np
+
+from penstock.errors import InvalidRequest, NotFound, PenstockError, Unavailable
+from penstock.model_config import ModelConfig
+from penstock.tensors import as_array, serialize_bytes
+from penstock.types import NUMPY_DTYPES, Array
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+_INDEX_PATH: Final = "/v2/repository/index"
+_ERRORS: Final[Mapping[int, type[PenstockError]]] = {
+    400: InvalidRequest,
+    404: NotFound,
+    503: Unavailable,
+}
+
+Decoded = TypeVar("Decoded")
+
+
+class TensorMetadata(msgspec.Struct, frozen=True):
+    """One input or output. `shape` has a leading -1 where the model batches."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """What a server tells of a model."""
+
+    name: str
+    inputs: tuple[TensorMetadata, ...] = ()
+    outputs: tuple[TensorMetadata, ...] = ()
+
+
+class IndexEntry(msgspec.Struct, frozen=True):
+    """One version of one model, as the repository index lists it."""
+
+    name: str
+    version: str = ""
+    state: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputData:
+    """An input to send. `array` has the wire shape; BYTES are object arrays of `bytes`."""
+
+    name: str
+    datatype: str
+    array: Array
+
+
+@dataclass(frozen=True, slots=True)
+class OutputData:
+    """An output that came back."""
+
+    name: str
+    datatype: str
+    array: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A server's answer."""
+
+    model_version: str
+    outputs: tuple[OutputData, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    json_bytes: int | None
+    """Length of the JSON that begins the body; None: all of it."""
+    body: bytes
+
+
+class _AnswerTensor(msgspec.Struct, frozen=True):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: dict[str, Any] = {}
+    data: list[Any] = []
+
+
+class _InferAnswer(msgspec.Struct, frozen=True):
+    outputs: tuple[_AnswerTensor, ...]
+    model_version: str = ""
+
+
+class Client:
+    """Asks one server. All methods raise PenstockError with one line for a person."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        """`url`: `http://host:port`, https, or `host:port`. Raises InvalidRequest on others."""
+        self._url = url if "://" in url else f"http://{url}"
+        self._timeout_s = timeout_s
+        self._host, self._port, self._secure, self._prefix = _parts(self._url)
+
+    def metadata(self, model: str, version: str) -> ModelMetadata:
+        """The model's inputs and outputs. Raises NotFound with what is there, or Unavailable."""
+        answer = self._call("GET", _model_path(model, version))
+        if answer.status != 200:
+            raise self._why_not(model, version) or self._refusal(answer)
+        return self._decode(answer.body, ModelMetadata)
+
+    def config(self, model: str, version: str) -> ModelConfig | None:
+        """The model's configuration; None where the server doesn't show it."""
+        answer = self._call("GET", _model_path(model, version) + "/config")
+        return self._decode(answer.body, ModelConfig) if answer.status == 200 else None
+
+    def infer(
+        self,
+        model: str,
+        version: str,
+        inputs: Sequence[InputData],
+        classes: Mapping[str, int],
+    ) -> Prediction:
+        """One inference. `classes`: output to ask for → top-k as classes, 0 for its numbers."""
+        blobs = [_to_bytes(tensor) for tensor in inputs]
+        header = msgspec.json.encode(
+            {
+                "inputs": [_input_json(*pair) for pair in zip(inputs, blobs, strict=True)],
+                "outputs": [_output_json(name, top) for name, top in classes.items()],
+            }
+        )
+        headers = {HEADER_LENGTH: str(len(header)), "Content-Type": "application/octet-stream"}
+        body = b"".join([header, *blobs])
+        answer = self._call("POST", _model_path(model, version) + "/infer", body, headers)
+        if answer.status != 200:
+            raise self._refusal(answer)
+        return self._prediction(answer)
+
+    def _prediction(self, answer: _Answer) -> Prediction:
+        json_bytes = len(answer.body) if answer.json_bytes is None else answer.json_bytes
+        decoded = self._decode(answer.body[:json_bytes], _InferAnswer)
+        outputs, rest = [], memoryview(answer.body)[json_bytes:]
+        for tensor in decoded.outputs:
+            nbytes = tensor.parameters.get("binary_data_size", 0)
+            array = _to_array(tensor, rest[:nbytes])
+            outputs.append(OutputData(tensor.name, tensor.datatype, array))
+            rest = rest[nbytes:]
+        return Prediction(decoded.model_version, tuple(outputs))
+
+    def _why_not(self, model: str, version: str) -> PenstockError | None:
+        """What the repository index says of a model that doesn't answer; None if nothing."""
+        answer = self._call("POST", _INDEX_PATH, b"{}")
+        if answer.status != 200:
+            return None
+        index = self._decode(answer.body, list[IndexEntry])
+        entries = [entry for entry in index if entry.name == model]
+        if not entries:
+            names = sorted({entry.name for entry in index if entry.state == "READY"})
+            return NotFound(f"unknown model {model!r}; ready are: {', '.join(names) or 'none'}")
+        failed = [e for e in entries if e.state != "READY" and version in ("", e.version)]
+        if not failed:
+            return None
+        why = failed[-1].reason or failed[-1].state.lower() or "not loaded"
+        return Unavailable(f"model {model!r} is not ready: {why}")
+
+    def _refusal(self, answer: _Answer) -> PenstockError:
+        """The error for an answer that is not 200, in the server's own words where it has some."""
+        try:
+            text = msgspec.json.decode(answer.body, type=dict[str, Any])["error"]
+        except (msgspec.DecodeError, KeyError):
+            text = "it does not seem to speak the inference protocol"
+        kind = _ERRORS.get(answer.status, PenstockError)
+        return kind(f"{self._url} answered {answer.status}: {text}")
+
+    def _decode(self, body: bytes, kind: type[Decoded]) -> Decoded:
+        try:
+            return msgspec.json.decode(body, type=kind, strict=False)
+        except msgspec.DecodeError as error:
+            raise Unavailable(
+                f"{self._url} does not speak the inference protocol: {error}"
+            ) from error
+
+    def _call(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
+    ) -> _Answer:
+        """One exchange on a connection of its own: where the network's errors are translated."""
+        try:
+            with closing(self._connection()) as connection:
+                connection.request(method, self._prefix + path, body, dict(headers))
+                response = connection.getresponse()
+                length = response.getheader(HEADER_LENGTH)
+                json_bytes = None if length is None else int(length)
+                return _Answer(response.status, json_bytes, response.read())
+        except TimeoutError as error:
+            raise Unavailable(f"{self._url} gave no answer within {self._timeout_s:g} s") from error
+        except ConnectionRefusedError as error:
+            raise Unavailable(
+                f"no server answers at {self._url}: start one with `penstock serve model_repo`,"
+                " or say where it is with --url"
+            ) from error
+        except OSError as error:
+            raise Unavailable(f"can't talk to {self._url}: {error.strerror or error}") from error
+        except (HTTPException, ValueError) as error:
+            raise Unavailable(f"{self._url} does not speak HTTP: {error!r}") from error
+
+    def _connection(self) -> HTTPConnection:
+        if self._secure:
+            context = ssl.create_default_context()
+            return HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
+        return HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+
+
+def _parts(url: str) -> tuple[str, int | None, bool, str]:
+    """Host, port, whether it is https, path before `/v2`."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidRequest(f"{url!r} is not a URL: {error}") from error
+    if not host or parts.scheme not in ("http", "https"):
+        raise InvalidRequest(f"{url!r} is not a URL, expected one like http://127.0.0.1:8000")
+    return host, port, parts.scheme == "https", parts.path.rstrip("/")
+
+
+def _model_path(model: str, version: str) -> str:
+    path = f"/v2/models/{quote(model, safe='')}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+def _to_bytes(tensor: InputData) -> bytes:
+    if tensor.datatype == "BYTES":
+        return serialize_bytes(tensor.array)
+    return tensor.array.astype(NUMPY_DTYPES[tensor.datatype]).tobytes()
+
+
+def _input_json(tensor: InputData, blob: bytes) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": tensor.array.shape,
+        "parameters": {"binary_data_size": len(blob)},
+    }
+
+
+def _output_json(name: str, classes: int) -> dict[str, Any]:
+    top = {"classification": classes} if classes else {}
+    return {"name": name, "parameters": {"binary_data": True, **top}}
+
+
+def _to_array(tensor: _AnswerTensor, data: memoryview) -> Array:
+    """From the body's binary part, or from its JSON where a server answers so."""
+    if "binary_data_size" in tensor.parameters:
+        return as_array(tensor.datatype, tensor.shape, data)
+    if tensor.datatype == "BYTES":
+        encoded = serialize_bytes([str(text) for text in tensor.data])
+        return as_array(tensor.datatype, tensor.shape, encoded)
+    return np.array(tensor.data, NUMPY_DTYPES[tensor.datatype]).reshape(tensor.shape)

@@ -1,0 +1,259 @@
+"""Every setting, typed and parsed once: flag > PENSTOCK_* > penstock.toml > default."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseSettingsSource
+
+from penstock.cores import available_cores
+from penstock.errors import ConfigError
+
+ENV_PREFIX: Final = "PENSTOCK_"
+DEFAULT_FILE: Final = Path("penstock.toml")
+MAX_ENVOY_THREADS: Final = 2
+"""One Python thread keeps about two of Envoy busy; more only take cores from the models."""
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[ByteSize, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """All settings. The constructor reads its arguments only: `load_settings` knows the sources."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        use_attribute_docstrings=True,
+        # fields named model_* are ours, not pydantic's
+        protected_namespaces=(),
+    )
+
+    model_repository: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folder of models, in Triton's layout. Repeatable; separated by `:` in the environment."""
+
+    host: str = "127.0.0.1"
+    """IP address of all ports. 0.0.0.0 (or ::) opens them to the network."""
+    http_port: Port = 8000
+    """Port of HTTP; 0 takes a free one."""
+    grpc_port: Port = 8001
+    """Port of gRPC; 0 takes a free one."""
+    metrics_port: Port = 8002
+    """Port of Prometheus metrics; 0 takes a free one."""
+    allow_http: bool = True
+    """Serve HTTP."""
+    allow_grpc: bool = True
+    """Serve gRPC."""
+    allow_metrics: bool = True
+    """Serve metrics."""
+    front: Literal["auto", "envoy", "grpcio"] = "auto"
+    """What carries the bytes: Envoy (fast), or grpc.aio and uvicorn in one process (portable)."""
+
+    model_control_mode: Literal["none", "explicit", "poll"] = "none"
+    """none: serve all models. explicit: only those of --load-model and of load requests."""
+    load_model: Annotated[tuple[str, ...], NoDecode] = ()
+    """Model to load at start in explicit mode, `*` for all. Repeatable; `,` in the environment."""
+    exit_on_error: bool = False
+    """End with 1 if a model can't be loaded at start."""
+    strict_readiness: bool = False
+    """Ready only when all models are; otherwise as soon as the server takes requests."""
+    model_load_thread_count: Annotated[int, Field(ge=1)] = 4
+    """Models loaded at the same time."""
+    model_load_timeout_secs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300
+    """Seconds that one model's load may take."""
+    model_load_retry_count: Count = 0
+    """How often a failed load is tried again."""
+
+    exit_timeout_secs: Seconds = 30
+    """Seconds that requests under way get at the stop."""
+    http_max_input_size: Size = ByteSize(64 << 20)
+    """Largest HTTP body, in bytes or as 64MiB."""
+    grpc_max_message_bytes: Annotated[ByteSize, Field(gt=0, le=2**31 - 1)] = ByteSize(2**31 - 1)
+    """Largest gRPC message, in bytes or as 64MiB."""
+    max_queue_requests: Annotated[int, Field(ge=1)] = 10_000
+    """Requests that one model's queue holds."""
+    max_queue_bytes: Size = ByteSize(1 << 30)
+    """Bytes of inputs that one model's queue holds."""
+    max_batch_bytes: Size = ByteSize(1 << 30)
+    """Bytes of inputs that one batch holds."""
+    default_threads: Count = 0
+    """Compute threads of all model instances together; 0: as many as cores."""
+    envoy_threads: Count = 0
+    """Envoy's own threads; 0: one a core, two at most."""
+
+    access_log: bool = False
+    """Log each request to standard output as JSON (Envoy front)."""
+    log_verbose: Count = 0
+    """0, 1 (debug messages) or 2 (those of libraries too)."""
+    log_format: Literal["default", "json"] = "default"
+    """Lines for people, or one JSON object each."""
+    run_dir: Path | None = None
+    """Where each run makes its own private folder for sockets; else in the temporary folder."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @field_validator("model_repository", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+    @field_validator("model_repository", "run_dir")
+    @classmethod
+    def _make_absolute(cls, value: Path | tuple[Path, ...] | None) -> object:
+        # other processes read the settings in other folders
+        if isinstance(value, tuple):
+            return tuple(path.expanduser().absolute() for path in value)
+        return value and value.expanduser().absolute()
+
+    @field_validator("load_model", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("host")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        try:
+            return str(ipaddress.ip_address("127.0.0.1" if value == "localhost" else value))
+        except ValueError:
+            raise ValueError("expected an IP address, such as 127.0.0.1, 0.0.0.0 or ::") from None
+
+    @field_validator("model_control_mode")
+    @classmethod
+    def _refuse_poll(cls, value: str) -> str:
+        if value == "poll":
+            raise ValueError("poll is not supported yet, expected none or explicit")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.load_model and self.model_control_mode != "explicit":
+            raise ValueError("load_model needs model_control_mode explicit")
+        if "*" in self.load_model and len(self.load_model) > 1:
+            raise ValueError("load_model: `*` means all models, and must stand alone")
+        used: dict[int, str] = {}
+        for name, port in self.ports().items():
+            if port and used.setdefault(port, name) != name:
+                raise ValueError(f"{used[port]} and {name} are both {port}, must differ")
+        return self
+
+    def ports(self) -> dict[str, int]:
+        """Setting's name → port of what is served over TCP, in the order http, grpc, metrics."""
+        every = {
+            "http_port": (self.allow_http, self.http_port),
+            "grpc_port": (self.allow_grpc, self.grpc_port),
+            "metrics_port": (self.allow_metrics, self.metrics_port),
+        }
+        return {name: port for name, (allowed, port) in every.items() if allowed}
+
+    @property
+    def compute_threads(self) -> int:
+        """`default_threads`, resolved."""
+        return self.default_threads or available_cores()
+
+    @property
+    def envoy_concurrency(self) -> int:
+        """`envoy_threads`, resolved."""
+        return self.envoy_threads or min(MAX_ENVOY_THREADS, available_cores())
+
+    def write(self, path: Path) -> None:
+        """Write all settings as JSON into a new file that only this user may read."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(self.model_dump_json())
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Settings:
+        """What `write` wrote."""
+        return cls.model_validate_json(Path(path).read_bytes())
+
+
+def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Settings:
+    """The settings of this start. `flags`: what the command line gave, by setting's name.
+
+    Reads PENSTOCK_* of the environment and `file`, or ./penstock.toml if there is one.
+    Raises ConfigError that names setting, source, and what was expected.
+    """
+    path = file or DEFAULT_FILE
+    from_file = _read_toml(path) if file or path.exists() else {}
+    from_environment = EnvSettingsSource(Settings, env_ignore_empty=True)()
+    try:
+        return Settings(**{**from_file, **from_environment, **flags})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        source = _source(name, flags, from_environment, path)
+        raise ConfigError(_explain(source, dict(first))) from None
+
+
+def flag_of(name: str) -> str:
+    """A setting's flag: `http_port` → `--http-port`."""
+    return "--" + name.replace("_", "-")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    return {name: _beside(path, name, value) for name, value in values.items()}
+
+
+def _beside(file: Path, name: str, value: Any) -> Any:
+    """Paths in a file are relative to that file's folder."""
+    folder = file.absolute().parent
+    if name == "run_dir" and isinstance(value, str):
+        return folder / value
+    if name != "model_repository":
+        return value
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        return value
+    return tuple(folder / Path(path).expanduser() for path in paths)
+
+
+def _source(name: str, flags: Mapping[str, Any], env: Mapping[str, Any], file: Path) -> str:
+    if not name:
+        return ""
+    if name in flags:
+        return f"{flag_of(name)}: "
+    if name in env:
+        return f"{ENV_PREFIX}{name.upper()}: "
+    return f"{file}: {name}: "
+
+
+def _explain(source: str, error: dict[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{source}there is no such setting"
+        case "value_error" if not source:
+            return message
+    return f"{source}{message[0].lower()}{message[1:]} (got {_shown(error['input'])})"
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    text = repr(str(value) if isinstance(value, Path) else value)
+    return text if len(text) <= limit else text[:limit] + "…"

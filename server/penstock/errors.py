@@ -1,0 +1,73 @@
+"""The one error tree. It knows no transport: `gateway/status.py` maps it to HTTP and gRPC.
+
+    PenstockError
+    ├── InvalidRequest            the client sent something wrong; the text says what and where
+    │   ├── PayloadTooLarge       a body or message over the limit
+    │   └── AlreadyExists
+    ├── NotFound                  no such model, version, route
+    ├── Unsupported               known to the protocol, not done by this server
+    ├── Unavailable               try again later
+    │   ├── QueueFull             the model's queue is at its bound
+    │   ├── DeadlineExceeded      the request could not be answered in time
+    │   └── WorkerCrashed         the process that ran the request ended
+    ├── ModelFailed               the model's own code raised, or gave something it may not give
+    ├── LoadFailed                a model can't be loaded; the text says why
+    ├── ConfigError               a file or setting is wrong; names file, line, what was expected
+    └── InternalError             a bug of ours; its text is never shown to clients
+"""
+
+
+class PenstockError(Exception):
+    """Base of every error that Penstock raises on purpose. `str(error)` is one line for a person."""
+
+
+class InvalidRequest(PenstockError):
+    """The request is malformed or contradicts the model's signature."""
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The request's body, or what it decompresses to, is over the configured limit."""
+
+
+class AlreadyExists(InvalidRequest):
+    """What was to be created is there already."""
+
+
+class NotFound(PenstockError):
+    """The named model, version or resource is not known."""
+
+
+class Unsupported(PenstockError):
+    """The protocol knows this, this server does not do it."""
+
+
+class Unavailable(PenstockError):
+    """The server can't take this request now; trying again later may work."""
+
+
+class QueueFull(Unavailable):
+    """The model's queue holds as many requests, or bytes, as it may."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The request's time was over before it was answered."""
+
+
+class WorkerCrashed(Unavailable):
+    """The worker process ended while it ran this request."""
+
+
+class ModelFailed(PenstockError):
+    """The model's own code raised an error, or returned something its configuration does not allow."""
+
+
+class LoadFailed(PenstockError):
+    """The model could not be loaded."""
+
+
+class ConfigError(PenstockError):
+    """A configuration file or a setting is wrong."""
+
+
+class InternalError(PenstockError):
+    """A bug in Penstock. The text goes to the log, clients see a neutral one."""

@@ -1,0 +1,116 @@
+"""The resolved configuration of one model, as frozen values.
+
+It is the typed view of Triton's ModelConfig in its JSON form (same key names), which is also what crosses to
+workers: `parse` takes that JSON and keeps what Penstock acts on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from penstock.types import ITEM_BYTES
+
+
+class ConfigPart(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all parts of a model's configuration: frozen, keyword-only."""
+
+
+class Tensor(ConfigPart):
+    """A `ModelInput` or `ModelOutput`. `dims` are without the batch dimension; -1 is any size."""
+
+    name: str
+    data_type: str
+    """Triton's spelling: TYPE_FP32, TYPE_STRING …"""
+    dims: tuple[int, ...]
+    optional: bool = False
+    label_filename: str = ""
+
+    @property
+    def datatype(self) -> str:
+        """The protocol's spelling: FP32, BYTES …"""
+        bare = self.data_type.removeprefix("TYPE_")
+        return "BYTES" if bare == "STRING" else bare
+
+
+class QueuePolicy(ConfigPart):
+    """`ModelQueuePolicy`. 0 means that the server's own bound holds."""
+
+    max_queue_size: int = 0
+
+
+class DynamicBatching(ConfigPart):
+    """`ModelDynamicBatching`. Times in microseconds."""
+
+    preferred_batch_size: tuple[int, ...] = ()
+    max_queue_delay_microseconds: int = 0
+    preserve_ordering: bool = False
+    default_queue_policy: QueuePolicy = QueuePolicy()
+
+
+class InstanceGroup(ConfigPart):
+    """`ModelInstanceGroup`: `count` workers for each device it names."""
+
+    name: str = ""
+    kind: str = "KIND_AUTO"
+    count: int = 1
+    gpus: tuple[int, ...] = ()
+
+
+class ParameterValue(ConfigPart):
+    """`ModelParameter`: Triton's parameters are all strings."""
+
+    string_value: str = ""
+
+
+class ModelConfig(ConfigPart):
+    """What Penstock acts on of a model's configuration."""
+
+    name: str
+    platform: str = ""
+    backend: str = ""
+    max_batch_size: int = 0
+    """0: the model takes no batch dimension, and every request runs alone."""
+    input: tuple[Tensor, ...] = ()
+    output: tuple[Tensor, ...] = ()
+    instance_group: tuple[InstanceGroup, ...] = ()
+    dynamic_batching: DynamicBatching | None = None
+    default_model_filename: str = ""
+    parameters: Mapping[str, ParameterValue] = {}
+    metric_tags: Mapping[str, str] = {}
+
+    def parameter(self, key: str, default: str = "") -> str:
+        """The string value of `parameters[key]`."""
+        value = self.parameters.get(key)
+        return default if value is None else value.string_value
+
+
+ConfigDict = dict[str, Any]
+"""Triton's ModelConfig in its JSON form, all keys in snake_case, int64 as numbers."""
+
+
+def parse(config: ConfigDict) -> ModelConfig:
+    """The typed view of a resolved configuration. Keys Penstock does not act on are left out."""
+    return msgspec.convert(config, ModelConfig)
+
+
+def wire_shape(tensor: Tensor, max_batch_size: int) -> tuple[int, ...]:
+    """The tensor's shape as model metadata shows it: with a leading -1 when the model batches."""
+    return (-1, *tensor.dims) if max_batch_size > 0 else tensor.dims
+
+
+def known_datatypes() -> tuple[str, ...]:
+    """Triton's spelling of all datatypes, for messages."""
+    return tuple("TYPE_STRING" if name == "BYTES" else f"TYPE_{name}" for name in ITEM_BYTES)
+
+
+def to_json(config: ConfigDict) -> bytes:
+    """The configuration as it crosses to workers."""
+    return msgspec.json.encode(config)
+
+
+def from_json(text: bytes) -> ConfigDict:
+    """Inverse of `to_json`."""
+    return cast(ConfigDict, msgspec.json.decode(text))

@@ -1,0 +1,1 @@
+"""What is served: configuration files, versions, and the life of each model."""

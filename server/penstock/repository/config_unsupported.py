@@ -1,0 +1,26 @@
+"""What Triton's configuration can ask for and Penstock does not do yet: refused, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.model_config import ConfigDict
+
+BLOCKS = ("sequence_batching", "ensemble_scheduling")
+LISTS = ("batch_input", "batch_output")
+
+
+def unsupported(config: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Path and problem of all that is asked for and not done. `config` has all its defaults."""
+    yield from ((key, "is not supported yet") for key in BLOCKS if key in config)
+    yield from ((key, "is not supported yet") for key in LISTS if config[key])
+    if config["platform"] == "ensemble":
+        yield "platform", "'ensemble' is not supported yet"
+    if config.get("model_transaction_policy", {}).get("decoupled"):
+        yield "model_transaction_policy.decoupled", "is not supported yet; expected false"
+    for index, group in enumerate(config["instance_group"]):
+        path = f"instance_group[{index}]"
+        if group["kind"] == "KIND_GPU":
+            yield f"{path}.kind", "KIND_GPU is not supported yet; expected KIND_AUTO or KIND_CPU"
+        elif group["gpus"]:
+            yield f"{path}.gpus", "are not supported yet; expected none"

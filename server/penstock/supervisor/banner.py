@@ -1,0 +1,112 @@
+"""What a person sees: the banner when start-up is over, and a log line for each change after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from penstock.config import Settings
+from penstock.workers.messages import ModelReport, Report
+
+STATE_STYLES: Final = {"READY": "green", "UNAVAILABLE": "red"}
+LOOPBACK: Final = ("127.", "::1")
+_PLAIN_WIDTH: Final = 200
+
+_log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """Shows the first report as a banner, and what changes after it as log lines."""
+
+    def __init__(self, settings: Settings, front: str, version: str, out: TextIO) -> None:
+        self._settings = settings
+        self._front = front
+        self._version = version
+        self._out = out
+        self._known: dict[tuple[str, str], ModelReport] | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether there was a report."""
+        return self._known is not None
+
+    def show(self, report: Report) -> None:
+        """Call for each report, in order."""
+        models = {(model.name, model.version): model for model in report.models}
+        if self._known is not None:
+            _log_changes(self._known, models)
+        elif self._settings.log_format == "json":
+            _log.info("serving", extra={"front": self._front, **self._settings.ports()})
+            _log_changes({}, models)
+        else:
+            self._show_banner(report.models)
+        self._known = models
+
+    def _show_banner(self, models: Sequence[ModelReport]) -> None:
+        console = Console(file=self._out, highlight=False)
+        if not console.is_terminal:
+            # a log file has no width: nothing is wrapped
+            console.width = _PLAIN_WIDTH
+        title = Text.assemble((f"Penstock {self._version}", "bold"), f"  front: {self._front}")
+        lines = [title, *self._addresses(), Text(), *_model_table(models), _summary(models)]
+        for line in lines:
+            console.print(line, soft_wrap=True)
+        self._out.flush()
+
+    def _addresses(self) -> list[Text]:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        rows = [
+            (settings.allow_http, "HTTP", f"http://{host}:{settings.http_port}"),
+            (settings.allow_grpc, "gRPC", f"{host}:{settings.grpc_port}"),
+            (settings.allow_metrics, "metrics", f"http://{host}:{settings.metrics_port}/metrics"),
+        ]
+        lines = [Text(f"  {label:<9}{url}") for allowed, label, url in rows if allowed]
+        if settings.host.startswith(LOOPBACK):
+            reach = "Only this machine can connect: --host 0.0.0.0 opens the ports to the network."
+            lines.append(Text(f"  {reach}", "dim"))
+        return lines
+
+
+def _model_table(models: Sequence[ModelReport]) -> list[Text]:
+    header = ("MODEL", "VERSION", "STATE", "BACKEND", "INSTANCES")
+    rows = [(m.name, m.version, m.state, m.backend, str(m.instances)) for m in models]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [_table_line(header, widths, "dim")] if models else []
+    for model, row in zip(models, rows, strict=True):
+        lines.append(_table_line(row, widths, STATE_STYLES.get(model.state, "yellow")))
+        if model.reason:
+            lines.append(Text(f"    {' '.join(model.reason.split())}", "dim"))
+    return lines
+
+
+def _table_line(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
+    """One row; `style` is the state's."""
+    line = Text("  ")
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        line.append(cell.ljust(width) + "  ", style if column == 2 or style == "dim" else "")
+    line.rstrip()
+    return line
+
+
+def _summary(models: Sequence[ModelReport]) -> Text:
+    ready = sum(model.state == "READY" for model in models)
+    style = "green" if ready == len(models) else "yellow"
+    return Text.assemble((f"  {ready} of {len(models)} models ready", style), ". Ctrl-C stops.")
+
+
+def _log_changes(
+    before: dict[tuple[str, str], ModelReport], after: dict[tuple[str, str], ModelReport]
+) -> None:
+    for key, model in after.items():
+        old = before.get(key)
+        if old is None or (old.state, old.reason) != (model.state, model.reason):
+            level = logging.WARNING if model.state == "UNAVAILABLE" else logging.INFO
+            reason = f": {model.reason}" if model.reason else ""
+            _log.log(level, "model %s/%s is %s%s", *key, model.state, reason)
+    for key in before.keys() - after.keys():
+        _log.info("model %s/%s is gone", *key)

@@ -1,0 +1,216 @@
+"""The supervisor's own life: start, watch, restart with back-off, and stop by signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TextIO
+
+import penstock
+from penstock.config import Settings
+from penstock.errors import ConfigError, LoadFailed, NotFound, Unavailable
+from penstock.supervisor.banner import Announcer
+from penstock.supervisor.front import CommandFactory, choose_front
+from penstock.supervisor.gateway_life import GatewayLife
+from penstock.supervisor.liveness import ProbeTiming
+from penstock.supervisor.ports import resolve_ports
+from penstock.supervisor.run_dir import run_dir
+from penstock.supervisor.stopping import stop_gateway
+from penstock.workers.messages import Report
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
+OPEN_FILES: Final = 65_536
+"""Wanted: a connection is a descriptor."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The supervisor's patience."""
+
+    probe: ProbeTiming = field(default_factory=ProbeTiming)
+    first_delay_s: float = 0.1
+    """Between a crash and the next start; doubles with each crash."""
+    longest_delay_s: float = 5.0
+    quick_s: float = 60.0
+    """A gateway that ends earlier than this has crashed quickly."""
+    quick_crashes: int = 5
+    """So many in a row end the server."""
+
+
+class Supervisor:
+    """Runs one server. Create one, `await run()` once, from the main thread's event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        out: TextIO,
+        gateway: CommandFactory | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        """`out` gets the banner. `gateway` and `timing` are for tests."""
+        self._settings = settings
+        self._out = out
+        self._factory = gateway
+        self._timing = timing or Timing()
+        self._stop_asked = asyncio.Event()
+        self._killed = False
+        self._life: GatewayLife | None = None
+        self._not_loaded: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> int:
+        """Serve until a signal. Returns the exit code.
+
+        Raises ConfigError for what the command line has to change, other PenstockErrors when the
+        server can't start or can't go on.
+        """
+        factory = self._factory or self._choose_front()
+        _check_repositories(self._settings.model_repository)
+        settings = resolve_ports(self._settings)
+        _raise_open_files()
+        with run_dir(settings.run_dir) as folder, self._signals():
+            settings = settings.model_copy(update={"run_dir": folder})
+            try:
+                return await self._serve(settings, folder, factory)
+            except asyncio.CancelledError:
+                if not self._killed:
+                    raise
+                return EXIT_INTERRUPTED
+            finally:
+                if self._life is not None:
+                    await self._life.close(worker_grace_s=0)
+
+    def _choose_front(self) -> CommandFactory:
+        factory, why_not_envoy = choose_front(self._settings)
+        if why_not_envoy:
+            _log.warning("%s", why_not_envoy)
+        return factory
+
+    async def _serve(self, settings: Settings, folder: Path, factory: CommandFactory) -> int:
+        """Start gateways one after the other until one is stopped on purpose."""
+        settings_file = folder / "settings.json"
+        settings.write(settings_file)
+        command = factory(settings, folder)
+        announcer = Announcer(settings, command.front, penstock.__version__, self._out)
+        crashes = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            self._life = life = GatewayLife(
+                command,
+                settings_file,
+                lambda report: self._on_report(announcer, report),
+                self._timing.probe,
+            )
+            await _first(life.ended, self._not_loaded, self._stop_asked)
+            if self._stop_asked.is_set() or self._not_loaded.done():
+                return await self._stop(life, settings)
+            await self._bury(life)
+            crashes = 1 if loop.time() - started > self._timing.quick_s else crashes + 1
+            delay_s = self._next_delay(life, crashes)
+            _log.error("the gateway ended: %s. It is started again.", life.ended.result())
+            await _first(self._stop_asked, timeout_s=delay_s)
+            if self._stop_asked.is_set():
+                return EXIT_OK
+
+    def _on_report(self, announcer: Announcer, report: Report) -> None:
+        first = not announcer.shown
+        announcer.show(report)
+        bad = [m for m in report.models if m.state == "UNAVAILABLE"]
+        if first and bad and self._settings.exit_on_error and not self._not_loaded.done():
+            names = "; ".join(f"{m.name}/{m.version}: {m.reason}" for m in bad)
+            self._not_loaded.set_result(names)
+
+    async def _stop(self, life: GatewayLife, settings: Settings) -> int:
+        clean = await stop_gateway(life, settings.exit_timeout_secs)
+        if self._not_loaded.done() and not self._stop_asked.is_set():
+            raise LoadFailed(f"--exit-on-error: can't be loaded: {self._not_loaded.result()}")
+        return EXIT_OK if clean else EXIT_FAILED
+
+    async def _bury(self, life: GatewayLife) -> None:
+        """After an end that nobody asked for: workers go first, then whatever is left."""
+        life.kill()
+        await life.close(worker_grace_s=0)
+
+    def _next_delay(self, life: GatewayLife, crashes: int) -> float:
+        """Seconds until the next start. Raises Unavailable when there should be none."""
+        reason = life.ended.result()
+        if life.failed:
+            raise Unavailable(reason)
+        if not life.serving.is_set() and crashes == 1:
+            raise Unavailable(f"the gateway did not start: {reason}")
+        if crashes >= self._timing.quick_crashes:
+            raise Unavailable(f"the gateway ended {crashes} times in a row, at last: {reason}")
+        delay_s: float = self._timing.first_delay_s * 2 ** (crashes - 1)
+        return min(delay_s, self._timing.longest_delay_s)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        # nohup has it ignored: that must stay so
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self._on_signal, number, task)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: signal.Signals, task: asyncio.Task[int]) -> None:
+        if not self._stop_asked.is_set():
+            _log.info("%s: stopping, requests under way are finished", number.name)
+            self._stop_asked.set()
+        elif number == signal.SIGINT and not self._killed:
+            _log.warning("stopped at once: requests under way are dropped")
+            self._killed = True
+            if self._life is not None:
+                self._life.kill()
+            task.cancel()
+
+
+async def _first(
+    *events: asyncio.Future[str] | asyncio.Event, timeout_s: float | None = None
+) -> None:
+    """Wait until one of them is set or done."""
+    waits = [
+        e if isinstance(e, asyncio.Future) else asyncio.ensure_future(e.wait()) for e in events
+    ]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for event, wait in zip(events, waits, strict=True):
+            if wait is not event:
+                wait.cancel()
+
+
+def _check_repositories(folders: tuple[Path, ...]) -> None:
+    if not folders:
+        raise ConfigError("no model repository was given: penstock serve FOLDER")
+    for folder in folders:
+        try:
+            next(folder.iterdir(), None)
+        except FileNotFoundError:
+            raise NotFound(f"model repository {folder}: there is no such folder") from None
+        except OSError as error:
+            raise Unavailable(f"model repository {folder}: {error.strerror}") from error
+
+
+def _raise_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

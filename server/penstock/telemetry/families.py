@@ -1,0 +1,158 @@
+"""Which metric families there are: names, help texts, and which statistic each one shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.telemetry.histogram import Histogram
+from penstock.telemetry.host import HostUsage
+from penstock.telemetry.statistics import ModelStatistics
+
+_NS_PER_US: Final = 1_000
+_NS_PER_S: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One number a model: its name without `_total`, and where it comes from."""
+
+    name: str
+    help: str
+    read: Callable[[ModelStatistics], float]
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramFamily:
+    """One histogram a model."""
+
+    name: str
+    help: str
+    read: Callable[[ModelStatistics], Histogram]
+    unit: int
+    """Divides bounds and sum: durations are counted in nanoseconds, Prometheus wants seconds."""
+
+
+FAILURE_NAME: Final = "nv_inference_request_failure"
+FAILURE_HELP: Final = "Number of failed inference requests, all batch sizes"
+
+TRITON_COUNTERS: Final = (
+    Family(
+        "nv_inference_request_success",
+        "Number of successful inference requests, all batch sizes",
+        lambda model: model.request_ns.count,
+    ),
+    Family(
+        "nv_inference_count",
+        "Number of inferences performed (does not include cached requests)",
+        lambda model: model.inference_count,
+    ),
+    Family(
+        "nv_inference_exec_count",
+        "Number of model executions performed (does not include cached requests)",
+        lambda model: model.execution_count,
+    ),
+    Family(
+        "nv_inference_request_duration_us",
+        "Cumulative inference request duration in microseconds (includes cached requests)",
+        lambda model: model.request_ns.sum // _NS_PER_US,
+    ),
+    Family(
+        "nv_inference_queue_duration_us",
+        "Cumulative inference queuing duration in microseconds (includes cached requests)",
+        lambda model: model.queue_ns.sum // _NS_PER_US,
+    ),
+    Family(
+        "nv_inference_compute_input_duration_us",
+        "Cumulative compute input duration in microseconds (does not include cached requests)",
+        lambda model: model.input_ns // _NS_PER_US,
+    ),
+    Family(
+        "nv_inference_compute_infer_duration_us",
+        "Cumulative compute inference duration in microseconds (does not include cached requests)",
+        lambda model: model.infer_ns // _NS_PER_US,
+    ),
+    Family(
+        "nv_inference_compute_output_duration_us",
+        "Cumulative inference compute output duration in microseconds "
+        "(does not include cached requests)",
+        lambda model: model.output_ns // _NS_PER_US,
+    ),
+)
+
+OWN_COUNTERS: Final = (
+    Family(
+        "penstock_worker_restarts",
+        "Workers started anew after a crash",
+        lambda model: model.worker_restarts,
+    ),
+)
+
+GAUGES: Final = (
+    Family(
+        "nv_inference_pending_request_count",
+        "Instantaneous number of pending requests awaiting execution per-model.",
+        lambda model: model.pending,
+    ),
+    Family(
+        "nv_model_load_duration_secs",
+        "Model load time in seconds",
+        lambda model: model.load_duration_s,
+    ),
+    Family(
+        "penstock_model_ready",
+        "1 while the model answers requests, else 0",
+        lambda model: model.ready,
+    ),
+    Family(
+        "penstock_queued_bytes",
+        "Input bytes of the requests that wait for execution",
+        lambda model: model.queued_bytes,
+    ),
+)
+
+HISTOGRAMS: Final = (
+    HistogramFamily(
+        "penstock_queue_duration_seconds",
+        "Time from a request's arrival to its execution",
+        lambda model: model.queue_ns,
+        _NS_PER_S,
+    ),
+    HistogramFamily(
+        "penstock_execution_duration_seconds",
+        "Time of a worker for a batch, inputs and outputs included",
+        lambda model: model.execution_ns,
+        _NS_PER_S,
+    ),
+    HistogramFamily(
+        "penstock_request_duration_seconds",
+        "Time from a request's arrival to its answer, successful requests only",
+        lambda model: model.request_ns,
+        _NS_PER_S,
+    ),
+    HistogramFamily(
+        "penstock_batch_size",
+        "Rows of a batch",
+        lambda model: model.batch_rows,
+        1,
+    ),
+)
+
+HOST: Final[tuple[tuple[str, str, Callable[[HostUsage], float]], ...]] = (
+    (
+        "nv_cpu_utilization",
+        "CPU utilization rate [0.0 - 1.0]",
+        lambda host: host.cpu_utilization,
+    ),
+    (
+        "nv_cpu_memory_total_bytes",
+        "CPU total memory (RAM), in bytes",
+        lambda host: host.memory_total_bytes,
+    ),
+    (
+        "nv_cpu_memory_used_bytes",
+        "CPU used memory (RAM), in bytes",
+        lambda host: host.memory_used_bytes,
+    ),
+)

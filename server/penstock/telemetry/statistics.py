@@ -1,0 +1,166 @@
+"""What one version of a model has done: plain counters, filled once a batch, with Triton's meaning.
+
+The event loop owns them, so there are no locks; what clients see is made when they ask for it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+
+from penstock.telemetry.histogram import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_NS, Histogram
+
+
+class FailureReason(enum.Enum):
+    """Why a request failed; Triton's values of the label `reason`."""
+
+    REJECTED = "REJECTED"
+    """Refused by the queue: full, or too late."""
+    CANCELED = "CANCELED"
+    """The client went away."""
+    BACKEND = "BACKEND"
+    """The model failed, or the process that ran it."""
+    OTHER = "OTHER"
+
+
+@dataclass(slots=True)
+class BatchTimes:
+    """Totals over all batches of one size."""
+
+    count: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+
+def _durations() -> Histogram:
+    return Histogram(DURATION_BOUNDS_NS)
+
+
+@dataclass(slots=True, eq=False)
+class ModelStatistics:
+    """Counters of one model version. Those above `last_inference_ms` are the caller's to set."""
+
+    model: str
+    version: str
+    tags: Mapping[str, str]
+    """The configuration's `metric_tags`; they become labels."""
+
+    ready: bool = False
+    pending: int = 0
+    """Requests that wait for execution now."""
+    queued_bytes: int = 0
+    """Input bytes of these."""
+    worker_restarts: int = 0
+    """Workers started anew after a crash."""
+    load_duration_s: float = 0.0
+
+    last_inference_ms: int = field(default=0, init=False)
+    """Wall clock, milliseconds since the epoch; 0 before the first batch."""
+    inference_count: int = field(default=0, init=False)
+    """Rows of all batches that ran."""
+    execution_count: int = field(default=0, init=False)
+    """Batches that ran."""
+    input_ns: int = field(default=0, init=False)
+    """Each request counts its batch's whole time: this and the next two may exceed real time."""
+    infer_ns: int = field(default=0, init=False)
+    output_ns: int = field(default=0, init=False)
+    failed_ns: int = field(default=0, init=False)
+    failures: dict[FailureReason, int] = field(
+        default_factory=lambda: dict.fromkeys(FailureReason, 0), init=False
+    )
+
+    queue_ns: Histogram = field(default_factory=_durations, init=False)
+    """Of each request that succeeded: waiting for its batch."""
+    request_ns: Histogram = field(default_factory=_durations, init=False)
+    """Of each request that succeeded: from arrival to answer."""
+    execution_ns: Histogram = field(default_factory=_durations, init=False)
+    """Of each batch: a worker's time for it, inputs and outputs included."""
+    batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZE_BOUNDS), init=False)
+    batches: dict[int, BatchTimes] = field(default_factory=dict, init=False)
+    """By rows."""
+
+    def record_batch(
+        self,
+        now_ms: int,
+        rows: int,
+        queue_ns: Sequence[int],
+        request_ns: Sequence[int],
+        requests: int,
+        input_ns: int,
+        infer_ns: int,
+        output_ns: int,
+    ) -> None:
+        """Count an executed batch of `rows` rows, `requests` of whose requests succeeded.
+
+        `queue_ns` and `request_ns` hold one duration for each of these; the last three are the
+        batch's own.
+        """
+        self.last_inference_ms = now_ms
+        self.inference_count += rows
+        self.execution_count += 1
+        self.input_ns += requests * input_ns
+        self.infer_ns += requests * infer_ns
+        self.output_ns += requests * output_ns
+        self.queue_ns.observe_many(queue_ns)
+        self.request_ns.observe_many(request_ns)
+        self.execution_ns.observe(input_ns + infer_ns + output_ns)
+        self.batch_rows.observe(rows)
+        times = self.batches.get(rows)
+        if times is None:
+            times = self.batches[rows] = BatchTimes()
+        times.count += 1
+        times.input_ns += input_ns
+        times.infer_ns += infer_ns
+        times.output_ns += output_ns
+
+    def record_failure(self, reason: FailureReason, duration_ns: int, count: int = 1) -> None:
+        """Count `count` failed requests that took `duration_ns` together."""
+        self.failures[reason] += count
+        self.failed_ns += duration_ns
+
+    def to_json(self) -> dict[str, Any]:
+        """One row of the statistics extension's `model_stats`."""
+        requests = self.request_ns.count
+        return {
+            "name": self.model,
+            "version": self.version,
+            "last_inference": self.last_inference_ms,
+            "inference_count": self.inference_count,
+            "execution_count": self.execution_count,
+            "inference_stats": {
+                "success": _duration(requests, self.request_ns.sum),
+                "fail": _duration(sum(self.failures.values()), self.failed_ns),
+                "queue": _duration(requests, self.queue_ns.sum),
+                "compute_input": _duration(requests, self.input_ns),
+                "compute_infer": _duration(requests, self.infer_ns),
+                "compute_output": _duration(requests, self.output_ns),
+                "cache_hit": _duration(0, 0),
+                "cache_miss": _duration(0, 0),
+            },
+            "response_stats": {},
+            "batch_stats": [_batch(rows, self.batches[rows]) for rows in sorted(self.batches)],
+            "memory_usage": [],
+        }
+
+    def fill_proto(self, message: Message) -> None:
+        """Fill an empty `inference.ModelStatistics` of whatever descriptor pool."""
+        ParseDict(self.to_json(), message)
+
+
+def _duration(count: int, ns: float) -> dict[str, int]:
+    return {"count": count, "ns": int(ns)}
+
+
+def _batch(rows: int, times: BatchTimes) -> dict[str, Any]:
+    return {
+        "batch_size": rows,
+        "compute_input": _duration(times.count, times.input_ns),
+        "compute_infer": _duration(times.count, times.infer_ns),
+        "compute_output": _duration(times.count, times.output_ns),
+    }

@@ -1,0 +1,106 @@
+"""Datatypes, and the one shape in which requests and responses travel between gateway, queue and workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from ml_dtypes import bfloat16
+from numpy.typing import NDArray
+
+Parameter = bool | int | float | str
+"""What the protocol's request and response parameters can hold."""
+
+Buffer = bytes | bytearray | memoryview
+"""Raw tensor bytes: little-endian, row-major; BYTES as `<u32 length><bytes>` per element."""
+
+Array = NDArray[Any]
+
+NUMPY_DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
+    {
+        "BOOL": np.dtype(np.bool_),
+        "UINT8": np.dtype(np.uint8),
+        "UINT16": np.dtype(np.uint16),
+        "UINT32": np.dtype(np.uint32),
+        "UINT64": np.dtype(np.uint64),
+        "INT8": np.dtype(np.int8),
+        "INT16": np.dtype(np.int16),
+        "INT32": np.dtype(np.int32),
+        "INT64": np.dtype(np.int64),
+        "FP16": np.dtype(np.float16),
+        "FP32": np.dtype(np.float32),
+        "FP64": np.dtype(np.float64),
+        "BF16": np.dtype(bfloat16),
+        "BYTES": np.dtype(np.object_),
+    }
+)
+"""Protocol datatype → NumPy dtype. BYTES are object arrays of `bytes`."""
+
+ITEM_BYTES: Final[Mapping[str, int]] = MappingProxyType(
+    {name: 0 if name == "BYTES" else dtype.itemsize for name, dtype in NUMPY_DTYPES.items()}
+)
+"""Protocol datatype → bytes an element; 0 for BYTES, whose elements vary."""
+
+DATATYPES: Final[Mapping[np.dtype[Any], str]] = MappingProxyType(
+    {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+)
+"""NumPy dtype → protocol datatype."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor without its bytes, as the wire names it. `shape` includes the batch dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output the client asked for. `classification` is the top-k it wants as classes, 0 for none."""
+
+    name: str
+    classification: int = 0
+    binary: bool | None = None
+    """HTTP only: raw bytes (true), JSON (false), or as the request says for all (None)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferHeader:
+    """All of a request but its id and its bytes.
+
+    Clients repeat it word for word, so the gateway parses and checks each distinct one once.
+    """
+
+    model_name: str
+    model_version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+class OutputTensor(msgspec.Struct, frozen=True):
+    """An output of one request: `data` is a view into a slab, valid only while the response is being encoded.
+
+    A Struct, for one is made per output of every request: a frozen dataclass takes six times as long to make.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Buffer
+
+
+class InferResponse(msgspec.Struct, frozen=True):
+    """The answer to one request. Its tensors are views: encode them before the call that handed them out returns."""
+
+    model_name: str
+    model_version: str
+    id: str
+    outputs: tuple[OutputTensor, ...]
+    parameters: Mapping[str, Parameter] = {}

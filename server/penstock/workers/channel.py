@@ -1,0 +1,99 @@
+"""A socket for messages and descriptors: one datagram a message, larger ones in a memfd that rides along."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from penstock.workers.messages import MESSAGE_LIMIT_BYTES, Message, encode
+
+IN_MEMFD: Final = b"\xc1"
+"""Stands for a message that lies in the memfd beside it. MessagePack never uses this byte."""
+
+MAX_DESCRIPTORS: Final = 2
+
+
+class ChannelClosed(Exception):
+    """The other side is gone."""
+
+
+class Channel:
+    """One end of a SOCK_SEQPACKET pair. Owns its socket; blocking or not is the socket's own setting."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Two connected ends."""
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(left), cls(right)
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Channel:
+        """Take over an inherited descriptor, and let no child inherit it again."""
+        os.set_inheritable(fd, False)
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """For event loops and for handing the end to a child."""
+        return self._socket.fileno()
+
+    def setblocking(self, blocking: bool) -> None:
+        """As `socket.setblocking`."""
+        self._socket.setblocking(blocking)
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send one message, with descriptors that stay the caller's own.
+
+        Raises ChannelClosed when nobody reads any more. A full socket buffer raises BlockingIOError on a
+        non-blocking channel: the protocols above never have so much under way.
+        """
+        data = encode(message)
+        if len(data) <= MESSAGE_LIMIT_BYTES:
+            self._send(data, descriptors)
+            return
+        memfd = os.memfd_create("penstock-message", os.MFD_CLOEXEC)
+        try:
+            with open(memfd, "wb", closefd=False) as file:
+                file.write(data)
+            self._send(IN_MEMFD, (memfd, *descriptors))
+        finally:
+            os.close(memfd)
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """The next message's bytes, and the descriptors that came with it, which are the caller's from now on.
+
+        Raises ChannelClosed at the end, BlockingIOError when a non-blocking channel has nothing.
+        """
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._socket, MESSAGE_LIMIT_BYTES, MAX_DESCRIPTORS
+            )
+        except ConnectionError as error:
+            raise ChannelClosed from error
+        if not data:
+            raise ChannelClosed
+        if data == IN_MEMFD and descriptors:
+            memfd = descriptors.pop(0)
+            size = os.fstat(memfd).st_size
+            try:
+                data = os.pread(memfd, size, 0)
+            finally:
+                os.close(memfd)
+        return data, descriptors
+
+    def close(self) -> None:
+        """Close this end; the other one sees the end of the channel."""
+        self._socket.close()
+
+    def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
+        try:
+            if descriptors:
+                socket.send_fds(self._socket, [data], list(descriptors))
+            else:
+                self._socket.send(data, socket.MSG_NOSIGNAL)
+        except ConnectionError as error:
+            raise ChannelClosed from error

@@ -1,0 +1,216 @@
+"""All messages between processes. Small, frozen, one datagram each; tensors cross in slabs, never in here.
+
+    supervisor ⇄ gateway    `SupervisorMessage` / `GatewayMessage`, over the control socket
+    gateway    ⇄ worker     `WorkerCommand` / `WorkerEvent`, over one socket a worker
+
+All sockets are Unix SOCK_SEQPACKET: a message is a datagram, end of file is seen, descriptors ride along.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.types import Parameter
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages."""
+
+
+# ── gateway → supervisor ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class StartWorker(Message):
+    """Start a worker process. Answered by WorkerStarted (with one descriptor) or WorkerExited."""
+
+    worker_id: int
+    """Chosen by the gateway, never used twice."""
+    name: str
+    """For `ps` and logs: `digits/1 #0`."""
+    environment: dict[str, str]
+    """Added to the supervisor's own: thread counts, CUDA_VISIBLE_DEVICES."""
+
+
+class StopWorker(Message):
+    """End a worker: SIGTERM, then SIGKILL when `grace_s` is over. Answered by WorkerExited."""
+
+    worker_id: int
+    grace_s: float
+
+
+class ModelReport(Message):
+    """One line of the banner and of the repository index."""
+
+    name: str
+    version: str
+    state: str
+    """READY, LOADING, UNLOADING or UNAVAILABLE."""
+    reason: str
+    backend: str
+    instances: int
+
+
+class Report(Message):
+    """What is served. Sent once when start-up is over, and at each change after it."""
+
+    models: tuple[ModelReport, ...]
+    extensions: tuple[str, ...]
+
+
+class GatewayFailed(Message):
+    """The gateway can't go on; the text is for a person. It ends by itself after this."""
+
+    reason: str
+
+
+# ── supervisor → gateway ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class WorkerStarted(Message):
+    """The process runs. One descriptor rides along: the gateway's end of the worker's socket."""
+
+    worker_id: int
+    pid: int
+
+
+class WorkerExited(Message):
+    """The process ended, or could not be started."""
+
+    worker_id: int
+    status: int
+    """Exit code; negative: the signal's number."""
+    reason: str
+
+
+class Drain(Message):
+    """Turn not ready, and go on answering: the front stops taking connections by itself."""
+
+
+class Shutdown(Message):
+    """The last request is answered: end workers and go."""
+
+
+# ── gateway → worker ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Load(Message):
+    """Load the model. Answered by Ready or LoadRefused."""
+
+    model_name: str
+    version: int
+    model_dir: str
+    config_json: bytes
+    instance_name: str
+    device: str
+    threads: int
+
+
+class AttachSlab(Message):
+    """Map a slab. One descriptor rides along: the memfd."""
+
+    slab: int
+
+
+class InputSlot(Message):
+    """One input of a batch, the bytes of all its requests joined."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+class RequestSlot(Message):
+    """One request of a batch."""
+
+    rows: int
+    id: str
+    parameters: dict[str, Parameter]
+    outputs: tuple[str, ...]
+
+
+class Execute(Message):
+    """Run a batch whose inputs lie in a slab. Answered by Done or BatchFailed."""
+
+    batch: int
+    slab: int
+    inputs: tuple[InputSlot, ...]
+    requests: tuple[RequestSlot, ...]
+    output_offset: int
+    """Where outputs may begin. The worker grows the slab if they need more than there is."""
+
+
+# ── worker → gateway ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ready(Message):
+    """The model is loaded and warm."""
+
+    config_json: bytes
+    """The configuration with what the model's files filled in."""
+    load_us: int
+
+
+class LoadRefused(Message):
+    """The model can't be loaded; the worker ends after this."""
+
+    reason: str
+
+
+class OutputSlot(Message):
+    """One output of `count` requests from `first` on, their bytes joined. Shapes differ only in the first dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    """Of the joined array."""
+    offset: int
+    nbytes: int
+    first: int
+    count: int
+    ends: tuple[int, ...]
+    """BYTES only: where each request's bytes end, from `offset`."""
+
+
+class RequestError(Message):
+    """One request of a batch failed, its mates did not."""
+
+    index: int
+    reason: str
+
+
+class Done(Message):
+    """A batch's answer. Times are of the worker's own clock, in nanoseconds."""
+
+    batch: int
+    outputs: tuple[OutputSlot, ...]
+    errors: tuple[RequestError, ...]
+    slab_bytes: int
+    """The slab's size now: the gateway maps it anew when it has grown."""
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+
+
+class BatchFailed(Message):
+    """The whole batch failed; the model is still there."""
+
+    batch: int
+    reason: str
+
+
+GatewayMessage = StartWorker | StopWorker | Report | GatewayFailed
+SupervisorMessage = WorkerStarted | WorkerExited | Drain | Shutdown
+WorkerCommand = Load | AttachSlab | Execute
+WorkerEvent = Ready | LoadRefused | Done | BatchFailed
+
+MESSAGE_LIMIT_BYTES = 32 * 1024
+"""Largest datagram. Some must fit into a socket's send buffer (208 KiB by default) at once; `channel` sends larger
+messages in a memfd of their own."""
+
+encode = msgspec.msgpack.Encoder().encode
+decode_gateway_message = msgspec.msgpack.Decoder(GatewayMessage).decode
+decode_supervisor_message = msgspec.msgpack.Decoder(SupervisorMessage).decode
+decode_worker_command = msgspec.msgpack.Decoder(WorkerCommand).decode
+decode_worker_event = msgspec.msgpack.Decoder(WorkerEvent).decode

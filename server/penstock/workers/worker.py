@@ -1,0 +1,110 @@
+"""A worker: one process, one model instance, one thread. `step` is all it does, again and again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from penstock import model_config
+from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
+from penstock.errors import LoadFailed
+from penstock.workers import messages
+from penstock.workers.channel import Channel
+from penstock.workers.scatter import write_outputs
+from penstock.workers.slab import Slab
+from penstock.workers.tensors_in_slab import read_inputs
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs the batches that arrive on its channel. Raises ChannelClosed from `step` when the gateway is gone."""
+
+    def __init__(self, channel: Channel, load: Callable[[LoadSpec], LoadedModel]) -> None:
+        self._channel = channel
+        self._load = load
+        self._slabs: dict[int, Slab] = {}
+        self._model: LoadedModel | None = None
+        self._config = model_config.ModelConfig(name="")
+
+    def step(self) -> None:
+        """Take one command, do it, answer."""
+        data, descriptors = self._channel.receive()
+        match messages.decode_worker_command(data):
+            case messages.Execute() as command:
+                self._channel.send(self._execute(command))
+            case messages.AttachSlab(slab=slab):
+                self._slabs[slab] = Slab(descriptors[0])
+            case messages.Load() as command:
+                self._channel.send(self._load_model(command))
+
+    def close(self) -> None:
+        """Let the model give back what it holds."""
+        if self._model is not None:
+            self._model.close()
+            self._model = None
+
+    def _execute(self, command: messages.Execute) -> messages.Done | messages.BatchFailed:
+        """Gather, run, scatter."""
+        model, slab = self._model, self._slabs[command.slab]
+        assert model is not None, "the gateway sends batches only after Ready"
+        try:
+            slab.refresh()
+            started = time.perf_counter_ns()
+            batch = Batch(
+                inputs={slot.name: read_inputs(slab, slot) for slot in command.inputs},
+                requests=[RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests],
+            )
+            gathered = time.perf_counter_ns()
+            answers = model.execute(batch)
+            executed = time.perf_counter_ns()
+            outputs, errors = write_outputs(
+                slab, command.output_offset, self._config, batch.requests, answers
+            )
+            written = time.perf_counter_ns()
+        except Exception as error:  # noqa: BLE001 - user code may raise anything: it fails the batch, not the worker
+            log.warning("model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
+            return messages.BatchFailed(command.batch, _reason(error))
+        return messages.Done(
+            batch=command.batch,
+            outputs=outputs,
+            errors=errors,
+            slab_bytes=slab.size_bytes,
+            input_ns=gathered - started,
+            infer_ns=executed - gathered,
+            output_ns=written - executed,
+        )
+
+    def _load_model(self, command: messages.Load) -> messages.Ready | messages.LoadRefused:
+        spec = LoadSpec(
+            model_name=command.model_name,
+            version=command.version,
+            model_dir=Path(command.model_dir),
+            config=model_config.from_json(command.config_json),
+            instance_name=command.instance_name,
+            device=command.device,
+            threads=command.threads,
+        )
+        started = time.perf_counter_ns()
+        try:
+            self._model = self._load(spec)
+            self._config = model_config.parse(self._model.config)
+        except LoadFailed as error:
+            return messages.LoadRefused(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever stops a model from loading is told, never lost
+            log.exception("model %s can't be loaded", command.model_name)
+            return messages.LoadRefused(_reason(error))
+        return messages.Ready(
+            config_json=model_config.to_json(self._model.config),
+            load_us=(time.perf_counter_ns() - started) // 1000,
+        )
+
+
+def _reason(error: Exception) -> str:
+    """One line for the client: our own errors as they are, others with their type."""
+    own = type(error).__module__.startswith("penstock.")
+    text = str(error) if own else f"{type(error).__name__}: {error}"
+    return text.replace(os.linesep, " ")[:2000]

@@ -1,0 +1,46 @@
+"""`python supervise.py [FLAG…] FOLDER`: the real supervisor over the fake gateway, impatient."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from penstock.commands.serve import rewrite_arguments
+from penstock.config import Settings, load_settings
+from penstock.errors import PenstockError
+from penstock.supervisor.front import GatewayCommand, envoy_command
+from penstock.supervisor.liveness import ProbeTiming
+from penstock.supervisor.supervisor import Supervisor, Timing
+from penstock.telemetry.log import configure_logging
+
+TIMING = Timing(
+    probe=ProbeTiming(interval_s=0.2, timeout_s=0.3, misses=3),
+    first_delay_s=0.02,
+    longest_delay_s=0.1,
+    quick_crashes=3,
+)
+
+
+def command(settings: Settings, run_dir: Path) -> GatewayCommand:
+    """Envoy around the fake."""
+    return envoy_command(
+        settings, run_dir, app="fake_gateway:app", extra_path=[Path(__file__).parent]
+    )
+
+
+async def main(arguments: list[str]) -> int:
+    """Flags as --name=value, then one folder."""
+    *flags, folder = rewrite_arguments(arguments)
+    pairs = (flag.removeprefix("--").split("=", 1) for flag in flags)
+    given = {name.replace("-", "_"): value for name, value in pairs}
+    settings = load_settings({**given, "model_repository": [folder]})
+    configure_logging(0, settings.log_format, sys.stderr)
+    return await Supervisor(settings, sys.stdout, command, TIMING).run()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(asyncio.run(main(sys.argv[1:])))
+    except PenstockError as error:
+        sys.exit(f"penstock: {error}")

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from penstock.config import Settings
+from penstock.gateway.envoy_config import EnvoyFiles, envoy_config
+
+FILES = EnvoyFiles(Path("/m.so"), "a:app", Path("/r/http.sock"), Path("/r/admin.sock"))
+
+
+def listener(settings: Settings) -> dict[str, Any]:
+    (only,) = envoy_config(settings, FILES)["static_resources"]["listeners"]
+    found: dict[str, Any] = only
+    return found
+
+
+def manager(settings: Settings) -> dict[str, Any]:
+    found: dict[str, Any] = listener(settings)["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
+def addresses(settings: Settings) -> list[Any]:
+    found = listener(settings)
+    return [found["address"], *(other["address"] for other in found["additional_addresses"])]
+
+
+def test_one_listener_has_all_addresses() -> None:
+    tcp = [{"socket_address": {"address": "::1", "port_value": port}} for port in (1, 2, 3)]
+    pipe = {"pipe": {"path": "/r/http.sock", "mode": 0o600}}
+    settings = Settings(host="::1", http_port=1, grpc_port=2, metrics_port=3)
+    assert addresses(settings) == [*tcp, pipe]
+
+
+def test_what_is_not_allowed_has_no_address() -> None:
+    settings = Settings(allow_http=False, allow_metrics=False)
+    first, second = addresses(settings)
+    assert first["socket_address"]["port_value"] == 8001
+    assert "pipe" in second
+    assert len(addresses(Settings(allow_http=False, allow_grpc=False, allow_metrics=False))) == 1
+
+
+def test_guards_come_before_the_application() -> None:
+    names = [part["name"].rpartition(".")[2] for part in manager(Settings())["http_filters"]]
+    assert names == ["rbac", "header_mutation", "pyvoy"]
+
+
+def test_an_exception_at_the_applications_start_is_not_ignored() -> None:
+    pyvoy = manager(Settings())["http_filters"][-1]["typed_config"]
+    options = json.loads(pyvoy["filter_config"]["value"])
+    assert options["lifespan"] is True
+    assert options["app"] == "a:app"
+
+
+def test_the_access_log_is_off_unless_asked_for() -> None:
+    assert "access_log" not in manager(Settings())
+    assert len(manager(Settings(access_log=True))["access_log"]) == 1

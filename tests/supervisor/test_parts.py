@@ -1,0 +1,192 @@
+"""The supervisor's parts that need no gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.config import Settings
+from penstock.errors import Unavailable
+from penstock.supervisor import front
+from penstock.supervisor.banner import Announcer
+from penstock.supervisor.child import Child, describe_exit
+from penstock.supervisor.gateway_life import last_error
+from penstock.supervisor.liveness import ProbeTiming, wait_until_dead
+from penstock.supervisor.local_http import request
+from penstock.supervisor.oom import count_oom_kills
+from penstock.supervisor.ports import resolve_ports
+from penstock.supervisor.run_dir import run_dir
+from penstock.workers.messages import ModelReport, Report
+
+
+def test_free_ports_are_chosen_and_differ() -> None:
+    ports = resolve_ports(Settings(http_port=0, grpc_port=0, metrics_port=0)).ports()
+    assert len(set(ports.values())) == 3
+    assert 0 not in ports.values()
+
+
+def test_a_port_that_is_not_served_is_not_looked_at() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        settings = Settings(http_port=port, allow_http=False, grpc_port=0, metrics_port=0)
+        assert resolve_ports(settings).http_port == port
+
+
+@pytest.mark.parametrize(
+    ("status", "oom", "words"),
+    [
+        (3, False, "exit code 3"),
+        (-9, False, "killed by SIGKILL"),
+        (-9, True, "killed: out of memory"),
+        (-11, True, "killed by SIGSEGV"),
+        (-200, False, "killed by signal 200"),
+    ],
+)
+def test_exits_in_words(status: int, oom: bool, words: str) -> None:
+    assert describe_exit(status, out_of_memory=oom) == words
+
+
+async def test_a_child_that_ignores_sigterm_is_killed() -> None:
+    code = "import signal; signal.signal(15, signal.SIG_IGN); print(flush=True); signal.pause()"
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.set_inheritable(True)
+        code = f"import os; os.dup2({writer.fileno()}, 1); {code}"
+        child = Child.start([sys.executable, "-c", code], {}, pass_fds=[writer.fileno()])
+        await asyncio.get_running_loop().run_in_executor(None, reader.recv, 1)
+        assert await child.stop(0.05) == -9
+
+
+async def test_what_a_child_started_goes_with_it() -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as reader:
+        script = f"sleep 600 >/proc/self/fd/{write_end} & echo x >/proc/self/fd/{write_end}"
+        child = Child.start(["/bin/sh", "-c", script], {}, pass_fds=[write_end])
+        os.close(write_end)
+        assert await child.exited == 0
+        # the end of file comes when nobody holds the other end any more
+        read = asyncio.get_running_loop().run_in_executor(None, reader.read)
+        assert await asyncio.wait_for(read, 10) == b"x\n"
+
+
+def test_oom_kills_are_counted_in_either_version(tmp_path: Path) -> None:
+    proc = tmp_path / "cgroup"
+    proc.write_text("0::/box\n")
+    (tmp_path / "box").mkdir()
+    (tmp_path / "box/memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    assert count_oom_kills(proc, tmp_path) == 2
+    proc.write_text("5:cpu:/\n4:memory:/host/path\n")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/memory.oom_control").write_text("under_oom 0\noom_kill 7\n")
+    assert count_oom_kills(proc, tmp_path) == 7
+    assert count_oom_kills(tmp_path / "none", tmp_path) == 0
+
+
+def test_the_run_dir_is_new_private_and_gone_at_the_end(tmp_path: Path) -> None:
+    short = Path("/tmp")
+    with run_dir(short) as first, run_dir(short) as second:
+        assert first != second
+        assert first.stat().st_mode & 0o777 == 0o700
+        (first / "file").touch()
+    assert not first.exists()
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    with pytest.raises(Unavailable, match="too long for Unix sockets"), run_dir(deep):
+        pass
+    assert not list(deep.iterdir())
+
+
+async def test_answers_that_are_no_http_are_an_oserror() -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"220 ready\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(OSError, match="no HTTP answer"):
+            await request(("127.0.0.1", port), "GET", "/", 5)
+    with pytest.raises(OSError, match="Connect call failed"):
+        await request(("127.0.0.1", port), "GET", "/", 5)
+
+
+async def test_misses_count_only_once_the_gateway_has_started() -> None:
+    timing = ProbeTiming(interval_s=0.01, timeout_s=1.0, misses=3)
+    started = asyncio.Event()
+    task = asyncio.ensure_future(wait_until_dead(Path("/nowhere.sock"), timing, started))
+    done, _ = await asyncio.wait([task], timeout=0.2)
+    assert not done
+    started.set()
+    assert await task == "it did not answer 3 health checks in a row"
+
+
+def test_envoys_last_error_is_found(tmp_path: Path) -> None:
+    log = tmp_path / "envoy.log"
+    log.write_text(
+        "[2026-11-24 01:00:00.000][12][warning][main] [a.cc:1] hm\n"
+        "[2026-11-24 01:00:00.000][12][critical][main] [source/s.cc:438] error: no such port\n"
+        "[2026-11-24 01:00:00.100][12][info][main] [source/s.cc:439] exiting\n"
+    )
+    assert last_error(log) == "error: no such port"
+    assert last_error(tmp_path / "none") == ""
+    assert last_error(None) == ""
+
+
+def test_auto_takes_the_portable_front_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "_libpython", lambda: None)
+    factory, why = front.choose_front(Settings())
+    assert factory is front.portable_command
+    assert "no shared libpython" in why
+    with pytest.raises(Unavailable, match=r"--front envoy can't run here: .*libpython"):
+        front.choose_front(Settings(front="envoy"))
+    assert front.choose_front(Settings(front="grpcio")) == (front.portable_command, "")
+
+
+def test_envoy_gets_no_path_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend("")
+    settings = Settings(http_port=1, grpc_port=2, metrics_port=3)
+    path = front.envoy_command(settings, tmp_path).environment["PYTHONPATH"].split(":")
+    assert str(tmp_path) not in path
+    assert "" not in path
+
+
+def announce(settings: Settings, *reports: tuple[ModelReport, ...]) -> str:
+    out = io.StringIO()
+    announcer = Announcer(settings, "Envoy", "1.2", out)
+    for models in reports:
+        announcer.show(Report(models, ()))
+    return out.getvalue()
+
+
+def test_reasons_are_one_line_and_never_markup() -> None:
+    model = ModelReport("[red]m[/red]", "1", "UNAVAILABLE", "two\nlines [bold]", "onnx", 0)
+    shown = announce(Settings(), (model,))
+    assert "[red]m[/red]  1" in shown
+    assert "    two lines [bold]\n" in shown
+
+
+def test_a_server_without_models_has_no_table() -> None:
+    shown = announce(Settings(host="0.0.0.0", allow_grpc=False), ())
+    assert "0 of 0 models ready" in shown
+    assert "MODEL" not in shown
+    assert "gRPC" not in shown
+    assert "Only this machine" not in shown
+
+
+def test_json_logs_have_no_banner(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ready = ModelReport("m", "1", "READY", "", "onnx", 1)
+    assert announce(Settings(log_format="json"), (ready,), ()) == ""
+    assert caplog.messages == ["serving", "model m/1 is READY", "model m/1 is gone"]

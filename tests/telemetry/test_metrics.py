@@ -1,0 +1,195 @@
+"""The metrics page as Prometheus's own parsers read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+import penstock
+from penstock.telemetry.host import HostReader
+from penstock.telemetry.metrics import MetricsPage
+from penstock.telemetry.statistics import FailureReason, ModelStatistics
+
+OPENMETRICS_ACCEPT = (
+    "application/openmetrics-text;version=1.0.0;escaping=dots;q=0.6,"
+    "text/plain;version=1.0.0;q=0.5,*/*;q=0.1"
+)
+
+TRITON_COUNTERS = {
+    "nv_inference_request_success",
+    "nv_inference_request_failure",
+    "nv_inference_count",
+    "nv_inference_exec_count",
+    "nv_inference_request_duration_us",
+    "nv_inference_queue_duration_us",
+    "nv_inference_compute_input_duration_us",
+    "nv_inference_compute_infer_duration_us",
+    "nv_inference_compute_output_duration_us",
+}
+TRITON_GAUGES = {
+    "nv_inference_pending_request_count",
+    "nv_model_load_duration_secs",
+    "nv_cpu_utilization",
+    "nv_cpu_memory_total_bytes",
+    "nv_cpu_memory_used_bytes",
+}
+MODEL = {"model": "digits", "version": "2"}
+
+
+@pytest.fixture
+def statistics() -> ModelStatistics:
+    statistics = ModelStatistics("digits", "2", {})
+    statistics.record_batch(
+        1,
+        rows=3,
+        queue_ns=[200_000, 2_000_000],
+        request_ns=[1_000_000, 4_000_000],
+        requests=2,
+        input_ns=100_000,
+        infer_ns=700_000,
+        output_ns=200_000,
+    )
+    statistics.record_failure(FailureReason.CANCELED, 10, count=4)
+    statistics.ready = True
+    statistics.pending = 7
+    statistics.queued_bytes = 640
+    statistics.worker_restarts = 1
+    statistics.load_duration_s = 1.5
+    return statistics
+
+
+@pytest.fixture
+def page(statistics: ModelStatistics) -> MetricsPage:
+    return MetricsPage(lambda: [statistics])
+
+
+def text(page: MetricsPage) -> str:
+    return page.render("")[0].decode()
+
+
+def samples(families: Iterable[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def value(page: MetricsPage, name: str, **labels: str) -> float:
+    """Of one sample; the parser gives counters the suffix `_total` where the page has none."""
+    found = samples(text_string_to_metric_families(text(page)))
+    return found[name, frozenset(labels.items())]
+
+
+def test_names_are_exactly_tritons(page: MetricsPage) -> None:
+    lines = text(page).splitlines()
+    names = {line.split("{")[0].split(" ")[0] for line in lines if line.startswith("nv_")}
+    types = {tuple(line.split(" ")[2:]) for line in lines if line.startswith("# TYPE nv_")}
+    helps = {line.split(" ")[2] for line in lines if line.startswith("# HELP nv_")}
+
+    assert names == helps == TRITON_COUNTERS | TRITON_GAUGES
+    assert types == {(name, "counter") for name in TRITON_COUNTERS} | {
+        (name, "gauge") for name in TRITON_GAUGES
+    }
+
+
+def test_text_is_tritons_word_for_word(page: MetricsPage) -> None:
+    assert (
+        "# HELP nv_inference_request_success "
+        "Number of successful inference requests, all batch sizes\n"
+        "# TYPE nv_inference_request_success counter\n"
+        'nv_inference_request_success{model="digits",version="2"} 2.0\n'
+    ) in text(page)
+
+
+def test_values_of_the_counters(page: MetricsPage) -> None:
+    assert value(page, "nv_inference_request_success_total", **MODEL) == 2
+    assert value(page, "nv_inference_count_total", **MODEL) == 3
+    assert value(page, "nv_inference_exec_count_total", **MODEL) == 1
+    assert value(page, "nv_inference_request_duration_us_total", **MODEL) == 5_000
+    assert value(page, "nv_inference_queue_duration_us_total", **MODEL) == 2_200
+    assert value(page, "nv_inference_compute_input_duration_us_total", **MODEL) == 200
+    assert value(page, "nv_inference_compute_infer_duration_us_total", **MODEL) == 1_400
+    assert value(page, "nv_inference_compute_output_duration_us_total", **MODEL) == 400
+    assert value(page, "penstock_worker_restarts_total", **MODEL) == 1
+
+
+def test_each_reason_of_failure_has_its_counter(page: MetricsPage) -> None:
+    failures = {
+        reason: value(page, "nv_inference_request_failure_total", reason=reason, **MODEL)
+        for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+    }
+    assert failures == {"REJECTED": 0, "CANCELED": 4, "BACKEND": 0, "OTHER": 0}
+
+
+def test_values_of_the_gauges(page: MetricsPage) -> None:
+    assert value(page, "nv_inference_pending_request_count", **MODEL) == 7
+    assert value(page, "nv_model_load_duration_secs", **MODEL) == 1.5
+    assert value(page, "penstock_model_ready", **MODEL) == 1
+    assert value(page, "penstock_queued_bytes", **MODEL) == 640
+    assert value(page, "penstock_build_info", version=penstock.__version__) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "le", "count", "total"),
+    [
+        ("penstock_queue_duration_seconds", "0.00025", 2, 0.0022),
+        ("penstock_request_duration_seconds", "0.001", 2, 0.005),
+        ("penstock_execution_duration_seconds", "0.001", 1, 0.001),
+        ("penstock_batch_size", "4.0", 1, 3),
+    ],
+)
+def test_histograms(page: MetricsPage, name: str, le: str, count: int, total: float) -> None:
+    assert value(page, f"{name}_bucket", le=le, **MODEL) == 1
+    assert value(page, f"{name}_bucket", le="+Inf", **MODEL) == count
+    assert value(page, f"{name}_count", **MODEL) == count
+    assert value(page, f"{name}_sum", **MODEL) == pytest.approx(total)
+
+
+def test_openmetrics_says_the_same_under_names_with_total(page: MetricsPage) -> None:
+    body, content_type = page.render(OPENMETRICS_ACCEPT)
+    parse: Callable[[str], Iterable[Metric]] = openmetrics.text_string_to_metric_families
+    families = {family.name: family for family in parse(body.decode())}
+
+    assert content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    for name in TRITON_COUNTERS:
+        assert families[name].type == "counter"
+        assert {sample.name for sample in families[name].samples} == {f"{name}_total"}
+
+    plain = samples(text_string_to_metric_families(text(page)))
+    for (name, labels), number in samples(families.values()).items():
+        if not name.startswith("nv_cpu_"):
+            assert plain[name, labels] == number
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=abc", "application/json"])
+def test_all_others_get_text(page: MetricsPage, accept: str) -> None:
+    assert page.render(accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_tags_become_labels_with_an_underscore() -> None:
+    statistics = ModelStatistics("digits", "2", {"team-name": 'a "b"\n', "model": "no"})
+    page = MetricsPage(lambda: [statistics])
+
+    labels = {"_team_name": 'a "b"\n', "_model": "no", **MODEL}
+    assert value(page, "nv_inference_count_total", **labels) == 0
+
+
+def test_models_are_asked_for_at_each_scrape() -> None:
+    models: list[ModelStatistics] = []
+    page = MetricsPage(lambda: models)
+    assert "digits" not in text(page)
+    models.append(ModelStatistics("digits", "1", {}))
+    models.append(ModelStatistics("digits", "2", {}))
+    assert value(page, "penstock_model_ready", model="digits", version="1") == 0
+    assert value(page, "penstock_model_ready", model="digits", version="2") == 0
+
+
+def test_without_proc_the_machine_is_left_out(tmp_path: Path) -> None:
+    page = MetricsPage(list, HostReader(tmp_path))
+    assert "nv_cpu" not in text(page)

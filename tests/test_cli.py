@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock import __version__
+from penstock.cli import main
+from penstock.commands.serve import rewrite_arguments
+from penstock.config import Settings
+from penstock.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("argument", ["--version", "version"])
+def test_version(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([argument]) == 0
+    assert capsys.readouterr().out == f"penstock {__version__}\n"
+
+
+def test_help_has_every_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["serve", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in Settings.model_fields:
+        assert "--" + name.replace("_", "-") in shown
+    assert "--model-store" in shown
+    assert "--http-address" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["serve"], 2, "no model repository was given: penstock serve FOLDER"),
+        (["serve", "nope"], 1, "there is no such folder"),
+        (["serve", "--model-store=nope"], 1, "there is no such folder"),
+        (["serve", "file"], 1, "Not a directory"),
+        (["serve", "--http-port", "x", "."], 2, "--http-port: input should be a valid integer"),
+        (["serve", "--wrong", "."], 2, "--wrong"),
+        (["serve", "--http-port"], 2, "--http-port"),
+        (["serve", "--grpc-use-ssl=true", "."], 2, "--grpc-use-ssl: not supported yet"),
+        (["serve", "--rate-limit", "off", "."], 2, "--rate-limit: not supported yet"),
+        (["serve", "--config=nope.toml", "."], 2, "nope.toml: can't be read"),
+        (["serve", "--host=::1", "--grpc-address=::", "."], 2, "all ports have one address"),
+        (["serve", "--run-dir=nope", "."], 1, "run_dir: "),
+        (["serve", "--host=192.0.2.1", "."], 1, "192.0.2.1 is not an address of this machine"),
+        (["frobnicate"], 2, "frobnicate"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    empty_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    expected: str,
+) -> None:
+    (empty_folder / "file").touch()
+    free = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    if arguments[0] == "serve":
+        arguments = ["serve", *free, *arguments[1:]]
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.err.startswith("penstock: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_bare_booleans_get_their_value() -> None:
+    given = ["--exit-on-error", "repo", "--strict-readiness", "false", "--allow-http=false"]
+    assert rewrite_arguments(given) == [
+        "--exit-on-error=true",
+        "repo",
+        "--strict-readiness",
+        "false",
+        "--allow-http=false",
+    ]
+    assert rewrite_arguments(["--", "--rate-limit"]) == ["--", "--rate-limit"]
+
+
+def test_flags_of_tritons_that_are_missing_are_told() -> None:
+    with pytest.raises(ConfigError, match="--trace-config: not supported yet"):
+        rewrite_arguments(["--trace-config=mode=opentelemetry"])
