@@ -1,19 +1,19 @@
 """The one error tree. It knows no transport: `gateway/status.py` maps it to HTTP and gRPC.
 
-    PenstockError
-    ├── InvalidRequest            the client sent something wrong; the text says what and where
-    │   ├── PayloadTooLarge       a body or message over the limit
-    │   └── AlreadyExists
-    ├── NotFound                  no such model, version, route
-    ├── Unsupported               known to the protocol, not done by this server
-    ├── Unavailable               try again later
-    │   ├── QueueFull             the model's queue is at its bound
-    │   ├── DeadlineExceeded      the request could not be answered in time
-    │   └── WorkerCrashed         the process that ran the request ended
-    ├── ModelFailed               the model's own code raised, or gave something it may not give
-    ├── LoadFailed                a model can't be loaded; the text says why
-    ├── ConfigError               a file or setting is wrong; names file, line, what was expected
-    └── InternalError             a bug of ours; its text is never shown to clients
+PenstockError
+├── InvalidRequest            the client sent something wrong; the text says what and where
+│   ├── PayloadTooLarge       a body or message over the limit
+│   └── AlreadyExists
+├── NotFound                  no such model, version, route
+├── Unsupported               known to the protocol, not done by this server
+├── Unavailable               try again later
+│   ├── QueueFull             the model's queue is at its bound
+│   ├── DeadlineExceeded      the request could not be answered in time
+│   └── WorkerCrashed         the process that ran the request ended
+├── ModelFailed               the model's own code raised, or gave something it may not give
+├── LoadFailed                a model can't be loaded; the text says why
+├── ConfigError               a file or setting is wrong; names file, line, what was expected
+└── InternalError             a bug of ours; its text is never shown to clients
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from math import prod
 from struct import Struct
 from typing import Any, Final, NoReturn
@@ -81,8 +80,10 @@ def serialize_bytes(elements: Array | Sequence[Any]) -> bytes:
     flat = elements.ravel().tolist() if isinstance(elements, np.ndarray) else elements
     if not {bytes}.issuperset(map(type, flat)):
         flat = [item if isinstance(item, bytes) else str(item).encode() for item in flat]
-    lengths = map(_LENGTH.pack, map(len, flat))
-    return b"".join(chain.from_iterable(zip(lengths, flat, strict=True)))
+    parts = [b""] * (2 * len(flat))
+    parts[::2] = map(_LENGTH.pack, map(len, flat))
+    parts[1::2] = flat
+    return b"".join(parts)
 
 
 def deserialize_bytes(data: Buffer, count: int) -> Array:

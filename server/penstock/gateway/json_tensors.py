@@ -67,13 +67,11 @@ def parse_elements(spec: TensorSpec, data: list[Any]) -> Buffer:
 
 def _flatten(name: str, data: list[Any]) -> list[Any]:
     """The innermost elements, in order."""
-    while True:
-        types = set(map(type, data))
-        if list not in types:
-            return data
-        if len(types) > 1:
+    while data and isinstance(data[0], list):
+        if not {list}.issuperset(map(type, data)):
             raise InvalidRequest(f"input '{name}': 'data' mixes elements and lists on one level")
         data = list(chain.from_iterable(data))
+    return data
 
 
 def _pack(spec: TensorSpec, elements: list[Any]) -> Buffer:

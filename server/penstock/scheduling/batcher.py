@@ -125,13 +125,17 @@ class Batcher(Generic[Request]):
 
     def drain(self) -> list[Request]:
         """Take out all that waits, oldest first."""
-        waiting = [(at, request) for bucket in self._buckets.values() for request, at in bucket.items()]
+        waiting = [
+            (at, request) for bucket in self._buckets.values() for request, at in bucket.items()
+        ]
         self._buckets.clear()
         self._oldest.clear()
         self.requests = self.nbytes = 0
         return [request for _, request in sorted(waiting, key=lambda entry: entry[0])]
 
-    def _due_rows(self, bucket: Bucket[Request], since_us: int, now_us: int, only_full: bool) -> int:
+    def _due_rows(
+        self, bucket: Bucket[Request], since_us: int, now_us: int, only_full: bool
+    ) -> int:
         """How many rows of the bucket may go now; 0 for none."""
         policy = self._policy
         if not policy.merge:

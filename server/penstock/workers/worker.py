@@ -56,7 +56,9 @@ class Worker:
             started = time.perf_counter_ns()
             batch = Batch(
                 inputs={slot.name: read_inputs(slab, slot) for slot in command.inputs},
-                requests=[RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests],
+                requests=[
+                    RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests
+                ],
             )
             gathered = time.perf_counter_ns()
             answers = model.execute(batch)
@@ -66,7 +68,9 @@ class Worker:
             )
             written = time.perf_counter_ns()
         except Exception as error:  # noqa: BLE001 - user code may raise anything: it fails the batch, not the worker
-            log.warning("model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
+            log.warning(
+                "model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG)
+            )
             return messages.BatchFailed(command.batch, _reason(error))
         return messages.Done(
             batch=command.batch,

@@ -1,0 +1,62 @@
+"""Notices clients that left while their request waits, so that nothing is computed for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from typing import Final
+
+from penstock.gateway.asgi import Message, Receive
+from penstock.workers.request import PendingRequest
+
+PERIOD_S: Final = 0.1
+"""Requests younger than this are not worth asking about. The bridge answers `receive` at once after the end of the
+body, again and again (D4): asking more often would only burn CPU."""
+
+CHECKS_A_TICK: Final = 256
+"""So that a long queue is asked about in turns rather than at once."""
+
+
+class Disconnects:
+    """Watches the connections of requests in flight. Ticks only while there are some."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._watched: dict[PendingRequest, Receive] = {}
+        self._asking: dict[PendingRequest, asyncio.Task[None]] = {}
+        self._ticking = False
+
+    def watch(self, request: PendingRequest, receive: Receive) -> None:
+        """Cancel the request when its client goes away. The whole body has been received."""
+        self._watched[request] = receive
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(PERIOD_S, self._tick, self._loop.time())
+
+    def forget(self, request: PendingRequest) -> None:
+        """The request is answered."""
+        self._watched.pop(request, None)
+        if self._asking and (task := self._asking.pop(request, None)):
+            task.cancel()
+
+    def _tick(self, since: float) -> None:
+        if not self._watched:
+            self._ticking = False
+            return
+        now = self._loop.time()
+        self._loop.call_later(PERIOD_S, self._tick, now)
+        for request in list(islice(self._watched, CHECKS_A_TICK)):
+            if request.arrived_ns / 1e9 > since:
+                # the dictionary is in order of arrival: the rest is younger still
+                break
+            receive = self._watched.pop(request)
+            self._watched[request] = receive
+            if request not in self._asking:
+                self._asking[request] = self._loop.create_task(self._ask(request, receive))
+
+    async def _ask(self, request: PendingRequest, receive: Receive) -> None:
+        """One `receive`, which is never cancelled while the request is in flight: that could lose data (D5)."""
+        message: Message = await receive()
+        self._asking.pop(request, None)
+        if message["type"] == "http.disconnect":
+            request.cancel()

@@ -1,0 +1,124 @@
+"""The gateway's composition root: makes the parts, wires them, and starts and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from penstock.config import Settings
+from penstock.gateway.asgi import Receive, Scope, Send
+from penstock.gateway.disconnects import Disconnects
+from penstock.gateway.grpc_asgi import GrpcOverAsgi
+from penstock.gateway.grpc_service import GrpcService
+from penstock.gateway.http_asgi import HttpOverAsgi
+from penstock.gateway.http_infer import HttpInference
+from penstock.gateway.http_routes import HttpRoutes
+from penstock.gateway.inference import Inference
+from penstock.gateway.server_state import EXTENSIONS, ServerState
+from penstock.repository.repository import ModelRepository
+from penstock.telemetry.log import configure_logging
+from penstock.telemetry.metrics import MetricsPage
+from penstock.workers.channel import Channel
+from penstock.workers.control import ControlLink
+from penstock.workers.messages import Report
+
+log = logging.getLogger(__name__)
+
+CONTROL_FD: Final = "PENSTOCK_CONTROL_FD"
+SETTINGS_FILE: Final = "PENSTOCK_SETTINGS_FILE"
+
+
+class Gateway:
+    """All parts of one gateway. Made on the event loop that runs it."""
+
+    def __init__(self, settings: Settings, link: ControlLink, *, framed: bool) -> None:
+        self.settings = settings
+        self.link = link
+        self.repository = ModelRepository(settings, link)
+        self.state = ServerState(settings, self.repository)
+        inference = Inference(self.repository)
+        metrics = MetricsPage(lambda: (model.statistics for model in self.repository.served()))
+        disconnects = Disconnects()
+        self.grpc = GrpcService(self.state, inference, framed=framed)
+        self._grpc_over_asgi = GrpcOverAsgi(
+            self.grpc, disconnects, int(settings.grpc_max_message_bytes)
+        )
+        self._http = HttpOverAsgi(
+            HttpRoutes(self.state, metrics),
+            HttpInference(inference, self.repository),
+            disconnects,
+            int(settings.http_max_input_size),
+            settings.metrics_port,
+        )
+        self._loading: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
+        self.repository.on_change = self._changed
+        link.on_drain = self.drain
+
+    @classmethod
+    def from_environment(cls, *, framed: bool) -> Gateway:
+        """The gateway that the supervisor described in this process's environment."""
+        settings = Settings.read(Path(os.environ[SETTINGS_FILE]))
+        configure_logging(settings.log_verbose, settings.log_format, sys.stderr)
+        link = ControlLink(Channel.from_fd(int(os.environ[CONTROL_FD])))
+        return cls(settings, link, framed=framed)
+
+    def start(self) -> None:
+        """Begin to load models. The server is live at once, and ready when all that can be loaded are."""
+        self._loading = asyncio.create_task(self._load())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: gRPC by its content type, anything else is HTTP."""
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                if value.startswith(b"application/grpc"):
+                    return await self._grpc_over_asgi(scope, receive, send)
+                break
+        return await self._http(scope, receive, send)
+
+    async def serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI for HTTP alone, where another server takes gRPC."""
+        await self._http(scope, receive, send)
+
+    def drain(self) -> None:
+        """Not ready from now on; requests are answered as before."""
+        self.state.draining.set()
+        self._tell_watchers()
+
+    async def close(self) -> None:
+        """End all workers. The front has answered everything by now."""
+        if self._loading is not None:
+            self._loading.cancel()
+        await self.repository.close()
+        self.link.close()
+
+    async def _load(self) -> None:
+        try:
+            await self.repository.start()
+        except OSError as error:
+            self.link.fail(f"the model repository can't be read: {error}")
+            return
+        except Exception as error:
+            log.exception("start-up failed")
+            self.link.fail(f"start-up failed: {type(error).__name__}: {error}")
+            return
+        self.state.started = True
+        self._changed()
+
+    def _changed(self) -> None:
+        if self.state.started:
+            self.link.report(Report(tuple(self.repository.index()), EXTENSIONS))
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        async def notify() -> None:
+            async with self.state.changed:
+                self.state.changed.notify_all()
+
+        task = asyncio.get_running_loop().create_task(notify())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)

@@ -1,0 +1,220 @@
+"""gRPC over ASGI: framing, compression, trailers. What grpc.aio does for the other front.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final
+from urllib.parse import quote
+
+from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
+from penstock.gateway.asgi import Receive, Scope, Send
+from penstock.gateway.compression import decompress
+from penstock.gateway.disconnects import Disconnects
+from penstock.gateway.grpc_response import PREFIX
+from penstock.gateway.grpc_service import MODEL_INFER, GrpcService, Stream, Unary
+from penstock.gateway.status import GrpcCode, status_of, text_of
+
+log = logging.getLogger(__name__)
+
+START: Final = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"gzip")],
+    "trailers": True,
+}
+TRAILERS_OK: Final = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+PREFIX_BYTES: Final = PREFIX.size
+
+
+class GrpcOverAsgi:
+    """Serves the RPCs of a GrpcService, whose answers are framed."""
+
+    def __init__(
+        self, service: GrpcService, disconnects: Disconnects, max_message_bytes: int
+    ) -> None:
+        self._service = service
+        self._disconnects = disconnects
+        self._max_message_bytes = max_message_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call. Every way out of here completes the response: a bridge that gets none would tell the
+        client OK (D1), or nothing at all (D2)."""
+        path = scope["path"]
+        try:
+            if path == MODEL_INFER:
+                await self._infer(scope, receive, send)
+            elif unary := self._service.unary.get(path):
+                await self._unary(unary, scope, receive, send)
+            elif stream := self._service.streams.get(path):
+                await self._stream(stream, scope, receive, send)
+            else:
+                raise Unsupported(f"unknown method {path}")
+        except PenstockError as error:
+            await _send_error(send, status_of(error).grpc, text_of(error))
+        except asyncio.CancelledError:
+            await _send_error(send, GrpcCode.CANCELLED, "cancelled")
+        except OSError as error:
+            _forget_frames(error)
+        except BaseException as error:
+            log.exception("%s failed", path)
+            await _send_error(send, GrpcCode.INTERNAL, text_of(InternalFailure(error)))
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A small request's whole way: read, decode, queue, wait, write."""
+        message = await self._read_message(scope, receive)
+        request = self._service.infer(message)
+        self._disconnects.watch(request, receive)
+        try:
+            response = await request.future
+        finally:
+            self._disconnects.forget(request)
+        await _send_message(send, response)
+
+    async def _unary(self, unary: Unary, scope: Scope, receive: Receive, send: Send) -> None:
+        await _send_message(send, await unary(await self._read_message(scope, receive)))
+
+    async def _stream(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+        try:
+            async for response in stream(self._messages(scope, receive)):
+                if not started:
+                    await send(START)
+                    started = True
+                await send({"type": "http.response.body", "body": response, "more_body": True})
+            if not started:
+                await send(START)
+            await send({"type": "http.response.body", "body": b""})
+            await send(TRAILERS_OK)
+        except PenstockError as error:
+            if not started:
+                raise
+            await send({"type": "http.response.body", "body": b""})
+            headers = _status_headers(status_of(error).grpc, text_of(error))
+            await send({"type": "http.response.trailers", "headers": headers})
+
+    async def _read_message(self, scope: Scope, receive: Receive) -> bytes:
+        """The one message of a unary call. Raises InvalidRequest, PayloadTooLarge, Unsupported."""
+        event = await receive()
+        body = event.get("body", b"")
+        if event.get("more_body"):
+            body = await self._read_rest(body, receive)
+        if len(body) < PREFIX_BYTES:
+            raise InvalidRequest(f"expected one gRPC message, got {len(body)} bytes")
+        flag, length = PREFIX.unpack_from(body)
+        self._check_length(length)
+        if PREFIX_BYTES + length != len(body):
+            raise InvalidRequest(
+                f"the gRPC message says {length} bytes, {len(body) - PREFIX_BYTES} came"
+            )
+        message: bytes = body[PREFIX_BYTES:]
+        return self._inflated(scope, message) if flag else message
+
+    async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
+        """All of the body. What is too long is refused by its prefix, before the rest is read."""
+        chunks = [first]
+        size = len(first)
+        limit = PREFIX_BYTES + self._max_message_bytes
+        checked = False
+        while True:
+            if not checked and size >= PREFIX_BYTES:
+                limit = PREFIX_BYTES + self._declared_length(b"".join(chunks))
+                checked = True
+            if size > limit:
+                raise InvalidRequest("the body is longer than its gRPC message says")
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise InvalidRequest("the client went away in the middle of its request")
+            chunk = event.get("body", b"")
+            chunks.append(chunk)
+            size += len(chunk)
+            if not event.get("more_body"):
+                return b"".join(chunks)
+
+    async def _messages(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """The messages of a streaming call, as they come."""
+        buffer = bytearray()
+        more = True
+        while more:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise asyncio.CancelledError
+            buffer += event.get("body", b"")
+            more = event.get("more_body", False)
+            while len(buffer) >= PREFIX_BYTES:
+                end = PREFIX_BYTES + self._declared_length(buffer)
+                if len(buffer) < end:
+                    break
+                message = bytes(buffer[PREFIX_BYTES:end])
+                flag = buffer[0]
+                del buffer[:end]
+                yield self._inflated(scope, message) if flag else message
+        if buffer:
+            raise InvalidRequest(f"the stream ends within a message, {len(buffer)} bytes are left")
+
+    def _declared_length(self, prefix: bytes | bytearray) -> int:
+        length: int = PREFIX.unpack_from(prefix)[1]
+        self._check_length(length)
+        return length
+
+    def _check_length(self, length: int) -> None:
+        if length > self._max_message_bytes:
+            raise PayloadTooLarge(
+                f"the message has {length} bytes, the limit is {self._max_message_bytes}"
+            )
+
+    def _inflated(self, scope: Scope, message: bytes) -> bytes:
+        encoding = _header(scope, b"grpc-encoding")
+        if encoding in ("", "identity"):
+            raise InvalidRequest(
+                "the message is flagged as compressed, but grpc-encoding names no encoding"
+            )
+        if encoding not in ("gzip", "deflate"):
+            raise Unsupported(
+                f"grpc-encoding '{encoding}' is not supported, expected gzip or deflate"
+            )
+        return decompress(message, encoding, self._max_message_bytes)
+
+
+class InternalFailure(PenstockError):
+    """Stands for an exception that nobody foresaw; its text is not shown."""
+
+
+async def _send_message(send: Send, response: bytes) -> None:
+    await send(START)
+    await send({"type": "http.response.body", "body": response})
+    await send(TRAILERS_OK)
+
+
+async def _send_error(send: Send, code: GrpcCode, text: str) -> None:
+    """A response of nothing but headers."""
+    headers = [(b"content-type", b"application/grpc"), *_status_headers(code, text)]
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+    except OSError as error:
+        _forget_frames(error)
+    except RuntimeError:
+        log.debug("the response had begun already")
+
+
+def _status_headers(code: GrpcCode, text: str) -> list[tuple[bytes, bytes]]:
+    # percent-encoded by gRPC's own rules: printable ASCII but % stays as it is
+    message = quote(text[:4000], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    return [(b"grpc-status", str(int(code)).encode()), (b"grpc-message", message.encode())]
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    value: Any = next((v for n, v in scope["headers"] if n == name), b"")
+    return str(value, "latin-1")
+
+
+def _forget_frames(error: OSError) -> None:
+    """The bridge raises one shared exception whenever the client is gone: its traceback would keep every frame alive
+    for ever (D3)."""
+    error.__traceback__ = None
+    error.__context__ = None

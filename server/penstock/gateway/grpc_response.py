@@ -1,0 +1,80 @@
+"""Outputs → ModelInferResponse bytes, written by hand: one copy of the tensors, straight out of the slab."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from penstock.gateway.outputs import chosen_outputs
+from penstock.protobuf import message_class
+from penstock.repository.served_model import ServedModel
+from penstock.types import OutputTensor
+from penstock.workers.request import PendingRequest
+
+PREFIX: Final = Struct(">BI")
+"""A gRPC message's prefix: compressed flag, length."""
+
+TAG_ID: Final = b"\x1a"
+TAG_OUTPUT: Final = b"\x2a"
+TAG_RAW_OUTPUT: Final = b"\x32"
+MAX_SHAPES: Final = 256
+
+
+class GrpcEncoder:
+    """Encodes the responses of one model version."""
+
+    def __init__(self, model: ServedModel, *, framed: bool) -> None:
+        """`framed`: with gRPC's five-byte prefix, for fronts that write messages to the wire themselves."""
+        self._model = model
+        self._framed = framed
+        response = message_class("inference.ModelInferResponse")
+        self._constant = response(
+            model_name=model.name, model_version=str(model.version)
+        ).SerializeToString()
+        self._output = message_class("inference.ModelInferResponse.InferOutputTensor")
+        self._described: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
+
+    def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
+        """The response's bytes. Raises InvalidRequest for classes of an output that has none."""
+        plan = request.plan
+        if plan.output_names or plan.classes:
+            outputs = chosen_outputs(self._model, plan, outputs)
+        parts: list[bytes | bytearray | memoryview] = [b"", self._constant]
+        if request.id:
+            encoded_id = request.id.encode()
+            parts += (TAG_ID, varint(len(encoded_id)), encoded_id)
+        described = self._described
+        for output in outputs:
+            key = (output.name, output.datatype, output.shape)
+            parts.append(described.get(key) or self._describe(key))
+        for output in outputs:
+            data = output.data
+            parts += (TAG_RAW_OUTPUT, varint(len(data)), data)
+        if self._framed:
+            parts[0] = PREFIX.pack(0, sum(map(len, parts)))
+        return b"".join(parts)
+
+    def _describe(self, key: tuple[str, str, tuple[int, ...]]) -> bytes:
+        """The InferOutputTensor field of an output of this shape."""
+        name, datatype, shape = key
+        message = self._output(name=name, datatype=datatype, shape=shape).SerializeToString()
+        field = TAG_OUTPUT + varint(len(message)) + message
+        if len(self._described) >= MAX_SHAPES:
+            self._described.clear()
+        self._described[key] = field
+        return field
+
+
+_ONE_BYTE: Final = tuple(bytes([value]) for value in range(128))
+
+
+def varint(value: int) -> bytes:
+    """Protobuf's base-128 form of a non-negative integer."""
+    if value < 128:
+        return _ONE_BYTE[value]
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,227 @@
+"""The gRPC services, free of transport: each RPC takes one message's bytes, or an iterator of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError, Message
+
+from penstock.errors import InvalidRequest, NotFound, Unsupported
+from penstock.gateway.grpc_request import GrpcInferDecoder
+from penstock.gateway.grpc_response import PREFIX, GrpcEncoder
+from penstock.gateway.inference import Bound, Inference
+from penstock.gateway.reflection import ReflectionService
+from penstock.gateway.server_state import EXTENSIONS, SERVER_NAME, ServerState
+from penstock.model_config import wire_shape
+from penstock.protobuf import message_class
+from penstock.repository.config_json import config_to_proto
+from penstock.repository.served_model import ServedModel
+from penstock.workers.request import PendingRequest
+
+Unary = Callable[[bytes], Awaitable[bytes]]
+Stream = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+
+INFERENCE: Final = "/inference.GRPCInferenceService/"
+HEALTH: Final = "/grpc.health.v1.Health/"
+MODEL_INFER: Final = f"{INFERENCE}ModelInfer"
+
+NOT_YET: Final = (
+    "RepositoryModelLoad's parameters, shared memory, tracing, logging and streaming inference"
+)
+
+
+class GrpcService:
+    """All RPCs by path. `unary` and `streams` are what a front serves; `infer` is ModelInfer's own way."""
+
+    def __init__(self, state: ServerState, inference: Inference, *, framed: bool) -> None:
+        """`framed`: whether answers begin with gRPC's five-byte prefix."""
+        self._state = state
+        self._repository = state.repository
+        self._inference = inference
+        self._framed = framed
+        self._decoder = GrpcInferDecoder()
+        self._encoders: dict[int, tuple[ServedModel, GrpcEncoder]] = {}
+        self.unary: dict[str, Unary] = {
+            INFERENCE + name: self._message(request, answer)
+            for name, request, answer in (
+                ("ServerLive", "ServerLiveRequest", self._server_live),
+                ("ServerReady", "ServerReadyRequest", self._server_ready),
+                ("ModelReady", "ModelReadyRequest", self._model_ready),
+                ("ServerMetadata", "ServerMetadataRequest", self._server_metadata),
+                ("ModelMetadata", "ModelMetadataRequest", self._model_metadata),
+                ("ModelConfig", "ModelConfigRequest", self._model_config),
+                ("ModelStatistics", "ModelStatisticsRequest", self._model_statistics),
+                ("RepositoryIndex", "RepositoryIndexRequest", self._repository_index),
+                ("RepositoryModelLoad", "RepositoryModelLoadRequest", self._load),
+                ("RepositoryModelUnload", "RepositoryModelUnloadRequest", self._unload),
+            )
+        }
+        self.unary[MODEL_INFER] = self._infer
+        self.unary[f"{HEALTH}Check"] = self._message(
+            "grpc.health.v1.HealthCheckRequest", self._check
+        )
+        reflection = ReflectionService(self._frame)
+        self.streams: dict[str, Stream] = {f"{HEALTH}Watch": self._watch, **reflection.methods}
+
+    def infer(self, message: bytes) -> PendingRequest:
+        """A request's way in: decode, bind to its model, submit. Its future resolves to the answer's bytes.
+
+        Raises InvalidRequest, NotFound, Unavailable, QueueFull.
+        """
+        header, request_id, buffers = self._decoder.decode(message)
+        bound = self._inference.bind(header)
+        return self._inference.submit(bound, request_id, buffers, self._encoder(bound))
+
+    async def _infer(self, message: bytes) -> bytes:
+        request = self.infer(message)
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            request.cancel()
+            raise
+
+    def _encoder(self, bound: Bound) -> GrpcEncoder:
+        entry = self._encoders.get(id(bound.model))
+        if entry is None:
+            if len(self._encoders) > 1000:
+                self._encoders.clear()
+            entry = bound.model, GrpcEncoder(bound.model, framed=self._framed)
+            self._encoders[id(bound.model)] = entry
+        return entry[1]
+
+    # ── one small function an RPC ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _server_live(self, _: Any) -> Message:
+        return _make("ServerLiveResponse", live=True)
+
+    async def _server_ready(self, _: Any) -> Message:
+        return _make("ServerReadyResponse", ready=self._state.ready)
+
+    async def _model_ready(self, request: Any) -> Message:
+        return _make(
+            "ModelReadyResponse", ready=self._repository.is_ready(request.name, request.version)
+        )
+
+    async def _server_metadata(self, _: Any) -> Message:
+        return _make(
+            "ServerMetadataResponse",
+            name=SERVER_NAME,
+            version=self._state.version,
+            extensions=EXTENSIONS,
+        )
+
+    async def _model_metadata(self, request: Any) -> Message:
+        model = self._repository.get(request.name, request.version)
+        largest = model.config.max_batch_size
+        tensor = message_class("inference.ModelMetadataResponse.TensorMetadata")
+        return _make(
+            "ModelMetadataResponse",
+            name=model.name,
+            versions=[str(version) for version in self._repository.versions(model.name)],
+            platform=model.config.platform or model.config.backend,
+            inputs=[
+                tensor(name=t.name, datatype=t.datatype, shape=wire_shape(t, largest))
+                for t in model.config.input
+            ],
+            outputs=[
+                tensor(name=t.name, datatype=t.datatype, shape=wire_shape(t, largest))
+                for t in model.config.output
+            ],
+        )
+
+    async def _model_config(self, request: Any) -> Message:
+        model = self._repository.get(request.name, request.version)
+        return _make("ModelConfigResponse", config=config_to_proto(model.config_dict))
+
+    async def _model_statistics(self, request: Any) -> Message:
+        response: Any = _make("ModelStatisticsResponse")
+        for model in self._repository.matching(request.name, request.version):
+            model.statistics.fill_proto(response.model_stats.add())
+        return response  # type: ignore[no-any-return]
+
+    async def _repository_index(self, request: Any) -> Message:
+        response: Any = _make("RepositoryIndexResponse")
+        for line in self._repository.index():
+            if line.state == "READY" or not request.ready:
+                response.models.add(
+                    name=line.name, version=line.version, state=line.state, reason=line.reason
+                )
+        return response  # type: ignore[no-any-return]
+
+    async def _load(self, request: Any) -> Message:
+        if request.parameters:
+            names = ", ".join(sorted(request.parameters))
+            raise Unsupported(f"load parameters are not supported yet: {names}")
+        self._repository.check_control_allowed()
+        await self._repository.load(request.model_name)
+        return _make("RepositoryModelLoadResponse")
+
+    async def _unload(self, request: Any) -> Message:
+        self._repository.check_control_allowed()
+        await self._repository.unload(request.model_name)
+        return _make("RepositoryModelUnloadResponse")
+
+    async def _check(self, request: Any) -> Message:
+        return self._health(request.service)
+
+    async def _watch(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """grpc.health.v1 Watch: the status now, and again whenever it changes, until the server drains."""
+        message = await anext(requests, b"")
+        request: Any = parse(message_class("grpc.health.v1.HealthCheckRequest"), message)
+        told = None
+        while True:
+            try:
+                status = self._health(request.service)
+            except NotFound:
+                status = _health_response(SERVICE_UNKNOWN)
+            if status != told:
+                told = status
+                yield self._frame(status)
+            if self._state.draining.is_set():
+                return
+            async with self._state.changed:
+                await self._state.changed.wait()
+
+    def _health(self, service: str) -> Message:
+        """`""` and the service's own name are the server; any other name is a model's."""
+        if service in ("", "inference.GRPCInferenceService"):
+            return _health_response(SERVING if self._state.ready else NOT_SERVING)
+        if not self._repository.knows(service):
+            raise NotFound(f"unknown service '{service}'")
+        return _health_response(SERVING if self._repository.is_ready(service) else NOT_SERVING)
+
+    # ── bytes ↔ messages ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _message(self, request: str, answer: Callable[[Any], Awaitable[Message]]) -> Unary:
+        """An RPC on bytes out of one on messages."""
+        cls = message_class(request if "." in request else f"inference.{request}")
+
+        async def call(message: bytes) -> bytes:
+            return self._frame(await answer(parse(cls, message)))
+
+        return call
+
+    def _frame(self, message: Message) -> bytes:
+        data = message.SerializeToString()
+        return PREFIX.pack(0, len(data)) + data if self._framed else data
+
+
+UNKNOWN, SERVING, NOT_SERVING, SERVICE_UNKNOWN = range(4)
+
+
+def _health_response(status: int) -> Message:
+    return message_class("grpc.health.v1.HealthCheckResponse")(status=status)
+
+
+def _make(name: str, **fields: Any) -> Message:
+    return message_class(f"inference.{name}")(**fields)
+
+
+def parse(cls: type[Message], data: bytes) -> Message:
+    """The message. Raises InvalidRequest when the bytes are none."""
+    try:
+        return cls.FromString(data)
+    except DecodeError as error:
+        raise InvalidRequest(f"the message is not a {cls.DESCRIPTOR.full_name}: {error}") from error

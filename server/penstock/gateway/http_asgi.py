@@ -1,0 +1,141 @@
+"""HTTP over ASGI: bodies within their limit, errors in the protocol's form, the metrics port apart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from http import HTTPStatus
+
+from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError
+from penstock.gateway.asgi import Receive, Scope, Send
+from penstock.gateway.compression import decompress
+from penstock.gateway.disconnects import Disconnects
+from penstock.gateway.http_infer import HttpInference
+from penstock.gateway.http_routes import HttpRoutes, model_path
+from penstock.gateway.http_types import HttpRequest, HttpResponse, error_response
+from penstock.gateway.status import HIDDEN_TEXT, status_of, text_of
+
+log = logging.getLogger(__name__)
+
+CLIENT_CLOSED_REQUEST = 499
+"""Nginx's code for a client that went away; nobody reads it but logs."""
+
+
+class HttpOverAsgi:
+    """Answers plain HTTP."""
+
+    def __init__(
+        self,
+        routes: HttpRoutes,
+        inference: HttpInference,
+        disconnects: Disconnects,
+        max_body_bytes: int,
+        metrics_port: int,
+    ) -> None:
+        self._routes = routes
+        self._inference = inference
+        self._disconnects = disconnects
+        self._max_body_bytes = max_body_bytes
+        self._metrics_port = metrics_port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever happens, there is a response."""
+        try:
+            response = await self._answer(scope, receive)
+        except PenstockError as error:
+            response = error_response(text_of(error), status_of(error).http)
+        except asyncio.CancelledError:
+            response = error_response("cancelled", CLIENT_CLOSED_REQUEST)
+        except BaseException:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            response = error_response(HIDDEN_TEXT, HTTPStatus.INTERNAL_SERVER_ERROR)
+        await _send(send, response)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> HttpResponse:
+        path = scope["path"]
+        server = scope["server"]
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        if server is not None and server[1] == self._metrics_port:
+            if path.rstrip("/") != "/metrics":
+                return error_response("this port has /metrics only", HTTPStatus.NOT_FOUND)
+            return self._routes.metrics(HttpRequest(scope["method"], headers, b""))
+        body = await self._read_body(headers, receive)
+        request = HttpRequest(scope["method"], headers, body)
+        if path.endswith("/infer") and request.method == "POST":
+            target = model_path(path)
+            if target is not None and target[2] == "infer":
+                return await self._infer(target[0], target[1], request, receive)
+        return await self._routes(path, request)
+
+    async def _infer(
+        self, name: str, version: str, request: HttpRequest, receive: Receive
+    ) -> HttpResponse:
+        """An inference request's whole way: decode, queue, wait, encode."""
+        pending, encoder = self._inference.submit(name, version, request)
+        self._disconnects.watch(pending, receive)
+        try:
+            body = await pending.future
+        finally:
+            self._disconnects.forget(pending)
+        return self._inference.respond(request, body, encoder)
+
+    async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
+        """The whole body, decompressed. Raises PayloadTooLarge before reading it where its length says so."""
+        declared = _content_length(headers)
+        if declared > self._max_body_bytes:
+            raise PayloadTooLarge(self._too_large(declared))
+        event = await receive()
+        body = event.get("body", b"")
+        if event.get("more_body"):
+            body = await self._read_rest(body, receive)
+        if declared >= 0 and len(body) != declared:
+            # a body that was cut off looks complete to the app (pyvoy): its length tells
+            raise InvalidRequest(f"content-length says {declared} bytes, {len(body)} came")
+        encoding = headers.get("content-encoding", "")
+        return decompress(body, encoding, self._max_body_bytes) if encoding else body
+
+    async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
+        chunks = [first]
+        size = len(first)
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise InvalidRequest("the client went away in the middle of its request")
+            chunk = event.get("body", b"")
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise PayloadTooLarge(self._too_large(size))
+            if not event.get("more_body"):
+                return b"".join(chunks)
+
+    def _too_large(self, size: int) -> str:
+        return f"the body has {size} bytes or more, the limit is {self._max_body_bytes}"
+
+
+def _content_length(headers: dict[str, str]) -> int:
+    """-1 when the client sends none."""
+    text = headers.get("content-length", "-1")
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidRequest(f"content-length '{text[:40]}' is not a number") from None
+
+
+async def _send(send: Send, response: HttpResponse) -> None:
+    headers = [
+        (b"content-type", response.content_type.encode()),
+        (b"content-length", str(len(response.body)).encode()),
+        *((name.encode(), value.encode()) for name, value in response.headers),
+    ]
+    try:
+        await send(
+            {"type": "http.response.start", "status": int(response.status), "headers": headers}
+        )
+        await send({"type": "http.response.body", "body": response.body})
+    except OSError as error:
+        # one shared object for every client that is gone: its traceback would keep all frames alive (D3)
+        error.__traceback__ = None
+        error.__context__ = None

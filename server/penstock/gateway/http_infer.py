@@ -1,0 +1,88 @@
+"""POST …/infer: the HTTP form of an inference request, in and out."""
+
+from __future__ import annotations
+
+
+from penstock.gateway.compression import choose_encoding, compress
+from penstock.gateway.http_request import DecodedHttpRequest, HttpInferDecoder
+from penstock.gateway.http_response import encode_http_infer
+from penstock.gateway.http_types import HttpRequest, HttpResponse
+from penstock.gateway.inference import Inference
+from penstock.gateway.outputs import chosen_outputs
+from penstock.repository.repository import ModelRepository
+from penstock.repository.served_model import ServedModel
+from penstock.types import InferHeader, InferResponse, OutputTensor, RequestedOutput
+from penstock.workers.request import PendingRequest
+
+HEADER_LENGTH = "inference-header-content-length"
+
+
+class HttpEncoder:
+    """Encodes one request's response; `header_length` is there afterwards."""
+
+    __slots__ = ("_binary_default", "_model", "_requested", "header_length")
+
+    def __init__(
+        self, model: ServedModel, requested: tuple[RequestedOutput, ...], binary_default: bool
+    ) -> None:
+        self._model = model
+        self._requested = requested
+        self._binary_default = binary_default
+        self.header_length: int | None = None
+
+    def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
+        """The body. Raises InvalidRequest when an output can't be what the client asked for."""
+        chosen = chosen_outputs(self._model, request.plan, outputs)
+        model = self._model
+        response = InferResponse(model.name, str(model.version), request.id, tuple(chosen))
+        body, self.header_length = encode_http_infer(
+            response, self._requested, self._binary_default
+        )
+        return body
+
+
+class HttpInference:
+    """Answers inference requests over HTTP."""
+
+    def __init__(self, inference: Inference, repository: ModelRepository) -> None:
+        self._inference = inference
+        self._repository = repository
+        self._decoder = HttpInferDecoder()
+
+    def submit(
+        self, name: str, version: str, request: HttpRequest
+    ) -> tuple[PendingRequest, HttpEncoder]:
+        """A request's way in: decode, bind to its model, queue.
+
+        Raises InvalidRequest, NotFound, Unavailable, QueueFull.
+        """
+        # the model first: a client that misspelt it should not be told of its tensors
+        self._repository.get(name, version)
+        decoded = self._decoder.decode(
+            name, version, request.body, request.headers.get(HEADER_LENGTH)
+        )
+        header = self._raw_header(decoded) if decoded.raw else decoded.header
+        bound = self._inference.bind(header)
+        encoder = HttpEncoder(bound.model, header.outputs, decoded.binary_data_output)
+        pending = self._inference.submit(bound, decoded.id, decoded.buffers, encoder)
+        return pending, encoder
+
+    def respond(self, request: HttpRequest, body: bytes, encoder: HttpEncoder) -> HttpResponse:
+        """The response of a body that `encoder` has made, compressed where the client asks for it."""
+        headers: list[tuple[str, str]] = []
+        content_type = "application/json"
+        if encoder.header_length is not None:
+            content_type = "application/octet-stream"
+            headers.append((HEADER_LENGTH, str(encoder.header_length)))
+        accepted = request.headers.get("accept-encoding", "")
+        if accepted and (encoding := choose_encoding(accepted)):
+            body = compress(body, encoding)
+            headers.append(("content-encoding", encoding))
+        return HttpResponse(body, 200, content_type, tuple(headers))
+
+    def _raw_header(self, decoded: DecodedHttpRequest) -> InferHeader:
+        header = decoded.header
+        model = self._repository.get(header.model_name, header.model_version)
+        return model.signature.raw_header(
+            header.model_name, header.model_version, len(decoded.buffers[0])
+        )

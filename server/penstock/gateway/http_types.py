@@ -1,0 +1,39 @@
+"""An HTTP request and response, free of ASGI."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+Headers = dict[str, str]
+
+
+class HttpRequest(msgspec.Struct, frozen=True):
+    """One request with its whole body, as it was before any Content-Encoding."""
+
+    method: str
+    headers: Headers
+    """Lower-case names; the last of repeated ones."""
+    body: bytes
+    query: str = ""
+
+
+class HttpResponse(msgspec.Struct, frozen=True):
+    """One response."""
+
+    body: bytes = b""
+    status: int = HTTPStatus.OK
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def json_response(value: Any, status: int = HTTPStatus.OK) -> HttpResponse:
+    """The value as JSON."""
+    return HttpResponse(msgspec.json.encode(value), status)
+
+
+def error_response(text: str, status: int) -> HttpResponse:
+    """The error form of the protocol."""
+    return json_response({"error": text}, status)

@@ -1,0 +1,70 @@
+"""The data plane: one inference request's way from decoded to answered. Both protocols and both fronts end here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.repository.repository import ModelRepository
+from penstock.repository.served_model import ServedModel
+from penstock.repository.signature import check_sizes
+from penstock.types import Buffer, InferHeader
+from penstock.workers.request import Encode, PendingRequest, RequestPlan
+
+MAX_BOUND = 2048
+"""Headers whose model and plan are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A header, the model that answers it, and what both say together."""
+
+    header: InferHeader
+    """Kept, so that its `id()` is not given to another while this is remembered."""
+    model: ServedModel
+    plan: RequestPlan
+    generation: int
+
+
+class Inference:
+    """Submits requests to the models of a repository."""
+
+    def __init__(self, repository: ModelRepository) -> None:
+        self._repository = repository
+        self._bound: dict[int, Bound] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def submit(
+        self, bound: Bound, request_id: str, buffers: Sequence[Buffer], encode: Encode
+    ) -> PendingRequest:
+        """Check the bytes, and queue the request; its future resolves to what `encode` makes of the answer.
+
+        Raises InvalidRequest, QueueFull, Unavailable.
+        """
+        plan = bound.plan
+        if plan.order is not None:
+            buffers = [buffers[index] for index in plan.order]
+        check_sizes(plan, buffers)
+        pool = bound.model.pool
+        request = PendingRequest(
+            plan, request_id, buffers, encode, self._loop.create_future(), time.monotonic_ns(), pool
+        )
+        pool.submit(request)
+        return request
+
+    def bind(self, header: InferHeader) -> Bound:
+        """The model that answers the header, and its plan. A header that was seen before costs one look-up.
+
+        Raises NotFound, Unavailable, InvalidRequest.
+        """
+        bound = self._bound.get(id(header))
+        if bound is not None and bound.generation == self._repository.generation:
+            return bound
+        model = self._repository.get(header.model_name, header.model_version)
+        if len(self._bound) >= MAX_BOUND:
+            self._bound.clear()
+        bound = Bound(header, model, model.signature.plan(header), self._repository.generation)
+        self._bound[id(header)] = bound
+        return bound

@@ -1,0 +1,163 @@
+"""`python -m penstock.gateway.portable`: the portable front. grpc.aio and uvicorn on one uvloop, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import uvicorn
+import uvloop
+
+from penstock.errors import PenstockError
+from penstock.gateway.gateway import Gateway
+from penstock.gateway.grpc_service import Stream, Unary
+from penstock.gateway.status import GrpcCode, status_of, text_of
+
+log = logging.getLogger(__name__)
+
+Context = Any
+"""grpc.aio.ServicerContext, whose stubs lack its methods' types."""
+
+
+class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Hands grpc.aio the RPCs of a GrpcService by path; messages stay bytes."""
+
+    def __init__(self, unary: dict[str, Unary], streams: dict[str, Stream]) -> None:
+        self._handlers = {
+            path: grpc.unary_unary_rpc_method_handler(_unary(path, call))
+            for path, call in unary.items()
+        } | {
+            path: grpc.stream_stream_rpc_method_handler(_stream(path, call))
+            for path, call in streams.items()
+        }
+
+    def service(self, details: Any) -> Any:
+        """The handler of the called path, or None."""
+        return self._handlers.get(details.method)
+
+
+def _unary(path: str, call: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def handle(message: bytes, context: Context) -> bytes:
+        try:
+            return await call(message)
+        except PenstockError as error:
+            await context.abort(_code(status_of(error).grpc), text_of(error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            log.exception("%s failed", path)
+            await context.abort(grpc.StatusCode.INTERNAL, text_of(PenstockError()))
+        raise AssertionError("abort always raises")
+
+    return handle
+
+
+def _stream(path: str, call: Stream) -> Callable[[Any, Context], AsyncIterator[bytes]]:
+    async def handle(requests: Any, context: Context) -> AsyncIterator[bytes]:
+        try:
+            async for response in call(aiter(requests)):
+                yield response
+        except PenstockError as error:
+            await context.abort(_code(status_of(error).grpc), text_of(error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            log.exception("%s failed", path)
+            await context.abort(grpc.StatusCode.INTERNAL, text_of(PenstockError()))
+
+    return handle
+
+
+def _code(code: GrpcCode) -> grpc.StatusCode:
+    return next(status for status in grpc.StatusCode if status.value[0] == int(code))
+
+
+class PortableFront:
+    """Both servers round one gateway, from start to drained end."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._settings = gateway.settings
+        self._stopping = asyncio.Event()
+        gateway.link.on_shutdown = self._stopping.set
+
+    async def run(self) -> None:
+        """Serve until the supervisor says to stop, or is gone."""
+        settings = self._settings
+        rpc = self._grpc_server() if settings.allow_grpc else None
+        if rpc is not None:
+            await rpc.start()
+        ports = [settings.http_port] * settings.allow_http
+        ports += [settings.metrics_port] * settings.allow_metrics
+        servers = [self._http_server(port) for port in ports]
+        serving = [asyncio.create_task(server.serve()) for server in servers]
+        self._gateway.start()
+        await self._stopping.wait()
+        for server in servers:
+            server.should_exit = True
+        if rpc is not None:
+            await rpc.stop(settings.exit_timeout_secs)
+        await asyncio.gather(*serving)
+        await self._gateway.close()
+
+    def _grpc_server(self) -> Any:
+        settings = self._settings
+        limit = int(settings.grpc_max_message_bytes)
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                # a second server on the port must fail, not take half of its calls
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        service = self._gateway.grpc
+        server.add_generic_rpc_handlers((RpcTable(service.unary, service.streams),))
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        return server
+
+    def _http_server(self, port: int) -> uvicorn.Server:
+        return _QuietServer(
+            uvicorn.Config(
+                self._gateway.serve_http,
+                host=self._settings.host,
+                port=port,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(self._settings.exit_timeout_secs) or 1,
+            )
+        )
+
+
+class _QuietServer(uvicorn.Server):
+    """A uvicorn that leaves signals to the supervisor."""
+
+    def capture_signals(self) -> Any:
+        """Capture none."""
+
+        return contextlib.nullcontext()
+
+
+async def _serve() -> None:
+    await PortableFront(Gateway.from_environment(framed=False)).run()
+
+
+def main() -> int:
+    """Run the portable front."""
+    # Ctrl-C reaches the whole foreground group; the supervisor says when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    uvloop.run(_serve())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""What the gateway as a whole is: its name, whether it is ready, and what it can."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import penstock
+from penstock.config import Settings
+from penstock.repository.repository import ModelRepository
+
+SERVER_NAME: Final = "penstock"
+
+EXTENSIONS: Final = (
+    "classification",
+    "model_repository",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
+"""Extensions of the protocol, only those that work."""
+
+
+class ServerState:
+    """Live, ready, draining. One a gateway."""
+
+    def __init__(self, settings: Settings, repository: ModelRepository) -> None:
+        self.settings = settings
+        self.repository = repository
+        self.version = penstock.__version__
+        self.started = False
+        """All models that could be loaded at start are."""
+        self.draining = asyncio.Event()
+        self.changed = asyncio.Condition()
+        """Notified whenever readiness may have changed."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server should get traffic."""
+        if not self.started or self.draining.is_set():
+            return False
+        return self.repository.all_ready if self.settings.strict_readiness else True

@@ -1,0 +1,67 @@
+"""The one table: error → (HTTP status, gRPC code, whether clients may read its text)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from http import HTTPStatus
+from typing import Final
+
+from penstock import errors
+
+
+class GrpcCode(IntEnum):
+    """The status codes of gRPC that Penstock uses."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How an error looks on both wires."""
+
+    http: HTTPStatus
+    grpc: GrpcCode
+    text_shown: bool = True
+
+
+TABLE: Final[dict[type[errors.PenstockError], Status]] = {
+    errors.PenstockError: Status(HTTPStatus.INTERNAL_SERVER_ERROR, GrpcCode.INTERNAL, False),
+    errors.InvalidRequest: Status(HTTPStatus.BAD_REQUEST, GrpcCode.INVALID_ARGUMENT),
+    errors.PayloadTooLarge: Status(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, GrpcCode.RESOURCE_EXHAUSTED
+    ),
+    errors.AlreadyExists: Status(HTTPStatus.BAD_REQUEST, GrpcCode.ALREADY_EXISTS),
+    errors.NotFound: Status(HTTPStatus.NOT_FOUND, GrpcCode.NOT_FOUND),
+    errors.Unsupported: Status(HTTPStatus.NOT_IMPLEMENTED, GrpcCode.UNIMPLEMENTED),
+    errors.Unavailable: Status(HTTPStatus.SERVICE_UNAVAILABLE, GrpcCode.UNAVAILABLE),
+    errors.DeadlineExceeded: Status(HTTPStatus.GATEWAY_TIMEOUT, GrpcCode.DEADLINE_EXCEEDED),
+    errors.ModelFailed: Status(HTTPStatus.INTERNAL_SERVER_ERROR, GrpcCode.INTERNAL),
+    errors.LoadFailed: Status(HTTPStatus.BAD_REQUEST, GrpcCode.INVALID_ARGUMENT),
+    errors.ConfigError: Status(HTTPStatus.BAD_REQUEST, GrpcCode.INVALID_ARGUMENT),
+}
+
+HIDDEN_TEXT: Final = "internal error; the server's log has more"
+
+
+def status_of(error: Exception) -> Status:
+    """The status of the error's own class, or of the nearest one it derives from."""
+    for cls in type(error).__mro__:
+        if status := TABLE.get(cls):
+            return status
+    return TABLE[errors.PenstockError]
+
+
+def text_of(error: Exception) -> str:
+    """What a client may read of the error."""
+    return str(error) if status_of(error).text_shown else HIDDEN_TEXT

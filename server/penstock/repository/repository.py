@@ -1,0 +1,301 @@
+"""All models of a server: found in folders, loaded, listed, looked up, unloaded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.backends.registry import backend_for
+from penstock.config import Settings
+from penstock.errors import (
+    ConfigError,
+    InvalidRequest,
+    LoadFailed,
+    NotFound,
+    PenstockError,
+    Unavailable,
+)
+from penstock.model_config import ConfigDict
+from penstock.repository.config_file import read_config
+from penstock.repository.served_model import ServedModel, load
+from penstock.repository.version_policy import version_policy
+from penstock.workers.control import ControlLink
+from penstock.workers.messages import ModelReport
+
+log = logging.getLogger(__name__)
+
+MAX_VERSION = 2**63 - 1
+
+
+@dataclass(slots=True)
+class VersionEntry:
+    """One version in the index."""
+
+    state: str
+    """READY, LOADING, UNLOADING or UNAVAILABLE."""
+    reason: str = ""
+    model: ServedModel | None = None
+    backend: str = ""
+
+
+@dataclass(slots=True)
+class ModelEntry:
+    """One model in the index."""
+
+    name: str
+    versions: dict[int, VersionEntry] = field(default_factory=dict)
+    reason: str = ""
+    """Why there is no version at all."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Loads and unloads of one model come one after the other."""
+
+
+class ModelRepository:
+    """The index of all models, and their life. `on_change` is called whenever a line of the index changes."""
+
+    def __init__(self, settings: Settings, link: ControlLink) -> None:
+        self._settings = settings
+        self._link = link
+        self._entries: dict[str, ModelEntry] = {}
+        self._loads = asyncio.Semaphore(settings.model_load_thread_count)
+        self.on_change: Callable[[], None] = lambda: None
+        self.generation = 0
+        """Counts changes: what was looked up before is to be looked up again."""
+
+    # ── looking up ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """The model's version, or its highest that is ready. Raises NotFound, Unavailable, InvalidRequest."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise NotFound(f"Request for unknown model: '{name}' is not found")
+        if version:
+            return self._get_version(entry, _version_number(version))
+        ready = [v.model for v in entry.versions.values() if v.model is not None and v.model.ready]
+        if not ready:
+            raise Unavailable(f"Request for unknown model: '{name}' has no available versions")
+        return max(ready, key=lambda model: model.version)
+
+    def is_ready(self, name: str, version: str = "") -> bool:
+        """Whether `get` would give a model. Raises InvalidRequest on a version that is no number."""
+        try:
+            return self.get(name, version).ready
+        except (NotFound, Unavailable):
+            return False
+
+    def versions(self, name: str) -> list[int]:
+        """The ready versions of a model, lowest first."""
+        entry = self._entries.get(name)
+        return sorted(v for v, e in entry.versions.items() if e.model) if entry else []
+
+    def knows(self, name: str) -> bool:
+        """Whether the index has the model, served or not."""
+        return name in self._entries
+
+    def matching(self, name: str = "", version: str = "") -> list[ServedModel]:
+        """The served models of that name and version; empty means all. Raises as `get`, where it names one."""
+        if name and version:
+            return [self.get(name, version)]
+        if name:
+            self.get(name)
+        return [model for model in self.served() if name in ("", model.name)]
+
+    def check_control_allowed(self) -> None:
+        """Raises Unavailable unless models may be loaded and unloaded by request."""
+        if self._settings.model_control_mode != "explicit":
+            raise Unavailable(
+                "explicit model load / unload is not allowed if polling is enabled or the server was not started "
+                "with --model-control-mode=explicit"
+            )
+
+    def served(self) -> Iterator[ServedModel]:
+        """All loaded versions of all models."""
+        for entry in self._entries.values():
+            for version in entry.versions.values():
+                if version.model is not None:
+                    yield version.model
+
+    def index(self) -> list[ModelReport]:
+        """A line for each version of each model, also those that can't be served."""
+        reports = []
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.name):
+            if not entry.versions:
+                reports.append(ModelReport(entry.name, "", "UNAVAILABLE", entry.reason, "", 0))
+            reports += [_report(entry.name, v, e) for v, e in sorted(entry.versions.items())]
+        return reports
+
+    @property
+    def all_ready(self) -> bool:
+        """No model is unavailable, but for those that were unloaded on request."""
+        return all(
+            report.state == "READY" or report.reason == "unloaded" for report in self.index()
+        )
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Find all models and load those the control mode says. Failures are lines of the index."""
+        found = self._find()
+        explicit = self._settings.model_control_mode == "explicit"
+        wanted: Iterable[str] = found
+        if explicit and "*" not in self._settings.load_model:
+            wanted = self._settings.load_model
+        await asyncio.gather(*(self._load_all_versions(name, found.get(name)) for name in wanted))
+
+    async def load(self, name: str) -> None:
+        """Load a model, or load it anew: its new versions take over when they are ready, and the old ones drain.
+
+        Raises LoadFailed, naming each version's reason; what was served before goes on being served.
+        """
+        await self._load_all_versions(name, self._find().get(name))
+        entry = self._entries[name]
+        reasons = [
+            f"version {number}: {version.reason}"
+            for number, version in entry.versions.items()
+            if version.reason
+        ]
+        if reasons or not entry.versions:
+            raise LoadFailed(f"failed to load '{name}', {'; '.join(reasons) or entry.reason}")
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model; requests that are here are answered. Raises InvalidRequest when it is not known."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise InvalidRequest(f"failed to unload '{name}', model is not loaded")
+        async with entry.lock:
+            await asyncio.gather(*(self._unload_version(e) for e in entry.versions.values()))
+
+    async def close(self) -> None:
+        """End all models at once: the front has answered all requests by now."""
+        await asyncio.gather(*(model.close(0) for model in self.served()))
+
+    def _find(self) -> dict[str, list[Path]]:
+        """Model folders by name; more than one when repositories hold the same name."""
+        found: dict[str, list[Path]] = {}
+        for repository in self._settings.model_repository:
+            for folder in sorted(repository.iterdir()):
+                if folder.is_dir() and not folder.name.startswith((".", "__")):
+                    found.setdefault(folder.name, []).append(folder)
+        return found
+
+    async def _load_all_versions(self, name: str, folders: list[Path] | None) -> None:
+        entry = self._entries.setdefault(name, ModelEntry(name))
+        async with entry.lock:
+            try:
+                folder = _only_folder(name, folders, self._settings.model_repository)
+                config = await asyncio.to_thread(read_config, folder)
+                versions = version_policy(config, _versions_in(folder))
+                if not versions:
+                    raise LoadFailed(f"no version folder (a number, such as 1/) in {folder}")
+            except PenstockError as error:
+                self._unavailable(entry, str(error))
+                return
+            for number in [v for v, e in entry.versions.items() if v not in versions]:
+                await self._unload_version(entry.versions.pop(number))
+            await asyncio.gather(*(self._load_version(entry, folder, v, config) for v in versions))
+
+    def _unavailable(self, entry: ModelEntry, reason: str) -> None:
+        entry.reason = reason
+        for version in entry.versions.values():
+            version.reason = reason
+        log.error("model '%s' can't be loaded: %s", entry.name, reason)
+        self._changed()
+
+    async def _load_version(
+        self, entry: ModelEntry, folder: Path, number: int, config: ConfigDict | None
+    ) -> None:
+        version = entry.versions.setdefault(number, VersionEntry("LOADING"))
+        async with self._loads:
+            for attempt in range(self._settings.model_load_retry_count + 1):
+                try:
+                    complete = dict(config or {"name": entry.name})
+                    version.backend = backend_for(complete, folder / str(number))
+                    complete["backend"] = version.backend
+                    model = await load(
+                        self._link, self._settings, folder, number, complete, self._changed
+                    )
+                    break
+                except PenstockError as error:
+                    version.reason = str(error)
+                    log.error(  # noqa: TRY400 - the reason says it all
+                        "model '%s' version %d can't be loaded (attempt %d): %s",
+                        entry.name,
+                        number,
+                        attempt + 1,
+                        error,
+                    )
+            else:
+                if version.model is None:
+                    version.state = "UNAVAILABLE"
+                self._changed()
+                return
+        old, version.model = version.model, model
+        version.state, version.reason = "READY", ""
+        self._changed()
+        if old is not None:
+            await old.close(self._settings.exit_timeout_secs)
+
+    async def _unload_version(self, version: VersionEntry) -> None:
+        model, version.model = version.model, None
+        if model is None:
+            return
+        version.state, version.reason = "UNLOADING", ""
+        self._changed()
+        await model.close(self._settings.exit_timeout_secs)
+        version.state, version.reason = "UNAVAILABLE", "unloaded"
+        self._changed()
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self.on_change()
+
+    def _get_version(self, entry: ModelEntry, number: int) -> ServedModel:
+        version = entry.versions.get(number)
+        if version is None:
+            raise NotFound(
+                f"Request for unknown model: '{entry.name}' version {number} is not found"
+            )
+        if version.model is None or not version.model.ready:
+            raise Unavailable(
+                f"Request for unknown model: '{entry.name}' version {number} is not at ready state"
+            )
+        return version.model
+
+
+def _report(name: str, number: int, entry: VersionEntry) -> ModelReport:
+    model = entry.model
+    state, reason = entry.state, entry.reason
+    if model is not None and not model.ready:
+        state, reason = "UNAVAILABLE", model.pool.last_crash
+    instances = model.pool.instances if model is not None else 0
+    return ModelReport(name, str(number), state, reason, entry.backend, instances)
+
+
+def _version_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text[:20]) > MAX_VERSION:
+        raise InvalidRequest(
+            f"failed to get model version from specified version string '{text[:80]}', expected a number"
+        )
+    return int(text)
+
+
+def _only_folder(name: str, folders: list[Path] | None, repositories: Iterable[Path]) -> Path:
+    if not folders:
+        places = ", ".join(map(str, repositories))
+        raise LoadFailed(f"no folder named '{name}' in {places}")
+    if len(folders) > 1:
+        raise ConfigError(
+            f"'{name}' is in more than one repository: {', '.join(map(str, folders))}"
+        )
+    return folders[0]
+
+
+def _versions_in(folder: Path) -> list[int]:
+    return sorted(
+        int(path.name)
+        for path in folder.iterdir()
+        if path.name.isascii() and path.name.isdigit() and int(path.name) > 0 and path.is_dir()
+    )

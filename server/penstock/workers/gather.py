@@ -1,0 +1,89 @@
+"""The gateway's way in and out of slabs: requests are joined into one, responses are views of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from penstock.errors import ModelFailed, PenstockError
+from penstock.types import OutputTensor
+from penstock.workers.messages import Done, Execute, InputSlot, OutputSlot, RequestSlot
+from penstock.workers.request import PendingRequest
+from penstock.workers.slab import Slab, align
+
+JOIN_BELOW_BYTES = 4096
+"""Smaller buffers are joined first: one copy more, but one Python operation instead of one a request."""
+
+
+def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingRequest]) -> Execute:
+    """Copy a batch's tensors into the slab, each input's requests side by side; the command to run it.
+
+    Raises Unavailable when there is no memory for a larger slab.
+    """
+    plan = batch[0].plan
+    needed = sum(request.nbytes for request in batch) + align(1) * (len(plan.input_names) + 1)
+    slab.ensure(needed)
+    rows = sum(request.rows for request in batch)
+    slots = []
+    offset = 0
+    for index, name in enumerate(plan.input_names):
+        end = _fill(slab, offset, [request.buffers[index] for request in batch])
+        shape = plan.shapes[index]
+        if len(batch) > 1:
+            shape = (rows, *shape[1:])
+        slots.append(InputSlot(name, plan.datatypes[index], shape, offset, end - offset))
+        offset = align(end)
+    return Execute(
+        batch=batch_id,
+        slab=slab_id,
+        inputs=tuple(slots),
+        requests=tuple(
+            [RequestSlot(r.rows, r.id, r.plan.parameters, r.plan.output_names) for r in batch]
+        ),
+        output_offset=offset,
+    )
+
+
+def scatter(
+    slab: Slab, done: Done, batch: Sequence[PendingRequest]
+) -> Iterator[tuple[PendingRequest, list[OutputTensor] | PenstockError]]:
+    """Each request with its outputs, as views of the slab, or with its error, in order."""
+    errors = {error.index: ModelFailed(error.reason) for error in done.errors}
+    outputs: list[list[OutputTensor]] = [[] for _ in batch]
+    view = slab.view
+    for slot in done.outputs:
+        _split(view, slot, batch, outputs)
+    for index, request in enumerate(batch):
+        yield request, errors.get(index) or outputs[index]
+
+
+def _fill(slab: Slab, offset: int, buffers: list[bytes | bytearray | memoryview]) -> int:
+    view = slab.view
+    if len(buffers) > 1 and len(buffers[0]) < JOIN_BELOW_BYTES:
+        buffers = [b"".join(buffers)]
+    for buffer in buffers:
+        end = offset + len(buffer)
+        view[offset:end] = buffer
+        offset = end
+    return offset
+
+
+def _split(
+    view: memoryview,
+    slot: OutputSlot,
+    batch: Sequence[PendingRequest],
+    outputs: list[list[OutputTensor]],
+) -> None:
+    name, datatype, shape, offset = slot.name, slot.datatype, slot.shape, slot.offset
+    if slot.count == 1:
+        data = view[offset : offset + slot.nbytes]
+        outputs[slot.first].append(OutputTensor(name, datatype, shape, data))
+        return
+    tail = shape[1:]
+    row_bytes = slot.nbytes // shape[0]
+    start = offset
+    for position in range(slot.count):
+        index = slot.first + position
+        rows = batch[index].rows
+        end = offset + slot.ends[position] if slot.ends else start + rows * row_bytes
+        outputs[index].append(OutputTensor(name, datatype, (rows, *tail), view[start:end]))
+        start = end

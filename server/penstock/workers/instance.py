@@ -1,0 +1,176 @@
+"""One worker as the gateway sees it: its slabs, and the batches it has."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.errors import LoadFailed
+from penstock.workers import messages
+from penstock.workers.channel import ChannelClosed
+from penstock.workers.control import ControlLink, WorkerProcess
+from penstock.workers.gather import gather
+from penstock.workers.request import PendingRequest
+from penstock.workers.slab import Slab
+
+log = logging.getLogger(__name__)
+
+SLABS = 2
+"""One batch runs while the next is gathered."""
+
+FIRST_SLAB_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunningBatch:
+    """A batch that a worker has."""
+
+    requests: Sequence[PendingRequest]
+    slab_id: int
+    started_ns: int
+    """When it left the queue."""
+
+
+class Listener(Protocol):
+    """Who gives an instance its batches, and hears of them."""
+
+    def on_done(self, instance: Instance, batch: RunningBatch, done: messages.Done) -> None:
+        """The batch is answered; `release` it when its views are no longer needed."""
+
+    def on_failed(
+        self, instance: Instance, batch: RunningBatch, failed: messages.BatchFailed
+    ) -> None:
+        """The model failed on the batch as a whole."""
+
+    def on_exit(self, instance: Instance, reason: str) -> None:
+        """The process ended; `instance.running` is what it had."""
+
+
+class Instance:
+    """A loaded worker. Its `listener` is set before it gets the first batch: a model's pool is made only when its
+    first worker has completed the configuration."""
+
+    listener: Listener | None = None
+
+    def __init__(self, link: ControlLink, process: WorkerProcess) -> None:
+        self._link = link
+        self.process = process
+        self._channel = process.channel
+        self._loop = asyncio.get_running_loop()
+        self._slabs: list[Slab] = []
+        self._free: list[int] = []
+        self._next_batch = 0
+        self.running: dict[int, RunningBatch] = {}
+        self._loaded: asyncio.Future[messages.Ready] = self._loop.create_future()
+        self._channel.setblocking(False)
+        self._loop.add_reader(self._channel.fileno(), self._read)
+        process.exited.add_done_callback(lambda exited: self._ended(exited.result()))
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do."""
+        return not self.running
+
+    @property
+    def can_take(self) -> bool:
+        """A slab is free."""
+        return bool(self._free)
+
+    async def load(self, command: messages.Load, timeout_s: float) -> messages.Ready:
+        """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long."""
+        self._send(command)
+        try:
+            ready = await asyncio.wait_for(asyncio.shield(self._loaded), timeout_s)
+        except TimeoutError:
+            raise LoadFailed(f"loading took longer than {timeout_s:g} s") from None
+        for number in range(SLABS):
+            slab = Slab.create(FIRST_SLAB_BYTES)
+            self._slabs.append(slab)
+            self._free.append(number)
+            self._send(messages.AttachSlab(number), (slab.fd,))
+        return ready
+
+    def execute(self, requests: Sequence[PendingRequest], now_ns: int) -> None:
+        """Gather the batch into a free slab and send it. Raises Unavailable without memory for it."""
+        slab_id = self._free[-1]
+        self._next_batch += 1
+        command = gather(self._next_batch, slab_id, self._slabs[slab_id], requests)
+        self._free.pop()
+        self.running[command.batch] = RunningBatch(requests, slab_id, now_ns)
+        self._send(command)
+
+    def slab_of(self, batch: RunningBatch) -> Slab:
+        """Where the batch's tensors lie until `release`."""
+        return self._slabs[batch.slab_id]
+
+    def release(self, batch: RunningBatch) -> None:
+        """All responses are encoded: the slab may hold the next batch."""
+        if self._slabs:
+            self._free.append(batch.slab_id)
+
+    def close(self, grace_s: float = 0) -> None:
+        """End the worker and unmap its slabs."""
+        self._link.stop_worker(self.process, grace_s)
+        self._forget()
+
+    def _send(self, message: messages.WorkerCommand, descriptors: Sequence[int] = ()) -> None:
+        try:
+            self._channel.send(message, descriptors)
+        except ChannelClosed:
+            # the supervisor says how it ended, and `_ended` deals with what it had
+            log.debug("worker %d is gone", self.process.pid)
+
+    def _read(self) -> None:
+        try:
+            data, _ = self._channel.receive()
+        except BlockingIOError:
+            return
+        except ChannelClosed:
+            self._loop.remove_reader(self._channel.fileno())
+            return
+        match messages.decode_worker_event(data):
+            case messages.Done() as done:
+                batch = self.running.pop(done.batch)
+                if done.slab_bytes > self._slabs[batch.slab_id].size_bytes:
+                    self._slabs[batch.slab_id].refresh()
+                if self.listener is not None:
+                    self.listener.on_done(self, batch, done)
+            case messages.BatchFailed() as failed:
+                batch = self.running.pop(failed.batch)
+                if self.listener is not None:
+                    self.listener.on_failed(self, batch, failed)
+            case messages.Ready() as ready:
+                if not self._loaded.done():
+                    self._loaded.set_result(ready)
+            case messages.LoadRefused(reason=reason):
+                if not self._loaded.done():
+                    self._loaded.set_exception(LoadFailed(reason))
+
+    def _ended(self, reason: str) -> None:
+        while self._channel.fileno() >= 0 and self._drain():
+            pass
+        if not self._loaded.done():
+            self._loaded.set_exception(LoadFailed(f"the worker process ended: {reason}"))
+            # nobody may be waiting any more
+            self._loaded.exception()
+        self._forget()
+        if self.listener is not None:
+            self.listener.on_exit(self, reason)
+
+    def _drain(self) -> bool:
+        """Take what the worker still said before it ended."""
+        before = len(self.running), self._loaded.done()
+        self._read()
+        return (len(self.running), self._loaded.done()) != before
+
+    def _forget(self) -> None:
+        if self._channel.fileno() >= 0:
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+        for slab in self._slabs:
+            slab.close()
+        self._slabs.clear()
+        self._free.clear()
