@@ -12,22 +12,24 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
-from penstock.gateway.asgi import Receive, Scope, Send
+from penstock.gateway.asgi import Message, Receive, Scope, Send
 from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
 from penstock.gateway.grpc_service import MODEL_INFER, GrpcService, Stream, Unary
 from penstock.gateway.status import GrpcCode, status_of, text_of
+from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
 
 START: Final = {
     "type": "http.response.start",
     "status": 200,
-    "headers": [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"gzip")],
+    "headers": [(b"content-type", b"application/grpc")],
     "trailers": True,
 }
 TRAILERS_OK: Final = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+EMPTY_BODY: Final = {"type": "http.response.body", "body": b""}
 PREFIX_BYTES: Final = PREFIX.size
 
 
@@ -47,7 +49,8 @@ class GrpcOverAsgi:
         path = scope["path"]
         try:
             if path == MODEL_INFER:
-                await self._infer(scope, receive, send)
+                message = await self._read_message(scope, receive)
+                self._infer(message, receive, send)
             elif unary := self._service.unary.get(path):
                 await self._unary(unary, scope, receive, send)
             elif stream := self._service.streams.get(path):
@@ -64,16 +67,11 @@ class GrpcOverAsgi:
             log.exception("%s failed", path)
             await _send_error(send, GrpcCode.INTERNAL, text_of(InternalFailure(error)))
 
-    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A small request's whole way: read, decode, queue, wait, write."""
-        message = await self._read_message(scope, receive)
-        request = self._service.infer(message)
+    def _infer(self, message: bytes, receive: Receive, send: Send) -> None:
+        """A request's way in: decode, bind, queue. `GrpcAnswer` writes the response when its batch is done: no task
+        has to be woken for it, which would cost more than all else that a small request takes."""
+        request = self._service.infer(message, GrpcAnswer(send, self._disconnects))
         self._disconnects.watch(request, receive)
-        try:
-            response = await request.future
-        finally:
-            self._disconnects.forget(request)
-        await _send_message(send, response)
 
     async def _unary(self, unary: Unary, scope: Scope, receive: Receive, send: Send) -> None:
         await _send_message(send, await unary(await self._read_message(scope, receive)))
@@ -180,6 +178,31 @@ class GrpcOverAsgi:
         return decompress(message, encoding, self._max_message_bytes)
 
 
+class GrpcAnswer:
+    """Writes one inference's response. The bridge's `send` acts when it is called; awaiting it would only tell of
+    back-pressure, which one message does not have."""
+
+    __slots__ = ("_disconnects", "_send")
+
+    def __init__(self, send: Send, disconnects: Disconnects) -> None:
+        self._send = send
+        self._disconnects = disconnects
+
+    def __call__(self, request: PendingRequest, answer: Answer) -> None:
+        self._disconnects.forget(request)
+        send = self._send
+        try:
+            if isinstance(answer, bytes):
+                send(START)
+                send({"type": "http.response.body", "body": answer})
+                send(TRAILERS_OK)
+            else:
+                send(_error_start(status_of(answer).grpc, text_of(answer)))
+                send(EMPTY_BODY)
+        except OSError as error:
+            _forget_frames(error)
+
+
 class InternalFailure(PenstockError):
     """Stands for an exception that nobody foresaw; its text is not shown."""
 
@@ -192,14 +215,18 @@ async def _send_message(send: Send, response: bytes) -> None:
 
 async def _send_error(send: Send, code: GrpcCode, text: str) -> None:
     """A response of nothing but headers."""
-    headers = [(b"content-type", b"application/grpc"), *_status_headers(code, text)]
     try:
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
+        await send(_error_start(code, text))
+        await send(EMPTY_BODY)
     except OSError as error:
         _forget_frames(error)
     except RuntimeError:
         log.debug("the response had begun already")
+
+
+def _error_start(code: GrpcCode, text: str) -> Message:
+    headers = [(b"content-type", b"application/grpc"), *_status_headers(code, text)]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def _status_headers(code: GrpcCode, text: str) -> list[tuple[bytes, bytes]]:

@@ -13,6 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from penstock.errors import InvalidRequest
+from penstock.gateway.http_parameters import check_parameters
 from penstock.protobuf import message_class
 from penstock.tensors import count_bytes_elements, element_count, serialize_bytes
 from penstock.types import (
@@ -58,7 +59,8 @@ class GrpcInferDecoder:
         ).FromString
         self._max_entries = max_entries
         self._max_header_bytes = max_header_bytes
-        self._headers: dict[bytes, InferHeader] = {}
+        self._headers: dict[bytes, tuple[InferHeader, int, bool]] = {}
+        """Header bytes → header, how many tensors it announces, whether one of them is BYTES."""
 
     def decode(self, message: bytes) -> Decoded:
         """The request's header (one object for all that repeat it), id and tensor bytes in the header's order.
@@ -66,27 +68,36 @@ class GrpcInferDecoder:
         Raises InvalidRequest.
         """
         key, request_id, raw = _split(message)
-        header = self._headers.get(key)
-        if header is None:
+        known = self._headers.get(key)
+        if known is None:
             parsed = _parsed(self._parse, key)
             header = _header(parsed)
             if any(tensor.HasField("contents") for tensor in parsed.inputs):
                 return header, request_id, _contents(parsed, header, raw)
-            self._remember(key, header)
-        if len(raw) != len(header.inputs):
+            known = self._remember(key, header)
+        header, count, has_bytes = known
+        if len(raw) != count:
             raise InvalidRequest(
-                f"expected {len(header.inputs)} raw input contents, one for each input, got {len(raw)}"
+                f"expected {count} raw input contents, one for each input, got {len(raw)}"
             )
-        for tensor, data in zip(header.inputs, raw, strict=True):
-            if tensor.datatype == "BYTES":
-                count_bytes_elements(data, element_count(tensor.shape), tensor.name)
+        if has_bytes:
+            _check_bytes(header, raw)
         return header, request_id, raw
 
-    def _remember(self, key: bytes, header: InferHeader) -> None:
+    def _remember(self, key: bytes, header: InferHeader) -> tuple[InferHeader, int, bool]:
+        has_bytes = any(tensor.datatype == "BYTES" for tensor in header.inputs)
+        known = header, len(header.inputs), has_bytes
         if len(key) <= self._max_header_bytes:
             if len(self._headers) >= self._max_entries:
                 self._headers.clear()
-            self._headers[key] = header
+            self._headers[key] = known
+        return known
+
+
+def _check_bytes(header: InferHeader, raw: list[Buffer]) -> None:
+    for tensor, data in zip(header.inputs, raw, strict=True):
+        if tensor.datatype == "BYTES":
+            count_bytes_elements(data, element_count(tensor.shape), tensor.name)
 
 
 def _split(message: bytes) -> tuple[bytes, str, list[Buffer]]:
@@ -185,7 +196,7 @@ def _header(parsed: Any) -> InferHeader:
         parsed.model_version,
         tuple(inputs),
         tuple(_requested(output) for output in parsed.outputs),
-        {name: _parameter(value) for name, value in parsed.parameters.items()},
+        check_parameters({name: _parameter(value) for name, value in parsed.parameters.items()}),
     )
 
 

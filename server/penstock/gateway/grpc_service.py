@@ -18,7 +18,7 @@ from penstock.model_config import wire_shape
 from penstock.protobuf import message_class
 from penstock.repository.config_json import config_to_proto
 from penstock.repository.served_model import ServedModel
-from penstock.workers.request import PendingRequest
+from penstock.workers.request import PendingRequest, Respond, into
 
 Unary = Callable[[bytes], Awaitable[bytes]]
 Stream = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
@@ -65,19 +65,20 @@ class GrpcService:
         reflection = ReflectionService(self._frame)
         self.streams: dict[str, Stream] = {f"{HEALTH}Watch": self._watch, **reflection.methods}
 
-    def infer(self, message: bytes) -> PendingRequest:
-        """A request's way in: decode, bind to its model, submit. Its future resolves to the answer's bytes.
+    def infer(self, message: bytes, respond: Respond) -> PendingRequest:
+        """A request's way in: decode, bind to its model, submit. `respond` gets the answer's bytes, or its error.
 
         Raises InvalidRequest, NotFound, Unavailable, QueueFull.
         """
         header, request_id, buffers = self._decoder.decode(message)
         bound = self._inference.bind(header)
-        return self._inference.submit(bound, request_id, buffers, self._encoder(bound))
+        return self._inference.submit(bound, request_id, buffers, self._encoder(bound), respond)
 
     async def _infer(self, message: bytes) -> bytes:
-        request = self.infer(message)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        request = self.infer(message, into(answer))
         try:
-            return await request.future
+            return await answer
         except asyncio.CancelledError:
             request.cancel()
             raise
@@ -215,7 +216,7 @@ def _health_response(status: int) -> Message:
     return message_class("grpc.health.v1.HealthCheckResponse")(status=status)
 
 
-def _make(name: str, **fields: Any) -> Message:
+def _make(name: str, /, **fields: Any) -> Message:
     return message_class(f"inference.{name}")(**fields)
 
 

@@ -14,6 +14,7 @@ from penstock.gateway.http_infer import HttpInference
 from penstock.gateway.http_routes import HttpRoutes, model_path
 from penstock.gateway.http_types import HttpRequest, HttpResponse, error_response
 from penstock.gateway.status import HIDDEN_TEXT, status_of, text_of
+from penstock.workers.request import into
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +74,14 @@ class HttpOverAsgi:
         self, name: str, version: str, request: HttpRequest, receive: Receive
     ) -> HttpResponse:
         """An inference request's whole way: decode, queue, wait, encode."""
-        pending, encoder = self._inference.submit(name, version, request)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        pending, encoder = self._inference.submit(name, version, request, into(answer))
         self._disconnects.watch(pending, receive)
         try:
-            body = await pending.future
+            body = await answer
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
         finally:
             self._disconnects.forget(pending)
         return self._inference.respond(request, body, encoder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from penstock.gateway.compression import choose_encoding, compress
 from penstock.gateway.http_request import DecodedHttpRequest, HttpInferDecoder
 from penstock.gateway.http_response import encode_http_infer
@@ -11,8 +10,9 @@ from penstock.gateway.inference import Inference
 from penstock.gateway.outputs import chosen_outputs
 from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
-from penstock.types import InferHeader, InferResponse, OutputTensor, RequestedOutput
-from penstock.workers.request import PendingRequest
+from penstock.tensors import serialize_bytes
+from penstock.types import Buffer, InferHeader, InferResponse, OutputTensor, RequestedOutput
+from penstock.workers.request import PendingRequest, Respond
 
 HEADER_LENGTH = "inference-header-content-length"
 
@@ -50,7 +50,7 @@ class HttpInference:
         self._decoder = HttpInferDecoder()
 
     def submit(
-        self, name: str, version: str, request: HttpRequest
+        self, name: str, version: str, request: HttpRequest, respond: Respond
     ) -> tuple[PendingRequest, HttpEncoder]:
         """A request's way in: decode, bind to its model, queue.
 
@@ -61,10 +61,10 @@ class HttpInference:
         decoded = self._decoder.decode(
             name, version, request.body, request.headers.get(HEADER_LENGTH)
         )
-        header = self._raw_header(decoded) if decoded.raw else decoded.header
+        header, buffers = self._raw(decoded) if decoded.raw else (decoded.header, decoded.buffers)
         bound = self._inference.bind(header)
         encoder = HttpEncoder(bound.model, header.outputs, decoded.binary_data_output)
-        pending = self._inference.submit(bound, decoded.id, decoded.buffers, encoder)
+        pending = self._inference.submit(bound, decoded.id, buffers, encoder, respond)
         return pending, encoder
 
     def respond(self, request: HttpRequest, body: bytes, encoder: HttpEncoder) -> HttpResponse:
@@ -80,9 +80,12 @@ class HttpInference:
             headers.append(("content-encoding", encoding))
         return HttpResponse(body, 200, content_type, tuple(headers))
 
-    def _raw_header(self, decoded: DecodedHttpRequest) -> InferHeader:
-        header = decoded.header
+    def _raw(self, decoded: DecodedHttpRequest) -> tuple[InferHeader, list[Buffer]]:
+        """Header and buffers of a request that is nothing but the bytes of the model's only input."""
+        header, (data,) = decoded.header, decoded.buffers
         model = self._repository.get(header.model_name, header.model_version)
-        return model.signature.raw_header(
-            header.model_name, header.model_version, len(decoded.buffers[0])
-        )
+        deduced = model.signature.raw_header(header.model_name, header.model_version, len(data))
+        if deduced.inputs[0].datatype == "BYTES":
+            # the body is the one element itself, without the length that BYTES have on the wire
+            data = serialize_bytes([bytes(data)])
+        return deduced, [data]

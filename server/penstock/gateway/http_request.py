@@ -96,7 +96,7 @@ def _json_bytes(header_length: str, body_bytes: int) -> int:
     """The header's value as a number, checked against the body."""
     if not (header_length.isascii() and header_length.removeprefix("-").isdecimal()):
         raise InvalidRequest(
-            f"Inference-Header-Content-Length must be a number, got '{header_length[:100]}'"
+            f"Inference-Header-Content-Length must be a number, got {header_length[:100]!r}"
         )
     # A number of more digits than this is out of range, and int() refuses thousands of them.
     length = int(header_length) if len(header_length) < 20 else -1

@@ -76,6 +76,9 @@ class HttpRoutes:
                 return {"GET": lambda _: self._config(name, version)}
             case "stats":
                 return {"GET": lambda _: self._statistics(name, version)}
+            case "infer":
+                # only what is no POST gets here: `HttpOverAsgi` answers inference itself
+                return {"POST": lambda _: _unknown(path)}
             case "generate" | "generate_stream":
                 return {"POST": lambda _: _refuse("the generate extension")}
             case "trace/setting":
@@ -201,6 +204,10 @@ def _body_object(request: HttpRequest) -> dict[str, Any]:
         return msgspec.json.decode(request.body, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not a JSON object: {error}") from error
+
+
+async def _unknown(path: str) -> HttpResponse:
+    raise NotFound(f"unknown route {path[:200]}")
 
 
 async def _refuse(what: str) -> HttpResponse:

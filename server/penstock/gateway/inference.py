@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
 from penstock.types import Buffer, InferHeader
-from penstock.workers.request import Encode, PendingRequest, RequestPlan
+from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respond
 
 MAX_BOUND = 2048
 """Headers whose model and plan are remembered."""
@@ -34,12 +33,16 @@ class Inference:
     def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository
         self._bound: dict[int, Bound] = {}
-        self._loop = asyncio.get_running_loop()
 
     def submit(
-        self, bound: Bound, request_id: str, buffers: Sequence[Buffer], encode: Encode
+        self,
+        bound: Bound,
+        request_id: str,
+        buffers: Sequence[Buffer],
+        encode: Encode,
+        respond: Respond,
     ) -> PendingRequest:
-        """Check the bytes, and queue the request; its future resolves to what `encode` makes of the answer.
+        """Check the bytes, and queue the request; `respond` gets what `encode` makes of the outputs, or the error.
 
         Raises InvalidRequest, QueueFull, Unavailable.
         """
@@ -49,7 +52,7 @@ class Inference:
         check_sizes(plan, buffers)
         pool = bound.model.pool
         request = PendingRequest(
-            plan, request_id, buffers, encode, self._loop.create_future(), time.monotonic_ns(), pool
+            plan, request_id, buffers, encode, respond, time.monotonic_ns(), pool
         )
         pool.submit(request)
         return request

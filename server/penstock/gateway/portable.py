@@ -129,7 +129,10 @@ class PortableFront:
                 self._gateway.serve_http,
                 host=self._settings.host,
                 port=port,
+                # said aloud: uvicorn takes bound methods for ASGI 2
+                interface="asgi3",
                 lifespan="off",
+                proxy_headers=False,
                 log_config=None,
                 access_log=False,
                 server_header=False,

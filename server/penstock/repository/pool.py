@@ -11,10 +11,11 @@ from penstock.errors import InternalError, ModelFailed, PenstockError, Unavailab
 from penstock.scheduling.batcher import Batcher, BatchPolicy
 from penstock.scheduling.ordering import InOrder
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
+from penstock.types import OutputTensor
 from penstock.workers.gather import scatter
 from penstock.workers.instance import Instance, RunningBatch
 from penstock.workers.messages import BatchFailed, Done
-from penstock.workers.request import PendingRequest
+from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 30.0
 STABLE_S = 10.0
 """A worker that lived this long starts the back-off anew."""
+
+CANCELLED = Unavailable("the client is gone")
+"""Stands for the answer of a request that nobody waits for."""
 
 StartInstance = Callable[[int], Awaitable[Instance]]
 """Starts and loads the instance of that index."""
@@ -46,7 +50,7 @@ class Pool:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._batcher: Batcher[PendingRequest] = Batcher(statistics.model, policy)
-        self._in_order = InOrder() if preserve_ordering else None
+        self._in_order = InOrder[PendingRequest, Answer]() if preserve_ordering else None
         self._instances: dict[Instance, int] = {}
         self._started_at: dict[Instance, float] = {}
         self._restarts: set[asyncio.Task[None]] = set()
@@ -80,7 +84,7 @@ class Pool:
         self._schedule()
 
     def submit(self, request: PendingRequest) -> None:
-        """Queue a request; its future gets the answer. Raises QueueFull, Unavailable."""
+        """Queue a request, which will get its answer. Raises QueueFull, Unavailable."""
         if self._closed:
             raise Unavailable(f"model '{self._statistics.model}' is being unloaded")
         self._batcher.add(request, request.arrived_ns // 1000)
@@ -94,10 +98,11 @@ class Pool:
     def cancel(self, request: PendingRequest) -> None:
         """The client is gone: don't run the request if it still waits."""
         if self._batcher.cancel(request):
-            request.future.cancel()
+            request.finish(CANCELLED)
             self._forget_order(request)
             self._count_waiting()
             self._fail_count(FailureReason.CANCELED, request)
+            self._after_batch()
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances."""
@@ -177,23 +182,16 @@ class Pool:
         total_ns: list[int] = []
         rows = 0
         started_ns, now_ns = batch.started_ns, time.monotonic_ns()
-        for request, answer in scatter(instance.slab_of(batch), done, batch.requests):
+        answers = scatter(instance.slab_of(batch), done, batch.requests)
+        for request, outputs in zip(batch.requests, answers, strict=True):
             rows += request.rows
-            if isinstance(answer, PenstockError):
+            answer = _encoded(request, outputs)
+            if isinstance(answer, bytes):
+                self._answer(request, answer)
+                queue_ns.append(started_ns - request.arrived_ns)
+                total_ns.append(now_ns - request.arrived_ns)
+            else:
                 self._fail(request, answer, FailureReason.BACKEND)
-                continue
-            try:
-                response = request.encode(request, answer)
-            except PenstockError as error:
-                self._fail(request, error, FailureReason.OTHER)
-                continue
-            except Exception:
-                log.exception("a response could not be encoded")
-                self._fail(request, InternalError("response not encoded"), FailureReason.OTHER)
-                continue
-            self._answer(request, response)
-            queue_ns.append(started_ns - request.arrived_ns)
-            total_ns.append(now_ns - request.arrived_ns)
         instance.release(batch)
         self._statistics.record_batch(
             time.time_ns() // 1_000_000,
@@ -217,7 +215,7 @@ class Pool:
     def on_exit(self, instance: Instance, reason: str) -> None:
         """A worker ended. Its requests run again, each alone, and another worker takes its place."""
         index = self._instances.pop(instance, None)
-        if index is None or self._closed:
+        if index is None:
             return
         self.last_crash = f"a worker ended: {reason}"
         log.error(
@@ -229,14 +227,15 @@ class Pool:
         if self._loop.time() - self._started_at.pop(instance) > STABLE_S:
             self._crashes[index] = 0
         self._restart(index)
-        for batch in instance.running.values():
-            self._repeat(batch.requests, reason)
+        for position, batch in enumerate(instance.running.values()):
+            # a worker runs its batches in order: only the first one can have killed it
+            self._repeat(batch.requests, reason, begun=position == 0)
         self._on_change()
         self._after_batch()
 
-    def _repeat(self, requests: Sequence[PendingRequest], reason: str) -> None:
+    def _repeat(self, requests: Sequence[PendingRequest], reason: str, *, begun: bool) -> None:
         for request in requests:
-            request.attempts += 1
+            request.attempts += begun
             if request.attempts >= MAX_ATTEMPTS:
                 error = WorkerCrashed(
                     f"the worker process ended while it ran this request: {reason}"
@@ -283,12 +282,12 @@ class Pool:
 
     # ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _answer(self, request: PendingRequest, response: bytes | PenstockError) -> None:
+    def _answer(self, request: PendingRequest, response: Answer) -> None:
         if self._in_order is not None:
             for ready, answer in self._in_order.complete(request, response):
-                _resolve(ready, answer)
+                ready.finish(answer)
         else:
-            _resolve(request, response)
+            request.finish(response)
 
     def _fail(self, request: PendingRequest, error: PenstockError, reason: FailureReason) -> None:
         self._fail_count(reason, request)
@@ -303,15 +302,18 @@ class Pool:
 
     def _forget_order(self, request: PendingRequest) -> None:
         if self._in_order is not None:
-            for ready, answer in self._in_order.complete(request, None):
-                _resolve(ready, answer)
+            for ready, answer in self._in_order.complete(request, CANCELLED):
+                ready.finish(answer)
 
 
-def _resolve(request: PendingRequest, response: bytes | PenstockError | None) -> None:
-    future = request.future
-    if future.done() or response is None:
-        return
-    if isinstance(response, PenstockError):
-        future.set_exception(response)
-    else:
-        future.set_result(response)
+def _encoded(request: PendingRequest, outputs: list[OutputTensor] | PenstockError) -> Answer:
+    """The response's bytes, made while the outputs' views are valid."""
+    if isinstance(outputs, PenstockError):
+        return outputs
+    try:
+        return request.encode(request, outputs)
+    except PenstockError as error:
+        return error
+    except Exception:
+        log.exception("a response could not be encoded")
+        return InternalError("response not encoded")

@@ -76,7 +76,9 @@ class ModelRepository:
             return self._get_version(entry, _version_number(version))
         ready = [v.model for v in entry.versions.values() if v.model is not None and v.model.ready]
         if not ready:
-            raise Unavailable(f"Request for unknown model: '{name}' has no available versions")
+            soon = any(v.model or v.state == "LOADING" for v in entry.versions.values())
+            error = Unavailable if soon else NotFound
+            raise error(f"Request for unknown model: '{name}' has no available versions")
         return max(ready, key=lambda model: model.version)
 
     def is_ready(self, name: str, version: str = "") -> bool:

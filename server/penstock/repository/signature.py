@@ -137,7 +137,11 @@ class Signature:
                     f"unexpected inference output '{output.name}' for model '{self._model}', "
                     f"expected {', '.join(self._outputs)}"
                 )
-        return tuple(output.name for output in header.outputs)
+        names = tuple(output.name for output in header.outputs)
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidRequest(f"output '{name}' already exists in request")
+        return names
 
 
 def check_sizes(plan: RequestPlan, buffers: Sequence[Buffer]) -> None:

@@ -9,9 +9,12 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from penstock.errors import QueueFull
+
+MAX_STALE: Final = 64
+"""Outdated entries of the heap of heads, beyond one a bucket, from which on it is made anew."""
 
 
 class Queueable(Protocol):
@@ -85,8 +88,9 @@ class Batcher(Generic[Request]):
         bucket = self._buckets.get(request.shape_key)
         if bucket is None:
             bucket = self._buckets[request.shape_key] = Bucket()
-            self._note_head(request.shape_key, now_us)
         bucket[request] = now_us
+        if len(bucket) == 1:
+            self._note_head(request.shape_key, now_us)
         bucket.rows += request.rows
         self.requests += 1
         self.nbytes += request.nbytes
@@ -104,20 +108,16 @@ class Batcher(Generic[Request]):
     def take(self, now_us: int, *, only_full: bool = False) -> list[Request]:
         """The batch that is due now, removed from the queue; empty when none is.
 
-        `only_full`: nothing but a batch that could not get any bigger by waiting.
+        `only_full`: nothing unless some batch could not get any bigger by waiting. What is due and older than that
+        one still goes before it: else a rare shape would starve behind a busy one.
         """
-        if not self.requests:
+        if not self.requests or (only_full and not self._any_full()):
             return []
-        head = self._head()
-        limit = self._due_rows(self._buckets[head[2]], head[0], now_us, only_full)
-        if limit:
-            return self._pop(head[2], limit)
-        if len(self._buckets) > 1 and (only_full or self._policy.max_delay_us):
-            for key, bucket in self._buckets.items():
-                limit = self._due_rows(bucket, next(iter(bucket.values())), now_us, only_full)
-                if limit:
-                    return self._pop(key, limit)
-        return []
+        since_us, _, key = self._head()
+        limit = self._due_rows(self._buckets[key], since_us, now_us)
+        if not limit and len(self._buckets) > 1:
+            key, limit = self._oldest_due(now_us)
+        return self._pop(key, limit) if limit else []
 
     def next_due_us(self) -> int | None:
         """When `take` will have something though nothing arrives; None when the queue is empty."""
@@ -133,17 +133,32 @@ class Batcher(Generic[Request]):
         self.requests = self.nbytes = 0
         return [request for _, request in sorted(waiting, key=lambda entry: entry[0])]
 
-    def _due_rows(
-        self, bucket: Bucket[Request], since_us: int, now_us: int, only_full: bool
-    ) -> int:
+    def _any_full(self) -> bool:
+        max_rows = self._policy.max_rows if self._policy.merge else 0
+        for bucket in self._buckets.values():
+            if bucket.rows >= max_rows:
+                return True
+        return False
+
+    def _oldest_due(self, now_us: int) -> tuple[Hashable, int]:
+        """Of the buckets that may go, the one with the oldest head, and how many rows; 0 where there is none."""
+        oldest_us, found, limit = now_us, None, 0
+        for key, bucket in self._buckets.items():
+            since_us = next(iter(bucket.values()))
+            if limit and since_us >= oldest_us:
+                continue
+            rows = self._due_rows(bucket, since_us, now_us)
+            if rows:
+                oldest_us, found, limit = since_us, key, rows
+        return found, limit
+
+    def _due_rows(self, bucket: Bucket[Request], since_us: int, now_us: int) -> int:
         """How many rows of the bucket may go now; 0 for none."""
         policy = self._policy
         if not policy.merge:
             return 1
         if bucket.rows >= policy.max_rows:
             return policy.max_rows
-        if only_full:
-            return 0
         for rows in self._preferred:
             if rows <= bucket.rows and _prefix_sums_to(bucket, rows):
                 return rows
@@ -188,6 +203,13 @@ class Batcher(Generic[Request]):
     def _note_head(self, key: Hashable, arrived_us: int) -> None:
         self._sequence += 1
         heapq.heappush(self._oldest, (arrived_us, self._sequence, key))
+        if len(self._oldest) > 2 * len(self._buckets) + MAX_STALE:
+            # while one old head stays, those that come and go behind it are never met
+            self._oldest = [
+                (next(iter(bucket.values())), number, key)
+                for number, (key, bucket) in enumerate(self._buckets.items())
+            ]
+            heapq.heapify(self._oldest)
 
     def _head(self) -> tuple[int, int, Hashable]:
         """The heap's entry of the bucket whose head is the oldest request of all."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from array import array
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from penstock.workers.messages import MESSAGE_LIMIT_BYTES, Message, encode
 
@@ -13,6 +14,7 @@ IN_MEMFD: Final = b"\xc1"
 """Stands for a message that lies in the memfd beside it. MessagePack never uses this byte."""
 
 MAX_DESCRIPTORS: Final = 2
+ANCILLARY_BYTES: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * array("i").itemsize)
 
 
 class ChannelClosed(Exception):
@@ -69,13 +71,15 @@ class Channel:
         Raises ChannelClosed at the end, BlockingIOError when a non-blocking channel has nothing.
         """
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._socket, MESSAGE_LIMIT_BYTES, MAX_DESCRIPTORS
+            # not `socket.recv_fds`: what it receives, any child process would inherit
+            data, ancillary, _, _ = self._socket.recvmsg(
+                MESSAGE_LIMIT_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionError as error:
             raise ChannelClosed from error
         if not data:
             raise ChannelClosed
+        descriptors = _descriptors(ancillary) if ancillary else []
         if data == IN_MEMFD and descriptors:
             memfd = descriptors.pop(0)
             size = os.fstat(memfd).st_size
@@ -97,3 +101,12 @@ class Channel:
                 self._socket.send(data, socket.MSG_NOSIGNAL)
         except ConnectionError as error:
             raise ChannelClosed from error
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, Any]]) -> list[int]:
+    """The descriptors that came beside a message."""
+    found = array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)

@@ -44,6 +44,8 @@ class ControlLink:
 
     async def start_worker(self, name: str, environment: Mapping[str, str]) -> WorkerProcess:
         """A new worker process. Raises LoadFailed when it can't be started."""
+        if self._closed:
+            raise LoadFailed(SUPERVISOR_GONE)
         self._next_id += 1
         started: asyncio.Future[WorkerProcess] = self._loop.create_future()
         self._starting[self._next_id] = started
@@ -65,11 +67,17 @@ class ControlLink:
 
     def close(self) -> None:
         """Stop listening."""
-        if self._channel.fileno() >= 0:
+        if not self._closed:
             self._loop.remove_reader(self._channel.fileno())
             self._channel.close()
 
+    @property
+    def _closed(self) -> bool:
+        return self._channel.fileno() < 0
+
     def _send(self, message: messages.GatewayMessage) -> None:
+        if self._closed:
+            return
         try:
             self._channel.send(message)
         except ChannelClosed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from penstock.errors import ModelFailed, PenstockError
 from penstock.types import OutputTensor
@@ -45,15 +45,15 @@ def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingReque
 
 def scatter(
     slab: Slab, done: Done, batch: Sequence[PendingRequest]
-) -> Iterator[tuple[PendingRequest, list[OutputTensor] | PenstockError]]:
-    """Each request with its outputs, as views of the slab, or with its error, in order."""
-    errors = {error.index: ModelFailed(error.reason) for error in done.errors}
+) -> list[list[OutputTensor] | PenstockError]:
+    """For each request its outputs, as views of the slab, or its error."""
     outputs: list[list[OutputTensor]] = [[] for _ in batch]
-    view = slab.view
     for slot in done.outputs:
-        _split(view, slot, batch, outputs)
-    for index, request in enumerate(batch):
-        yield request, errors.get(index) or outputs[index]
+        _split(slab.view, slot, batch, outputs)
+    answers: list[list[OutputTensor] | PenstockError] = list(outputs)
+    for error in done.errors:
+        answers[error.index] = ModelFailed(error.reason)
+    return answers
 
 
 def _fill(slab: Slab, offset: int, buffers: list[bytes | bytearray | memoryview]) -> int:

@@ -8,10 +8,18 @@ from typing import Protocol
 
 import msgspec
 
+from penstock.errors import PenstockError
 from penstock.types import Buffer, OutputTensor, Parameter
 
 Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 """Makes the response's bytes while its tensors' views are valid. May raise PenstockError."""
+
+
+Answer = bytes | PenstockError
+"""An encoded response, or what went wrong."""
+
+Respond = Callable[["PendingRequest", Answer], None]
+"""Takes a request's answer to its client. Called on the event loop; must not raise."""
 
 
 class RequestPlan(msgspec.Struct, frozen=True):
@@ -44,18 +52,19 @@ class Queue(Protocol):
 
 
 class PendingRequest:
-    """One request between its arrival and its answer. `future` resolves to the encoded response."""
+    """One request between its arrival and its answer, which `respond` gets, exactly once."""
 
     __slots__ = (
         "arrived_ns",
         "attempts",
         "buffers",
+        "done",
         "encode",
-        "future",
         "id",
         "nbytes",
         "plan",
         "queue",
+        "respond",
         "rows",
         "shape_key",
     )
@@ -66,7 +75,7 @@ class PendingRequest:
         request_id: str,
         buffers: Sequence[Buffer],
         encode: Encode,
-        future: asyncio.Future[bytes],
+        respond: Respond,
         arrived_ns: int,
         queue: Queue,
     ) -> None:
@@ -74,7 +83,8 @@ class PendingRequest:
         self.id = request_id
         self.buffers = buffers
         self.encode = encode
-        self.future = future
+        self.respond = respond
+        self.done = False
         self.arrived_ns = arrived_ns
         self.queue = queue
         self.rows = plan.rows
@@ -83,6 +93,26 @@ class PendingRequest:
         self.attempts = 0
         """How many workers died while they ran it."""
 
+    def finish(self, answer: Answer) -> None:
+        """Hand out the answer; what comes after the first one is dropped."""
+        if not self.done:
+            self.done = True
+            self.respond(self, answer)
+
     def cancel(self) -> None:
         """Nobody waits for the answer any more: don't run the request if it has not begun."""
         self.queue.cancel(self)
+
+
+def into(future: asyncio.Future[bytes]) -> Respond:
+    """A `respond` for those who await their answer."""
+
+    def respond(_: PendingRequest, answer: Answer) -> None:
+        if future.done():
+            return
+        if isinstance(answer, PenstockError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    return respond

@@ -22,11 +22,12 @@ Answers = Outputs | Sequence[Outputs | ModelFailed]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One output of `count` requests from `first` on."""
+    """One output of some neighbouring requests, from `first` on."""
 
-    config: TensorConfig
+    name: str
     datatype: str
-    array: Array
+    arrays: Sequence[Array]
+    """To be joined along the first dimension: one for all of the requests, or one for each."""
     first: int
     rows: tuple[int, ...]
     """Rows of each of the requests."""
@@ -41,98 +42,102 @@ def write_outputs(
     request's answer comes back as its RequestError.
     """
     signature = {output.name: output for output in config.output}
-    errors: list[RequestError] = []
     if isinstance(answers, Mapping):
-        rows = tuple(request.rows for request in requests)
-        parts = _parts(config, signature, answers, 0, rows)
-    else:
-        if len(answers) != len(requests):
-            raise ModelFailed(
-                f"model '{config.name}' gave {len(answers)} answers to {len(requests)} requests"
-            )
-        parts = []
-        for run in _uniform_runs(answers, errors, config, signature, requests):
-            parts.extend(run)
+        rows = tuple([request.rows for request in requests])
+        _check_all(config, signature, answers, sum(rows))
+        return tuple(_write(slab, _parts([answers], 0, rows), offset)), ()
+    if len(answers) != len(requests):
+        raise ModelFailed(
+            f"model '{config.name}' gave {len(answers)} answers to {len(requests)} requests"
+        )
+    parts, errors = _joined(config, signature, requests, answers)
     return tuple(_write(slab, parts, offset)), tuple(errors)
 
 
-def _parts(
+def _joined(
     config: ModelConfig,
     signature: Mapping[str, TensorConfig],
-    outputs: Outputs,
-    first: int,
-    rows: tuple[int, ...],
-) -> list[Part]:
-    parts = []
-    for name, value in outputs.items():
+    requests: Sequence[RequestInfo],
+    answers: Sequence[Outputs | ModelFailed],
+) -> tuple[list[Part], list[RequestError]]:
+    """The parts of each request's answer, or its error.
+
+    Neighbours whose answers are alike (names, dtypes, shapes but the first dimension) are joined into one run: it is
+    checked once, copied at once, and costs the gateway one slot an output rather than one a request.
+    """
+    parts: list[Part] = []
+    errors: list[RequestError] = []
+    run: list[Outputs] = []
+    rows: list[int] = []
+    layout: object = None
+    first = 0
+    batched = config.max_batch_size > 0
+    for index, (answer, request) in enumerate(zip(answers, requests, strict=True)):
+        own = _layout(answer, request.rows) if batched else None
+        if own is None or own != layout:
+            parts += _parts(run, first, tuple(rows))
+            run, rows, first, layout = [], [], index, own
+            try:
+                if isinstance(answer, ModelFailed):
+                    raise answer
+                _check_all(config, signature, answer, request.rows)
+            except ModelFailed as error:
+                errors.append(RequestError(index, str(error)))
+                first, layout = index + 1, None
+                continue
+        run.append(answer)  # type: ignore[arg-type]
+        rows.append(request.rows)
+    parts += _parts(run, first, tuple(rows))
+    return parts, errors
+
+
+def _layout(answer: Outputs | ModelFailed, rows: int) -> object:
+    """Equal for answers that can be joined; None for one that must be looked at by itself."""
+    if isinstance(answer, ModelFailed):
+        return None
+    layout = []
+    for name, array in answer.items():
+        shape = array.shape
+        if not shape or shape[0] != rows:
+            return None
+        layout.append((name, array.dtype, shape[1:]))
+    return layout
+
+
+def _parts(run: Sequence[Outputs], first: int, rows: tuple[int, ...]) -> list[Part]:
+    if not run:
+        return []
+    return [
+        Part(
+            name,
+            _datatype(run[0][name]) or "",
+            [outputs[name] for outputs in run] if len(run) > 1 else [run[0][name]],
+            first,
+            rows,
+        )
+        for name in run[0]
+    ]
+
+
+def _check_all(
+    config: ModelConfig, signature: Mapping[str, TensorConfig], outputs: Outputs, rows: int
+) -> None:
+    for name, array in outputs.items():
         expected = signature.get(name)
         if expected is None:
             raise ModelFailed(
                 f"model '{config.name}' gave output '{name}', its outputs are: {', '.join(signature)}"
             )
-        array = np.asarray(value)
-        datatype = _check(config, expected, array, sum(rows))
-        parts.append(Part(expected, datatype, array, first, rows))
-    return parts
+        _check(config, expected, array, rows)
 
 
-def _uniform_runs(
-    answers: Sequence[Outputs | ModelFailed],
-    errors: list[RequestError],
-    config: ModelConfig,
-    signature: Mapping[str, TensorConfig],
-    requests: Sequence[RequestInfo],
-) -> list[list[Part]]:
-    """The parts of each request, or its error.
-
-    Neighbours whose answers are alike (names, dtypes, shapes but the first dimension) are joined into one run, so
-    that a batch costs the gateway one slot an output rather than one a request.
-    """
-    runs: list[list[Part]] = []
-    layout: tuple[object, ...] | None = None
-    members: list[Outputs] = []
-    first = 0
-
-    def close(end: int) -> None:
-        if members:
-            rows = tuple(requests[index].rows for index in range(first, end))
-            joined = {
-                name: members[0][name]
-                if len(members) == 1
-                else np.concatenate([outputs[name] for outputs in members])
-                for name in members[0]
-            }
-            runs.append(_parts(config, signature, joined, first, rows))
-            members.clear()
-
-    batched = config.max_batch_size > 0
-    for index, answer in enumerate(answers):
-        if isinstance(answer, ModelFailed):
-            close(index)
-            errors.append(RequestError(index, str(answer)))
-            layout = None
-            continue
-        try:
-            for name, array in answer.items():
-                if name in signature:
-                    _check(config, signature[name], array, requests[index].rows)
-        except ModelFailed as error:
-            close(index)
-            errors.append(RequestError(index, str(error)))
-            layout = None
-            continue
-        own = tuple((name, a.dtype, a.shape[1:]) for name, a in answer.items()) if batched else None
-        if own is None or own != layout:
-            close(index)
-            layout, first = own, index
-        members.append(answer)
-    close(len(answers))
-    return runs
+def _datatype(array: Array) -> str | None:
+    return "BYTES" if array.dtype.kind in "OSU" else DATATYPES.get(array.dtype)
 
 
-def _check(config: ModelConfig, expected: TensorConfig, array: Array, rows: int) -> str:
-    """The array's protocol datatype. Raises ModelFailed when dtype or shape contradict the configuration."""
-    datatype = "BYTES" if array.dtype.kind in "OSU" else DATATYPES.get(array.dtype)
+def _check(config: ModelConfig, expected: TensorConfig, array: Array, rows: int) -> None:
+    """Raises ModelFailed when dtype or shape contradict the configuration."""
+    datatype = _datatype(array)
     where = f"model '{config.name}', output '{expected.name}'"
     if datatype != expected.datatype:
         raise ModelFailed(
@@ -151,46 +156,55 @@ def _check(config: ModelConfig, expected: TensorConfig, array: Array, rows: int)
         raise ModelFailed(
             f"{where}: the configuration says dims {list(dims)}, the model gave {list(shape)}"
         )
-    return datatype
 
 
 def _write(slab: Slab, parts: Sequence[Part], offset: int) -> list[OutputSlot]:
     slots = []
     for part in parts:
         offset = align(offset)
-        array, ends = part.array, ()
-        if part.datatype == "BYTES":
-            blocks = _serialized(part)
-            ends = tuple(accumulate(map(len, blocks)))
-            data = b"".join(blocks)
-            nbytes = len(data)
-            slab.ensure(offset + nbytes)
-            slab.view[offset : offset + nbytes] = data
-        else:
-            nbytes = array.nbytes
-            slab.ensure(offset + nbytes)
-            target = np.ndarray(array.shape, dtype=array.dtype, buffer=slab.view, offset=offset)
-            target[...] = array
-        slots.append(
-            OutputSlot(
-                part.config.name,
-                part.datatype,
-                array.shape,
-                offset,
-                nbytes,
-                part.first,
-                len(part.rows),
-                ends,
-            )
-        )
-        offset += nbytes
+        write = _write_bytes if part.datatype == "BYTES" else _write_numbers
+        slot = write(slab, part, offset)
+        slots.append(slot)
+        offset += slot.nbytes
     return slots
 
 
-def _serialized(part: Part) -> list[bytes]:
-    """The wire form of each request's share of a BYTES output."""
-    array = part.array.astype(object, copy=False)
+def _write_numbers(slab: Slab, part: Part, offset: int) -> OutputSlot:
+    arrays = part.arrays
+    nbytes = sum([array.nbytes for array in arrays])
+    slab.ensure(offset + nbytes)
+    first = arrays[0]
+    shape = first.shape if len(arrays) == 1 else (sum(part.rows), *first.shape[1:])
+    target = np.ndarray(shape, dtype=first.dtype, buffer=slab.view, offset=offset)
+    if len(arrays) == 1:
+        target[...] = first
+    else:
+        np.concatenate(arrays, out=target)
+    return OutputSlot(
+        part.name, part.datatype, shape, offset, nbytes, part.first, len(part.rows), ()
+    )
+
+
+def _write_bytes(slab: Slab, part: Part, offset: int) -> OutputSlot:
+    arrays = [np.asarray(array, object) for array in part.arrays]
+    joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     if len(part.rows) == 1:
-        return [serialize_bytes(array)]
-    ends = list(accumulate(part.rows))
-    return [serialize_bytes(array[end - n : end]) for n, end in zip(part.rows, ends, strict=True)]
+        blocks = [serialize_bytes(joined)]
+    else:
+        ends = accumulate(part.rows)
+        blocks = [
+            serialize_bytes(joined[end - n : end]) for n, end in zip(part.rows, ends, strict=True)
+        ]
+    data = b"".join(blocks)
+    slab.ensure(offset + len(data))
+    slab.view[offset : offset + len(data)] = data
+    return OutputSlot(
+        part.name,
+        part.datatype,
+        joined.shape,
+        offset,
+        len(data),
+        part.first,
+        len(part.rows),
+        tuple(accumulate(map(len, blocks))),
+    )

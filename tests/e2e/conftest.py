@@ -1,0 +1,67 @@
+"""One server a front for all tests of what a running server does, with clients of both protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+
+from served import FRONTS, Served, descriptors
+from served_models import write_repository
+
+FEW_DESCRIPTORS = 64
+"""What may stay open of all the tests' connections: those of clients that live as long as the server."""
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all shared models."""
+    folder = tmp_path_factory.mktemp("models")
+    write_repository(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=FRONTS)
+def server(request: pytest.FixtureRequest, repository: Path) -> Iterator[Served]:
+    """A ready server. At its end nothing may be left."""
+    served = Served(repository, request.param)
+    try:
+        served.wait_ready()
+        before = descriptors(served.gateway)
+        yield served
+        assert descriptors(served.gateway) <= before + FEW_DESCRIPTORS
+        assert served.stop() == 0, served.log
+        assert not list((served.folder / "run").iterdir())
+    finally:
+        served.close()
+
+
+@pytest.fixture(params=FRONTS)
+def front(request: pytest.FixtureRequest) -> str:
+    """For tests that start their own server."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def http(server: Served) -> Iterator[tritonclient.http.InferenceServerClient]:
+    """NVIDIA's client for HTTP."""
+    with tritonclient.http.InferenceServerClient(server.http, concurrency=16) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def rpc(server: Served) -> Iterator[tritonclient.grpc.InferenceServerClient]:
+    """NVIDIA's client for gRPC."""
+    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def channel(server: Served) -> Iterator[grpc.Channel]:
+    """A bare gRPC channel."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        yield channel
