@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tritonclient.grpc as triton  # type: ignore[import-untyped]
+import tritonclient.grpc as triton
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
 from penstock import protobuf

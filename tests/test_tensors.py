@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor  # type: ignore[import-untyped]
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from penstock.errors import InvalidRequest
 from penstock.tensors import (

@@ -58,7 +58,7 @@ def main() -> None:
 
 def open_model(folder: Path, threads: int) -> tuple[Callable[[Feeds], object], BatchMaker]:
     """The ONNX session's run over `threads` threads, and what turns texts into its inputs."""
-    import onnxruntime as ort  # type: ignore[import-untyped]
+    import onnxruntime as ort
     from tokenizers import Tokenizer
 
     options = ort.SessionOptions()

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tritonclient.grpc  # type: ignore[import-untyped]
-import tritonclient.http  # type: ignore[import-untyped]
-from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
 
 from penstock_loadtest.cases import Case
 from penstock_loadtest.errors import BenchmarkError

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2
 
 from penstock_loadtest.errors import BenchmarkError
 

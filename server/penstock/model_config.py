@@ -18,7 +18,7 @@ class ConfigPart(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all parts of a model's configuration: frozen, keyword-only."""
 
 
-class Tensor(ConfigPart):
+class Tensor(ConfigPart, frozen=True):
     """A `ModelInput` or `ModelOutput`. `dims` are without the batch dimension; -1 is any size."""
 
     name: str
@@ -35,13 +35,13 @@ class Tensor(ConfigPart):
         return "BYTES" if bare == "STRING" else bare
 
 
-class QueuePolicy(ConfigPart):
+class QueuePolicy(ConfigPart, frozen=True):
     """`ModelQueuePolicy`. 0 means that the server's own bound holds."""
 
     max_queue_size: int = 0
 
 
-class DynamicBatching(ConfigPart):
+class DynamicBatching(ConfigPart, frozen=True):
     """`ModelDynamicBatching`. Times in microseconds."""
 
     preferred_batch_size: tuple[int, ...] = ()
@@ -50,7 +50,7 @@ class DynamicBatching(ConfigPart):
     default_queue_policy: QueuePolicy = QueuePolicy()
 
 
-class InstanceGroup(ConfigPart):
+class InstanceGroup(ConfigPart, frozen=True):
     """`ModelInstanceGroup`: `count` workers for each device it names."""
 
     name: str = ""
@@ -59,13 +59,13 @@ class InstanceGroup(ConfigPart):
     gpus: tuple[int, ...] = ()
 
 
-class ParameterValue(ConfigPart):
+class ParameterValue(ConfigPart, frozen=True):
     """`ModelParameter`: Triton's parameters are all strings."""
 
     string_value: str = ""
 
 
-class ModelConfig(ConfigPart):
+class ModelConfig(ConfigPart, frozen=True):
     """What Penstock acts on of a model's configuration."""
 
     name: str

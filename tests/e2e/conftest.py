@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -11,7 +11,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 from served import FRONTS, Served, descriptors
-from served_models import write_repository
+from served_models import write_add_sub, write_repository
 
 FEW_DESCRIPTORS = 64
 """What may stay open of all the tests' connections: those of clients that live as long as the server."""
@@ -65,3 +65,28 @@ def channel(server: Served) -> Iterator[grpc.Channel]:
     """A bare gRPC channel."""
     with grpc.insecure_channel(server.grpc) as channel:
         yield channel
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """`serve(repository, front, *flags)` starts one more server, which must leave nothing behind."""
+    servers: list[Served] = []
+
+    def start(repository: Path, front: str, *flags: str) -> Served:
+        servers.append(Served(repository, front, *flags))
+        return servers[-1]
+
+    yield start
+    for served in servers:
+        served.close()
+
+
+@pytest.fixture
+def add_sub(serve: Callable[..., Served], tmp_path: Path) -> Callable[..., Served]:
+    """`add_sub(front, *flags)` starts a server with the model `add_sub` alone, and waits until it is ready."""
+    write_add_sub(tmp_path / "models" / "add_sub")
+
+    def start(front: str, *flags: str) -> Served:
+        return serve(tmp_path / "models", front, *flags).wait_ready()
+
+    return start

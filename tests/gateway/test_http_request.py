@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.http import InferRequestedOutput  # type: ignore[import-untyped]
+from tritonclient.http import InferRequestedOutput
 
 from http_requests import (
     FLOATS,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.http import InferenceServerClient  # type: ignore[import-untyped]
+from tritonclient.http import InferenceServerClient
 
 from penstock.errors import InvalidRequest
 from penstock.gateway.http_response import encode_http_infer

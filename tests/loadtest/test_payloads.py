@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2
 
 from penstock_loadtest.errors import BenchmarkError
 from penstock_loadtest.payloads import grpc_frame, http_body, payload_for

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
-from tritonclient.http import InferenceServerClient, InferInput  # type: ignore[import-untyped]
+from tritonclient.http import InferenceServerClient, InferInput
 
 from penstock.gateway.http_request import DecodedHttpRequest, HttpInferDecoder
 from penstock.types import Array

@@ -65,6 +65,16 @@ def write_repository(folder: Path) -> None:
     (folder / "doubled" / "config.yaml").write_text("max_batch_size: 6\ndynamic_batching: {}\n")
 
 
+def write_add_sub(folder: Path) -> None:
+    """The classic, in ONNX and without a configuration."""
+    write_onnx(
+        folder,
+        [("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]), ("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"])],
+        {name: ("FP32", [4]) for name in ("INPUT0", "INPUT1")},
+        {name: ("FP32", [4]) for name in ("OUTPUT0", "OUTPUT1")},
+    )
+
+
 def write_model(folder: Path, app: str, config: str | None, versions: Sequence[int] = (1,)) -> None:
     """A Python model whose source is `tests/apps/APP.py`."""
     for version in versions:
@@ -109,12 +119,7 @@ def _write_types(folder: Path) -> None:
 
 def _write_onnx_models(folder: Path) -> None:
     write_onnx_identity(folder / "bare", "FP32", ["batch", 3])
-    write_onnx(
-        folder / "add_sub",
-        [("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]), ("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"])],
-        {name: ("FP32", [4]) for name in ("INPUT0", "INPUT1")},
-        {name: ("FP32", [4]) for name in ("OUTPUT0", "OUTPUT1")},
-    )
+    write_add_sub(folder / "add_sub")
     write_onnx_identity(folder / "classes", "FP32", ["batch", 4])
     (folder / "classes" / "labels.txt").write_text("\n".join(LABELS) + "\n")
     write_config(

@@ -77,7 +77,7 @@ def config_of(inputs: Mapping[str, Array], max_batch_size: int = 16) -> ModelCon
 
 def run(
     slab: Slab, requests: list[PendingRequest], config: ModelConfig, *, one_by_one: bool
-) -> list[tuple[PendingRequest, list[OutputTensor] | PenstockError]]:
+) -> list[list[OutputTensor] | PenstockError]:
     """Gather, an identity model in the worker's place, scatter."""
     command = messages.decode_worker_command(messages.encode(gather(1, 0, slab, requests)))
     assert isinstance(command, messages.Execute)
@@ -94,7 +94,7 @@ def run(
     done = messages.Done(1, outputs, errors, slab.size_bytes, 0, 0, 0)
     decoded = messages.decode_worker_event(messages.encode(done))
     assert isinstance(decoded, messages.Done)
-    return list(scatter(slab, decoded, requests))
+    return scatter(slab, decoded, requests)
 
 
 @settings(deadline=None, database=None, max_examples=150)
@@ -105,8 +105,7 @@ def test_every_request_gets_its_own_tensors_back(
     slab = Slab.create(PAGE_BYTES)
     requests = [pending(inputs, id=str(n)) for n, inputs in enumerate(batch)]
     answered = run(slab, requests, config_of(batch[0]), one_by_one=one_by_one)
-    assert [request for request, _ in answered] == requests
-    for inputs, (_, outputs) in zip(batch, answered, strict=True):
+    for inputs, outputs in zip(batch, answered, strict=True):
         assert isinstance(outputs, list)
         got = {o.name: (o.datatype, o.shape, bytes(o.data)) for o in outputs}
         assert got == {
@@ -123,7 +122,7 @@ def test_without_a_batch_dimension_a_request_runs_as_it_is(shape: tuple[int, ...
     (answer,) = run(
         slab, [pending({"T": array}, rows=1)], config_of({"T": array}, 0), one_by_one=False
     )
-    (output,) = answer[1] if isinstance(answer[1], list) else ()
+    (output,) = answer if isinstance(answer, list) else ()
     assert (output.shape, bytes(output.data)) == (shape, array.tobytes())
     slab.close()
 
@@ -135,7 +134,7 @@ def test_large_tensors_of_several_requests(nbytes: int) -> None:
     views = [[memoryview(array.tobytes())] for array in arrays]
     requests = [pending({"T": a}, buffers=v) for a, v in zip(arrays, views, strict=True)]
     answered = run(slab, requests, config_of({"T": arrays[0]}), one_by_one=False)
-    for array, (_, outputs) in zip(arrays, answered, strict=True):
+    for array, outputs in zip(arrays, answered, strict=True):
         assert isinstance(outputs, list)
         assert bytes(outputs[0].data) == array.tobytes()
     slab.close()
@@ -226,7 +225,7 @@ def test_a_failed_request_leaves_its_mates_alone() -> None:
     assert errors == (messages.RequestError(1, "no"),)
     requests = [pending({"X": one}), pending({"X": y(2)}), pending({"X": two})]
     done = messages.Done(1, slots, errors, slab.size_bytes, 0, 0, 0)
-    first, failed, last = (answer for _, answer in scatter(slab, done, requests))
+    first, failed, last = scatter(slab, done, requests)
     assert isinstance(failed, ModelFailed) and str(failed) == "no"
     assert isinstance(first, list) and bytes(first[0].data) == one.tobytes()
     assert isinstance(last, list) and bytes(last[0].data) == two.tobytes()

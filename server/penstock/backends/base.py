@@ -53,7 +53,7 @@ class RequestInfo:
 class Batch:
     """The inputs of some requests, joined along the first dimension.
 
-    The arrays are read-only views of shared memory (BYTES: object arrays of `bytes`), valid until `execute` returns.
+    The arrays are views of shared memory (BYTES: object arrays of `bytes`), valid until `execute` returns.
     Where the model does not batch there is exactly one request, and the arrays are its own.
     """
 
@@ -86,5 +86,5 @@ class Backend(Protocol):
     """Loads models of one kind. A backend is a module-level function or class instance named `load`."""
 
     def __call__(self, spec: LoadSpec) -> LoadedModel:
-        """Load the model. Raises LoadFailed with a reason for a person; other exceptions are reported with their type."""
+        """Load the model. Raises LoadFailed with a reason for a person; other exceptions are told with their type."""
         ...

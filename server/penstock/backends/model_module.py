@@ -43,7 +43,12 @@ def import_model(spec: LoadSpec, path: Path) -> ModuleType:
 
 
 def load_failed(error: Exception, model_dir: Path, doing: str) -> LoadFailed:
-    """The LoadFailed to raise for an exception in the model's code; its traceback goes to the log."""
+    """The LoadFailed to raise for an exception in the model's code; its traceback goes to the log.
+
+    A LoadFailed of the model's own says all there is to say, and is raised as it is.
+    """
+    if isinstance(error, LoadFailed):
+        return error
     _logger.error("%s failed", doing, exc_info=error)
     where = where_in_model(error, model_dir)
     return LoadFailed(f"{doing} failed: {one_line(error)}{f' ({where})' if where else ''}")

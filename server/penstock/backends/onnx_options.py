@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 
 from penstock.backends.base import LoadSpec
 from penstock.backends.parameters import flag, string_parameters, thread_count

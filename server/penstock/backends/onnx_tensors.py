@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 from ml_dtypes import bfloat16
 
 from penstock.errors import LoadFailed, ModelFailed

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete

@@ -19,6 +19,7 @@ from penstock.tensors import count_bytes_elements, element_count, serialize_byte
 from penstock.types import (
     ITEM_BYTES,
     NUMPY_DTYPES,
+    Array,
     Buffer,
     InferHeader,
     Parameter,
@@ -202,9 +203,9 @@ def _header(parsed: Any) -> InferHeader:
 
 def _requested(output: Any) -> RequestedOutput:
     _refuse_shared_memory(output)
-    top = output.parameters["classification"] if "classification" in output.parameters else None
-    if top is None:
+    if "classification" not in output.parameters:
         return RequestedOutput(output.name)
+    top = output.parameters["classification"]
     if top.WhichOneof("parameter_choice") != "int64_param" or top.int64_param < 1:
         raise InvalidRequest(
             f"parameter 'classification' of output '{output.name}': expected an int64 of 1 or more"
@@ -247,7 +248,7 @@ def _typed(tensor: Any, spec: TensorSpec) -> bytes:
         )
     if spec.datatype == "BYTES":
         return serialize_bytes(list(values))
-    wide = np.array(values, dtype=_CONTENTS_DTYPES[name])
+    wide: Array = np.array(values, dtype=_CONTENTS_DTYPES[name])
     narrow = wide.astype(NUMPY_DTYPES[spec.datatype])
     if not np.array_equal(wide, narrow, equal_nan=wide.dtype.kind == "f"):
         raise InvalidRequest(

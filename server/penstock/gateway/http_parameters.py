@@ -19,6 +19,8 @@ _RESERVED: Final[Mapping[str, Any]] = {
     "priority": _Unsigned,
     "timeout": _Unsigned,
     "binary_data_output": bool,
+    # perf_analyzer sends it with every request; it has a meaning for streams only
+    "triton_enable_empty_final_response": bool,
 }
 _RESERVED_PREFIX: Final = "triton_"
 _MIN_INTEGER: Final = -(2**63)
@@ -43,7 +45,7 @@ def _check(key: str, value: Any) -> None:
         )
     if isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
         raise InvalidRequest(f"parameter '{key}' is out of range, expected 64 bits")
-    if key.startswith(_RESERVED_PREFIX):
+    if key.startswith(_RESERVED_PREFIX) and key not in _RESERVED:
         raise InvalidRequest(
             f"parameter '{key}': parameter keys starting with 'triton_' are reserved"
             " for Triton usage and should not be specified."

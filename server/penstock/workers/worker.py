@@ -67,7 +67,7 @@ class Worker:
                 slab, command.output_offset, self._config, batch.requests, answers
             )
             written = time.perf_counter_ns()
-        except Exception as error:  # noqa: BLE001 - user code may raise anything: it fails the batch, not the worker
+        except Exception as error:
             log.warning(
                 "model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG)
             )
@@ -98,7 +98,7 @@ class Worker:
             self._config = model_config.parse(self._model.config)
         except LoadFailed as error:
             return messages.LoadRefused(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever stops a model from loading is told, never lost
+        except Exception as error:
             log.exception("model %s can't be loaded", command.model_name)
             return messages.LoadRefused(_reason(error))
         return messages.Ready(

@@ -1,0 +1,135 @@
+"""Instances over real channels and slabs whose worker's end the test holds: no process is started."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import numpy as np
+
+from penstock.backends.base import RequestInfo
+from penstock.model_config import ModelConfig, Tensor
+from penstock.types import Array
+from penstock.workers import messages
+from penstock.workers.channel import Channel, ChannelClosed
+from penstock.workers.control import WorkerProcess
+from penstock.workers.instance import Instance
+from penstock.workers.scatter import write_outputs
+from penstock.workers.slab import Slab
+from penstock.workers.tensors_in_slab import read_inputs
+
+LOAD = messages.Load("m", 1, "/nowhere", b"{}", "m_0", "cpu", 1)
+CONFIG = ModelConfig(
+    name="m", max_batch_size=64, output=(Tensor(name="X", data_type="TYPE_FP32", dims=(1,)),)
+)
+_numbers = count(1)
+
+
+async def settle() -> None:
+    """Let the event loop do all that is ready, sockets included."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class FakeLink:
+    """In the supervisor's place: a worker that is to stop is gone at once."""
+
+    def __init__(self) -> None:
+        self.stopped: list[WorkerProcess] = []
+
+    def stop_worker(self, worker: WorkerProcess, grace_s: float) -> None:
+        """As ControlLink."""
+        self.stopped.append(worker)
+        if not worker.exited.done():
+            worker.exited.set_result("stopped")
+
+
+class FakeWorker:
+    """The worker's end of an instance. Its model gives input X back as output X."""
+
+    def __init__(self) -> None:
+        self.link = FakeLink()
+        ours, self._channel = Channel.pair()
+        self._channel.setblocking(False)
+        self.process = WorkerProcess(next(_numbers), 4242, ours)
+        self.instance = Instance(self.link, self.process)  # type: ignore[arg-type]
+        self._slabs: dict[int, Slab] = {}
+        self._batches: list[messages.Execute] = []
+
+    async def load(self, timeout_s: float = 5) -> Instance:
+        """The instance, ready for batches."""
+        self.send(messages.Ready(b"{}", 1))
+        await self.instance.load(LOAD, timeout_s)
+        return self.instance
+
+    def send(self, event: messages.WorkerEvent) -> None:
+        """Say something to the gateway."""
+        self._channel.send(event)
+
+    @property
+    def batches(self) -> list[messages.Execute]:
+        """What it was given and has not answered, oldest first."""
+        while True:
+            try:
+                data, descriptors = self._channel.receive()
+            except (BlockingIOError, ChannelClosed):
+                return self._batches
+            match messages.decode_worker_command(data):
+                case messages.Execute() as command:
+                    self._batches.append(command)
+                case messages.AttachSlab(slab=number):
+                    self._slabs[number] = Slab(descriptors[0])
+
+    @property
+    def ids(self) -> list[list[str]]:
+        """The requests' ids of each of `batches`."""
+        return [[request.id for request in batch.requests] for batch in self.batches]
+
+    async def answer(self, change: Callable[[Array], Array] = lambda x: x) -> list[str]:
+        """Run its oldest batch; the ids of its requests."""
+        command = self.batches[0]
+        self._batches.pop(0)
+        slab = self._slabs[command.slab]
+        slab.refresh()
+        (slot,) = command.inputs
+        infos = [RequestInfo(request.rows) for request in command.requests]
+        slots, errors = write_outputs(
+            slab, command.output_offset, CONFIG, infos, {"X": change(read_inputs(slab, slot))}
+        )
+        self.send(messages.Done(command.batch, slots, errors, slab.size_bytes, 1, 2, 3))
+        await settle()
+        return [request.id for request in command.requests]
+
+    async def fail(self, reason: str) -> None:
+        """The model fails on its oldest batch."""
+        command = self.batches[0]
+        self._batches.pop(0)
+        self.send(messages.BatchFailed(command.batch, reason))
+        await settle()
+
+    async def crash(self, reason: str = "killed by SIGKILL") -> None:
+        """The process ends."""
+        self.close()
+        self.process.exited.set_result(reason)
+        await settle()
+
+    def close(self) -> None:
+        """Close the worker's own descriptors."""
+        _ = self.batches
+        self._channel.close()
+        for slab in self._slabs.values():
+            slab.close()
+        self._slabs.clear()
+
+
+def row(value: float) -> dict[str, Array]:
+    """One row of input X."""
+    return {"X": np.full((1, 1), value, np.float32)}
+
+
+def rows(values: Sequence[float]) -> dict[str, Array]:
+    """Some rows of input X."""
+    return {"X": np.array(values, np.float32).reshape(-1, 1)}
+
+

@@ -1,0 +1,239 @@
+"""The worker's step in this process, over a real channel and slab, with a model made for the occasion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from pending import pending
+
+from penstock import model_config
+from penstock.backends.base import Batch, LoadSpec, Outputs
+from penstock.errors import LoadFailed, ModelFailed, Unavailable
+from penstock.workers import messages
+from penstock.workers.channel import Channel, ChannelClosed
+from penstock.workers.gather import gather, scatter
+from penstock.workers.request import PendingRequest
+from penstock.workers.slab import PAGE_BYTES, Slab
+from penstock.workers.worker import Worker
+
+CONFIG: dict[str, Any] = {
+    "name": "m",
+    "max_batch_size": 8,
+    "input": [{"name": "X", "data_type": "TYPE_FP32", "dims": [-1]}],
+    "output": [{"name": "Y", "data_type": "TYPE_FP32", "dims": [-1]}],
+}
+Answer = Outputs | Sequence[Outputs | ModelFailed]
+
+
+class Model:
+    """Doubles its input, or does what it is told."""
+
+    def __init__(self) -> None:
+        self.config = CONFIG
+        self.spec: LoadSpec | None = None
+        self.batches: list[Batch] = []
+        self.closed = 0
+        self.run: Callable[[Batch], Answer] = lambda batch: {"Y": batch.inputs["X"] * 2}
+
+    def execute(self, batch: Batch) -> Answer:
+        self.batches.append(batch)
+        return self.run(batch)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Bench:
+    """A worker, and the gateway's end of its channel."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.refuse: Exception | None = None
+        self.gateway, theirs = Channel.pair()
+        self.worker = Worker(theirs, self._load)
+        self.slab = Slab.create(PAGE_BYTES)
+        self._theirs = theirs
+
+    def _load(self, spec: LoadSpec) -> Model:
+        self.model.spec = spec
+        if self.refuse is not None:
+            raise self.refuse
+        return self.model
+
+    def step(self, command: messages.WorkerCommand, *descriptors: int) -> messages.WorkerEvent:
+        """One command and its answer."""
+        self.gateway.send(command, descriptors)
+        self.worker.step()
+        return messages.decode_worker_event(self.gateway.receive()[0])
+
+    def loaded(self) -> Bench:
+        """With its model and slab 0."""
+        assert isinstance(self.step(load()), messages.Ready)
+        self.gateway.send(messages.AttachSlab(0), (self.slab.fd,))
+        self.worker.step()
+        return self
+
+    def run(self, requests: Sequence[PendingRequest], batch: int = 1) -> messages.WorkerEvent:
+        """Gather these requests and have them run."""
+        return self.step(gather(batch, 0, self.slab, requests))
+
+    def close(self) -> None:
+        self.gateway.close()
+        self._theirs.close()
+        self.slab.close()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+def load() -> messages.Load:
+    return messages.Load("m", 3, "/models/m", b'{"name":"m"}', "m_1", "cpu", 2)
+
+
+def request(*values: float) -> PendingRequest:
+    return pending({"X": np.array([values], np.float32)}, id="r")
+
+
+def test_loading_tells_the_backend_all_and_gives_the_complete_configuration(bench: Bench) -> None:
+    event = bench.step(load())
+    assert isinstance(event, messages.Ready)
+    assert model_config.from_json(event.config_json) == CONFIG
+    assert event.load_us >= 0
+    spec = bench.model.spec
+    assert spec is not None
+    assert (spec.model_name, spec.version, spec.device, spec.threads) == ("m", 3, "cpu", 2)
+    assert (str(spec.version_dir), spec.config) == ("/models/m/3", {"name": "m"})
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (LoadFailed("no weights in /models/m"), "no weights in /models/m"),
+        (ValueError("bad\nweights"), "ValueError: bad weights"),
+        (MemoryError(), "MemoryError: "),
+    ],
+)
+def test_a_load_that_is_refused(
+    bench: Bench, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.refuse = error
+    assert bench.step(load()) == messages.LoadRefused(reason)
+
+
+def test_a_model_without_a_usable_configuration(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.model.config = {"max_batch_size": 8}
+    event = bench.step(load())
+    assert isinstance(event, messages.LoadRefused)
+    assert "name" in event.reason
+
+
+def test_a_batch_is_run_and_answered(bench: Bench) -> None:
+    requests = [request(1, 2), request(3, 4)]
+    done = bench.loaded().run(requests, batch=9)
+    assert isinstance(done, messages.Done)
+    assert (done.batch, done.errors, done.slab_bytes) == (9, (), PAGE_BYTES)
+    assert min(done.input_ns, done.infer_ns, done.output_ns) >= 0
+    values = []
+    for outputs in scatter(bench.slab, done, requests):
+        assert isinstance(outputs, list)
+        values.append(np.frombuffer(outputs[0].data, np.float32).tolist())
+    assert values == [[2, 4], [6, 8]]
+    (batch,) = bench.model.batches
+    assert [(info.rows, info.id) for info in batch.requests] == [(1, "r"), (1, "r")]
+
+
+def test_inputs_can_be_changed_in_place(bench: Bench) -> None:
+    def in_place(batch: Batch) -> Answer:
+        array = batch.inputs["X"]
+        array += 1
+        return {"Y": array}
+
+    bench.loaded().model.run = in_place
+    done = bench.run([request(1)])
+    assert isinstance(done, messages.Done)
+    (outputs,) = scatter(bench.slab, done, [request(1)])
+    assert isinstance(outputs, list)
+    assert np.frombuffer(outputs[0].data, np.float32).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+        (ModelFailed("as I\nsaid"), "as I said"),
+        (Unavailable("no memory"), "no memory"),
+        (RuntimeError("x" * 5000), "RuntimeError: " + "x" * 1986),
+    ],
+)
+def test_an_error_in_the_model_fails_the_batch_and_not_the_worker(
+    bench: Bench, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Batch) -> Answer:
+        raise error
+
+    bench.loaded().model.run = fail
+    assert bench.run([request(1)], batch=5) == messages.BatchFailed(5, reason)
+    bench.model.run = lambda batch: {"Y": batch.inputs["X"]}
+    assert isinstance(bench.run([request(1)], batch=6), messages.Done)
+
+
+def test_an_answer_that_contradicts_the_configuration(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.loaded().model.run = lambda batch: {"Y": np.zeros((7, 1), np.float32)}
+    event = bench.run([request(1)])
+    assert isinstance(event, messages.BatchFailed)
+    assert "expected a first dimension of 1" in event.reason
+
+
+def test_one_request_of_a_batch_may_fail(bench: Bench) -> None:
+    bench.loaded().model.run = lambda batch: [
+        {"Y": batch.inputs["X"][:1]},
+        ModelFailed("not this one"),
+    ]
+    done = bench.run([request(1), request(2)])
+    assert isinstance(done, messages.Done)
+    assert done.errors == (messages.RequestError(1, "not this one"),)
+    assert [(slot.first, slot.count) for slot in done.outputs] == [(0, 1)]
+
+
+def test_the_slab_grows_on_either_side(bench: Bench) -> None:
+    bench.loaded().model.run = lambda batch: {"Y": np.tile(batch.inputs["X"], 4)}
+    large = pending({"X": np.ones((1, 2 * PAGE_BYTES), np.float32)})
+    done = bench.run([large])
+    assert isinstance(done, messages.Done)
+    assert done.slab_bytes > bench.slab.size_bytes
+    bench.slab.refresh()
+    assert done.slab_bytes == bench.slab.size_bytes
+    (outputs,) = scatter(bench.slab, done, [large])
+    assert isinstance(outputs, list)
+    assert (np.frombuffer(outputs[0].data, np.float32) == 1).all()
+
+
+def test_a_command_too_large_for_a_datagram(bench: Bench) -> None:
+    many = [request(n) for n in range(2000)]
+    bench.loaded().model.config = CONFIG
+    bench.model.run = lambda batch: [{"Y": batch.inputs["X"][:1, :1]} for _ in batch.requests]
+    done = bench.run(many)
+    assert isinstance(done, messages.Done)
+    assert [(slot.first, slot.count) for slot in done.outputs] == [(0, 2000)]
+
+
+def test_the_gateways_end_is_told_and_the_model_closed_once(bench: Bench) -> None:
+    bench.loaded().gateway.close()
+    with pytest.raises(ChannelClosed):
+        bench.worker.step()
+    bench.worker.close()
+    bench.worker.close()
+    assert bench.model.closed == 1
+
+
