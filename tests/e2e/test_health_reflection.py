@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import queue
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,17 +123,16 @@ def test_reflection_answers_while_the_stream_is_open(channel: grpc.Channel) -> N
     """Answers come as the questions do: a front that waits for the end of the stream would hang here."""
     request = message_class("grpc.reflection.v1.ServerReflectionRequest")
     question = request(list_services="*").SerializeToString()
-    asked: list[float] = []
+    answered: queue.Queue[bytes] = queue.Queue()
 
     def questions() -> Iterator[bytes]:
-        for _ in range(2):
-            asked.append(time.monotonic())
-            yield question
-            while len(answers) < len(asked):
-                time.sleep(0.001)
+        yield question
+        answered.get(timeout=20)
+        yield question
 
-    answers: list[bytes] = []
     path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    count = 0
     for answer in channel.stream_stream(path)(questions(), timeout=20):
-        answers.append(answer)
-    assert len(answers) == 2
+        answered.put(answer)
+        count += 1
+    assert count == 2

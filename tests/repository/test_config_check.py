@@ -22,6 +22,7 @@ def complete(**changes: Any) -> dict[str, Any]:
         {},
         {"max_batch_size": 0},
         {"dynamic_batching": {}},
+        {"max_batch_size": 0, "dynamic_batching": {}},
         {"dynamic_batching": {"preferred_batch_size": [1, 8]}},
         {"input": [{**TENSOR, "dims": []}]},
         {"max_batch_size": 0, "output": [{**TENSOR, "dims": []}]},
@@ -84,11 +85,6 @@ def test_good_ones(changes: dict[str, Any]) -> None:
         (
             {"instance_group": [{"gpus": [-1]}]},
             "instance_group[0].gpus[0] is -1; expected 0 or more",
-        ),
-        (
-            {"max_batch_size": 0, "dynamic_batching": {}},
-            "dynamic_batching is given, but max_batch_size is 0 (no batch dimension);"
-            " expected 1 or more",
         ),
         (
             {"dynamic_batching": {"preferred_batch_size": [4, 9]}},

@@ -129,11 +129,6 @@ def test_both_files_are_one_too_many(model: Path) -> None:
         ),
         ("input { data_type: TYPE_INVALID }", "1: input[0].data_type is TYPE_INVALID; did you"),
         (
-            "max_batch_size: 0\ndynamic_batching { }",
-            "2: dynamic_batching is given, but max_batch_size is 0 (no batch dimension);"
-            " expected 1 or more",
-        ),
-        (
             "max_batch_size: 4\ndynamic_batching {\n preferred_batch_size: [2, 8]\n}",
             "3: dynamic_batching.preferred_batch_size[1] is 8;"
             " expected 1 to max_batch_size, which is 4",
