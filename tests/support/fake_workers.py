@@ -70,16 +70,17 @@ class FakeWorker:
     @property
     def batches(self) -> list[messages.Execute]:
         """What it was given and has not answered, oldest first."""
-        while True:
+        while self._channel.fileno() >= 0:
             try:
                 data, descriptors = self._channel.receive()
             except (BlockingIOError, ChannelClosed):
-                return self._batches
+                break
             match messages.decode_worker_command(data):
                 case messages.Execute() as command:
                     self._batches.append(command)
                 case messages.AttachSlab(slab=number):
                     self._slabs[number] = Slab(descriptors[0])
+        return self._batches
 
     @property
     def ids(self) -> list[list[str]]:
@@ -116,7 +117,7 @@ class FakeWorker:
 
     def close(self) -> None:
         """Close the worker's own descriptors."""
-        _ = self.batches
+        self.batches.clear()
         self._channel.close()
         for slab in self._slabs.values():
             slab.close()

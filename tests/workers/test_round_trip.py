@@ -43,7 +43,8 @@ def batches(draw: st.DrawFn) -> list[dict[str, Array]]:
     inputs = draw(
         st.lists(
             st.tuples(
-                st.sampled_from(DATATYPES), st.lists(st.sampled_from([0, 1, 2, 700]), max_size=2)
+                st.sampled_from(DATATYPES),
+                st.sampled_from([(), (0,), (1,), (2, 3), (0, 2), (700,)]),
             ),
             min_size=1,
             max_size=3,

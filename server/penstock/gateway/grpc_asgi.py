@@ -17,7 +17,7 @@ from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
 from penstock.gateway.grpc_service import MODEL_INFER, GrpcService, Stream, Unary
-from penstock.gateway.status import GrpcCode, status_of, text_of
+from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
 from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,14 @@ class GrpcOverAsgi:
         except asyncio.CancelledError:
             await _send_error(send, GrpcCode.CANCELLED, "cancelled")
         except OSError as error:
+            if error.errno is not None:
+                # a file's: that the client is gone, the bridge tells without a number
+                log.exception("%s failed", path)
             _forget_frames(error)
-        except BaseException as error:
+            await _send_error(send, GrpcCode.INTERNAL, HIDDEN_TEXT)
+        except BaseException:
             log.exception("%s failed", path)
-            await _send_error(send, GrpcCode.INTERNAL, text_of(InternalFailure(error)))
+            await _send_error(send, GrpcCode.INTERNAL, HIDDEN_TEXT)
 
     def _infer(self, message: bytes, receive: Receive, send: Send) -> None:
         """A request's way in: decode, bind, queue. `GrpcAnswer` writes the response when its batch is done: no task
@@ -201,10 +205,8 @@ class GrpcAnswer:
                 send(EMPTY_BODY)
         except OSError as error:
             _forget_frames(error)
-
-
-class InternalFailure(PenstockError):
-    """Stands for an exception that nobody foresaw; its text is not shown."""
+        except Exception:
+            log.exception("a response could not be sent")
 
 
 async def _send_message(send: Send, response: bytes) -> None:

@@ -29,6 +29,8 @@ from penstock.types import (
 
 TAG_ID: Final = 0x1A  # field 3, length-delimited
 TAG_RAW_INPUT: Final = 0x3A  # field 7, length-delimited
+MAX_LENGTH_SHIFT: Final = 28
+"""Lengths have five bytes at most; the parser says what is wrong with a longer one, which must not cost us more."""
 COPY_BELOW_BYTES: Final = 1024
 """Smaller tensors are copied out of the message: a bytes slice is cheaper than a view."""
 
@@ -131,6 +133,8 @@ def _split(message: bytes) -> tuple[bytes, str, list[Buffer]]:
                     if byte < 0x80:
                         break
                     shift += 7
+                    if shift > MAX_LENGTH_SHIFT:
+                        return message, *_whole(message)
             first = position
             position += length
             if position > end:

@@ -27,10 +27,6 @@ INFERENCE: Final = "/inference.GRPCInferenceService/"
 HEALTH: Final = "/grpc.health.v1.Health/"
 MODEL_INFER: Final = f"{INFERENCE}ModelInfer"
 
-NOT_YET: Final = (
-    "RepositoryModelLoad's parameters, shared memory, tracing, logging and streaming inference"
-)
-
 
 class GrpcService:
     """All RPCs by path. `unary` and `streams` are what a front serves; `infer` is ModelInfer's own way."""
@@ -43,6 +39,7 @@ class GrpcService:
         self._framed = framed
         self._decoder = GrpcInferDecoder()
         self._encoders: dict[int, tuple[ServedModel, GrpcEncoder]] = {}
+        self._encoders_of = self._repository.generation
         self.unary: dict[str, Unary] = {
             INFERENCE + name: self._message(request, answer)
             for name, request, answer in (
@@ -86,8 +83,9 @@ class GrpcService:
     def _encoder(self, bound: Bound) -> GrpcEncoder:
         entry = self._encoders.get(id(bound.model))
         if entry is None:
-            if len(self._encoders) > 1000:
+            if self._encoders_of != bound.generation:
                 self._encoders.clear()
+                self._encoders_of = bound.generation
             entry = bound.model, GrpcEncoder(bound.model, framed=self._framed)
             self._encoders[id(bound.model)] = entry
         return entry[1]

@@ -95,6 +95,8 @@ class HttpOverAsgi:
         body = event.get("body", b"")
         if event.get("more_body"):
             body = await self._read_rest(body, receive)
+        elif len(body) > self._max_body_bytes:
+            raise PayloadTooLarge(self._too_large(len(body)))
         if declared >= 0 and len(body) != declared:
             # a body that was cut off looks complete to the app (pyvoy): its length tells
             raise InvalidRequest(f"content-length says {declared} bytes, {len(body)} came")
@@ -105,15 +107,15 @@ class HttpOverAsgi:
         chunks = [first]
         size = len(first)
         while True:
+            if size > self._max_body_bytes:
+                raise PayloadTooLarge(self._too_large(size))
             event = await receive()
             if event["type"] == "http.disconnect":
                 raise InvalidRequest("the client went away in the middle of its request")
             chunk = event.get("body", b"")
             chunks.append(chunk)
             size += len(chunk)
-            if size > self._max_body_bytes:
-                raise PayloadTooLarge(self._too_large(size))
-            if not event.get("more_body"):
+            if size <= self._max_body_bytes and not event.get("more_body"):
                 return b"".join(chunks)
 
     def _too_large(self, size: int) -> str:

@@ -33,6 +33,7 @@ class Inference:
     def __init__(self, repository: ModelRepository) -> None:
         self._repository = repository
         self._bound: dict[int, Bound] = {}
+        self._bound_of = repository.generation
 
     def submit(
         self,
@@ -66,8 +67,10 @@ class Inference:
         if bound is not None and bound.generation == self._repository.generation:
             return bound
         model = self._repository.get(header.model_name, header.model_version)
-        if len(self._bound) >= MAX_BOUND:
+        if len(self._bound) >= MAX_BOUND or self._bound_of != self._repository.generation:
+            # also so that models which were unloaded are not kept by what was bound to them
             self._bound.clear()
+            self._bound_of = self._repository.generation
         bound = Bound(header, model, model.signature.plan(header), self._repository.generation)
         self._bound[id(header)] = bound
         return bound

@@ -14,7 +14,7 @@ import grpc
 import uvicorn
 import uvloop
 
-from penstock.errors import PenstockError
+from penstock.errors import InvalidRequest, PenstockError
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.grpc_service import Stream, Unary
 from penstock.gateway.status import GrpcCode, status_of, text_of
@@ -30,7 +30,8 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, unary: dict[str, Unary], streams: dict[str, Stream]) -> None:
         self._handlers = {
-            path: grpc.unary_unary_rpc_method_handler(_unary(path, call))
+            # as streams: for a call without a whole message grpc.aio's unary handlers would never answer
+            path: grpc.stream_unary_rpc_method_handler(_unary(path, call))
             for path, call in unary.items()
         } | {
             path: grpc.stream_stream_rpc_method_handler(_stream(path, call))
@@ -42,10 +43,10 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._handlers.get(handler_call_details.method)
 
 
-def _unary(path: str, call: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def handle(message: bytes, context: Context) -> bytes:
+def _unary(path: str, call: Unary) -> Callable[[Any, Context], Awaitable[bytes]]:
+    async def handle(requests: Any, context: Context) -> bytes:
         try:
-            return await call(message)
+            return await call(await _only(aiter(requests)))
         except PenstockError as error:
             await context.abort(_code(status_of(error).grpc), text_of(error))
         except grpc.aio.AbortError:
@@ -56,6 +57,16 @@ def _unary(path: str, call: Unary) -> Callable[[bytes, Context], Awaitable[bytes
         raise AssertionError("abort always raises")
 
     return handle
+
+
+async def _only(messages: AsyncIterator[bytes]) -> bytes:
+    """The one message of a unary call. Raises InvalidRequest when there is none, or more."""
+    message = await anext(messages, None)
+    if message is None:
+        raise InvalidRequest("expected one gRPC message, got none that is whole")
+    if await anext(messages, None) is not None:
+        raise InvalidRequest("expected one gRPC message, got more")
+    return message
 
 
 def _stream(path: str, call: Stream) -> Callable[[Any, Context], AsyncIterator[bytes]]:

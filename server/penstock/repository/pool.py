@@ -262,7 +262,7 @@ class Pool:
             self._statistics.worker_restarts += 1
             try:
                 instance = await self._start(index)
-            except PenstockError as error:
+            except (PenstockError, OSError) as error:
                 self.last_crash = str(error)
                 log.error("model %s can't be started anew: %s", self._statistics.model, error)  # noqa: TRY400
                 continue

@@ -152,7 +152,12 @@ class ModelRepository:
 
         Raises LoadFailed, naming each version's reason; what was served before goes on being served.
         """
-        await self._load_all_versions(name, self._find().get(name))
+        folders = self._find().get(name)
+        if folders is None and name not in self._entries:
+            # no line of the index for a name that somebody made up
+            reason = _no_folder(name, self._settings.model_repository)
+            raise LoadFailed(f"failed to load '{name}', {reason}")
+        await self._load_all_versions(name, folders)
         entry = self._entries[name]
         reasons = [
             f"version {number}: {version.reason}"
@@ -192,7 +197,7 @@ class ModelRepository:
                 versions = version_policy(config, _versions_in(folder))
                 if not versions:
                     raise LoadFailed(f"no version folder (a number, such as 1/) in {folder}")
-            except PenstockError as error:
+            except (PenstockError, OSError) as error:
                 self._unavailable(entry, str(error))
                 return
             for number in [v for v, e in entry.versions.items() if v not in versions]:
@@ -277,7 +282,7 @@ def _report(name: str, number: int, entry: VersionEntry) -> ModelReport:
 
 
 def _version_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) > MAX_VERSION:
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > MAX_VERSION:
         raise InvalidRequest(
             f"failed to get model version from specified version string '{text[:80]}', expected a number"
         )
@@ -286,13 +291,16 @@ def _version_number(text: str) -> int:
 
 def _only_folder(name: str, folders: list[Path] | None, repositories: Iterable[Path]) -> Path:
     if not folders:
-        places = ", ".join(map(str, repositories))
-        raise LoadFailed(f"no folder named '{name}' in {places}")
+        raise LoadFailed(_no_folder(name, repositories))
     if len(folders) > 1:
         raise ConfigError(
             f"'{name}' is in more than one repository: {', '.join(map(str, folders))}"
         )
     return folders[0]
+
+
+def _no_folder(name: str, repositories: Iterable[Path]) -> str:
+    return f"no folder named '{name}' in {', '.join(map(str, repositories))}"
 
 
 def _versions_in(folder: Path) -> list[int]:

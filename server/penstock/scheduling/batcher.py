@@ -135,10 +135,7 @@ class Batcher(Generic[Request]):
 
     def _any_full(self) -> bool:
         max_rows = self._policy.max_rows if self._policy.merge else 0
-        for bucket in self._buckets.values():
-            if bucket.rows >= max_rows:
-                return True
-        return False
+        return any(bucket.rows >= max_rows for bucket in self._buckets.values())
 
     def _oldest_due(self, now_us: int) -> tuple[Hashable, int]:
         """Of the buckets that may go, the one with the oldest head, and how many rows; 0 where there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from penstock.errors import LoadFailed
@@ -37,6 +38,8 @@ class ControlLink:
         self._next_id = 0
         self._starting: dict[int, asyncio.Future[WorkerProcess]] = {}
         self._running: dict[int, WorkerProcess] = {}
+        self._unsent: deque[messages.GatewayMessage] = deque()
+        """What the socket's buffer had no room for: many models can change at once."""
         self.on_drain: Callable[[], None] = _nothing
         self.on_shutdown: Callable[[], None] = _nothing
         """Called for Shutdown, and when the supervisor is gone."""
@@ -69,7 +72,9 @@ class ControlLink:
         """Stop listening."""
         if not self._closed:
             self._loop.remove_reader(self._channel.fileno())
+            self._loop.remove_writer(self._channel.fileno())
             self._channel.close()
+            self._unsent.clear()
 
     @property
     def _closed(self) -> bool:
@@ -78,8 +83,18 @@ class ControlLink:
     def _send(self, message: messages.GatewayMessage) -> None:
         if self._closed:
             return
+        self._unsent.append(message)
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
         try:
-            self._channel.send(message)
+            while self._unsent:
+                self._channel.send(self._unsent[0])
+                self._unsent.popleft()
+            self._loop.remove_writer(self._channel.fileno())
+        except BlockingIOError:
+            self._loop.add_writer(self._channel.fileno(), self._flush)
         except ChannelClosed:
             self._lost()
 

@@ -1,0 +1,162 @@
+"""One worker as the gateway sees it, over a real channel and real slabs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from descriptors import open_descriptors
+from fake_workers import LOAD, FakeWorker, row, settle
+from pending import pending
+
+from penstock.errors import LoadFailed
+from penstock.workers import messages
+from penstock.workers.gather import scatter
+from penstock.workers.instance import FIRST_SLAB_BYTES, Instance, RunningBatch
+
+
+class Told:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.done: list[RunningBatch] = []
+        self.values: list[list[float]] = []
+        self.failed: list[str] = []
+        self.exits: list[str] = []
+
+    def on_done(self, instance: Instance, batch: RunningBatch, done: messages.Done) -> None:
+        self.done.append(batch)
+        for outputs in scatter(instance.slab_of(batch), done, batch.requests):
+            assert isinstance(outputs, list)
+            self.values.append(np.frombuffer(outputs[0].data, np.float32).tolist())
+        instance.release(batch)
+
+    def on_failed(
+        self, instance: Instance, batch: RunningBatch, failed: messages.BatchFailed
+    ) -> None:
+        self.failed.append(failed.reason)
+        instance.release(batch)
+
+    def on_exit(self, instance: Instance, reason: str) -> None:
+        self.exits.append(reason)
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[FakeWorker]:
+    made = FakeWorker()
+    made.instance.listener = Told()
+    yield made
+    made.instance.close()
+    made.close()
+
+
+def told(worker: FakeWorker) -> Told:
+    listener = worker.instance.listener
+    assert isinstance(listener, Told)
+    return listener
+
+
+async def test_two_batches_at_once_and_no_more(worker: FakeWorker) -> None:
+    instance = await worker.load()
+    assert (instance.idle, instance.can_take) == (True, True)
+    instance.execute([pending(row(1), id="a"), pending(row(2), id="b")], 0)
+    assert (instance.idle, instance.can_take) == (False, True)
+    instance.execute([pending(row(3), id="c")], 0)
+    assert (instance.idle, instance.can_take) == (False, False)
+    assert worker.ids == [["a", "b"], ["c"]]
+    assert len({batch.slab for batch in worker.batches}) == 2
+    await worker.answer()
+    assert (instance.idle, instance.can_take) == (False, True)
+    await worker.answer()
+    assert instance.idle
+    assert told(worker).values == [[1], [2], [3]]
+
+
+async def test_a_failed_batch_frees_its_slab(worker: FakeWorker) -> None:
+    instance = await worker.load()
+    for attempt in range(5):
+        instance.execute([pending(row(1))], 0)
+        await worker.fail(f"no {attempt}")
+    assert told(worker).failed == [f"no {attempt}" for attempt in range(5)]
+    assert instance.idle
+
+
+async def test_slabs_grow_with_the_batches(worker: FakeWorker) -> None:
+    instance = await worker.load()
+    large = np.ones((FIRST_SLAB_BYTES, 1), np.float32)
+    instance.execute([pending({"X": large}, rows=64)], 0)
+    assert worker.batches[0].inputs[0].nbytes == large.nbytes
+    worker.batches.pop()
+
+
+async def test_a_load_that_is_refused(worker: FakeWorker) -> None:
+    worker.send(messages.LoadRefused("no weights"))
+    with pytest.raises(LoadFailed, match="no weights"):
+        await worker.instance.load(LOAD, 5)
+
+
+async def test_a_worker_that_ends_while_it_loads(worker: FakeWorker) -> None:
+    loading = asyncio.ensure_future(worker.instance.load(LOAD, 5))
+    await settle()
+    await worker.crash("killed by SIGSEGV")
+    with pytest.raises(LoadFailed, match="the worker process ended: killed by SIGSEGV"):
+        await loading
+
+
+async def test_a_load_that_is_refused_by_a_worker_that_ends_at_once(worker: FakeWorker) -> None:
+    loading = asyncio.ensure_future(worker.instance.load(LOAD, 5))
+    await asyncio.sleep(0)
+    worker.send(messages.LoadRefused("no weights"))
+    worker.process.exited.set_result("exited with 0")
+    with pytest.raises(LoadFailed, match="no weights"):
+        await loading
+
+
+async def test_a_load_that_takes_too_long(worker: FakeWorker) -> None:
+    with pytest.raises(LoadFailed, match=r"loading took longer than 0.01 s"):
+        await worker.instance.load(LOAD, 0.01)
+
+
+async def test_what_it_said_before_it_ended_counts(worker: FakeWorker) -> None:
+    instance = await worker.load()
+    instance.execute([pending(row(1))], 0)
+    instance.execute([pending(row(2))], 0)
+    worker.send(messages.BatchFailed(worker.batches[0].batch, "said in time"))
+    worker.process.exited.set_result("killed by SIGKILL")
+    await settle()
+    assert told(worker).failed == ["said in time"]
+    assert told(worker).exits == ["killed by SIGKILL"]
+    assert len(instance.running) == 1
+    assert not instance.can_take
+
+
+async def test_the_channels_end_comes_before_the_news_of_the_exit(worker: FakeWorker) -> None:
+    instance = await worker.load()
+    instance.execute([pending(row(1))], 0)
+    worker.close()
+    await settle()
+    assert told(worker).exits == []
+    instance.execute([pending(row(2))], 0)
+    worker.process.exited.set_result("killed by SIGKILL")
+    await settle()
+    assert told(worker).exits == ["killed by SIGKILL"]
+    assert len(instance.running) == 2
+
+
+async def test_nothing_is_left_open() -> None:
+    before = open_descriptors()
+    for crash in (False, True):
+        worker = FakeWorker()
+        instance = await worker.load()
+        instance.execute([pending(row(1))], 0)
+        await settle()
+        if crash:
+            await worker.crash()
+        instance.close()
+        await settle()
+        worker.close()
+        assert len(worker.link.stopped) == 1
+    del worker, instance
+    assert open_descriptors() == before
