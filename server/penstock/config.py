@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     max_batch_bytes: Size = ByteSize(1 << 30)
     """Bytes of inputs that one batch holds."""
     default_threads: Count = 0
-    """Compute threads of all model instances together; 0: as many as cores."""
+    """Compute threads of one model, divided among its instances; 0: as many as cores."""
     envoy_threads: Count = 0
     """Envoy's own threads; 0: one a core, two at most."""
 

@@ -11,6 +11,6 @@ from penstock import Spec
 class Doubled:
     """Y = 2 X."""
 
-    def __call__(self, X: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:  # noqa: N803
+    def __call__(self, X: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Runs on a whole batch."""
         return {"Y": 2 * X}

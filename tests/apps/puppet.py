@@ -1,7 +1,7 @@
 """A Triton model that does what each request's parameters tell it. `served_models.py` writes it into repositories.
 
-`wait_for`: answer only when that file exists. `error`: answer with that error. `raise`: fail the whole batch.
-`die`: end the process. Otherwise Y is X, TOLD is the request as JSON, ORDER counts executed requests.
+`started`: make that file. `wait_for`: answer only when that file exists. `error`: answer with that error.
+`raise`: fail the whole batch. `die`: end the process. Otherwise Y is X, and TOLD is the request as JSON.
 """
 
 import json
@@ -26,6 +26,8 @@ class TritonPythonModel:
         """One response a request, in order."""
         told = [json.loads(request.parameters() or "{}") for request in requests]
         for parameters in told:
+            if "started" in parameters:
+                Path(parameters["started"]).touch()
             if "raise" in parameters:
                 raise ValueError(parameters["raise"])
             if "die" in parameters:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import grpc
@@ -13,15 +12,9 @@ from tritonclient.grpc import service_pb2
 
 from grpc_calls import infer, infer_request
 from penstock import protobuf
+from puppets import told
 
 pytestmark = pytest.mark.e2e
-
-
-def told(response: Any) -> dict[str, Any]:
-    """What the puppet says of its request."""
-    names = [output.name for output in response.outputs]
-    line: dict[str, Any] = json.loads(response.raw_output_contents[names.index("TOLD")][4:])
-    return line
 
 
 def test_answer_is_raw_whatever_the_request(channel: grpc.Channel) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fake_workers import FakeWorker, row, rows, settle
 from pending import Heard, pending
-
 from penstock.errors import (
     InternalError,
     InvalidRequest,

@@ -177,6 +177,12 @@ class Served:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.request("POST", f"/v2/models/{model}/infer", body, named)
 
+    def start_infer(self, model: str, body: dict[str, Any]) -> http.client.HTTPConnection:
+        """Send an inference request; its answer is the caller's."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.settings.http_port, timeout=60)
+        connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
+        return connection
+
     def metrics(self) -> dict[str, float]:
         """Sample as it is written in the metrics page, `name{labels}`, → value."""
         page = self.request("GET", "/metrics", port=self.settings.metrics_port)

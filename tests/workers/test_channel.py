@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from descriptors import none_left
 
+from descriptors import none_left
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.messages import (
     MESSAGE_LIMIT_BYTES,

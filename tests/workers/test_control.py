@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from fake_workers import settle
 
+from fake_workers import settle
 from penstock.errors import LoadFailed
 from penstock.workers import messages
 from penstock.workers.channel import Channel

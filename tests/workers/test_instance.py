@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+
 from descriptors import open_descriptors
 from fake_workers import LOAD, FakeWorker, row, settle
 from pending import pending
-
 from penstock.errors import LoadFailed
 from penstock.workers import messages
 from penstock.workers.gather import scatter

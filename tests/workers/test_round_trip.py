@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pending import pending, to_buffer
-from tensor_strategies import DATATYPES
 
+from pending import pending, to_buffer
 from penstock.backends.base import Outputs, RequestInfo
 from penstock.errors import ModelFailed, PenstockError, Unavailable
 from penstock.model_config import ModelConfig, Tensor
@@ -22,6 +21,7 @@ from penstock.workers.request import PendingRequest
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import PAGE_BYTES, Slab
 from penstock.workers.tensors_in_slab import read_inputs
+from tensor_strategies import DATATYPES
 
 
 def array_of(datatype: str, shape: tuple[int, ...], seed: int) -> Array:

@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 import pytest
-from descriptors import none_left
 
+from descriptors import none_left
 from penstock.errors import Unavailable
 from penstock.workers.slab import ALIGNMENT_BYTES, PAGE_BYTES, Slab, align
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pending import pending
 
+from pending import pending
 from penstock import model_config
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.errors import LoadFailed, ModelFailed, Unavailable

@@ -57,19 +57,8 @@ class GrpcOverAsgi:
                 await self._stream(stream, scope, receive, send)
             else:
                 raise Unsupported(f"unknown method {path}")
-        except PenstockError as error:
-            await _send_error(send, status_of(error).grpc, text_of(error))
-        except asyncio.CancelledError:
-            await _send_error(send, GrpcCode.CANCELLED, "cancelled")
-        except OSError as error:
-            if error.errno is not None:
-                # a file's: that the client is gone, the bridge tells without a number
-                log.exception("%s failed", path)
-            _forget_frames(error)
-            await _send_error(send, GrpcCode.INTERNAL, HIDDEN_TEXT)
-        except BaseException:
-            log.exception("%s failed", path)
-            await _send_error(send, GrpcCode.INTERNAL, HIDDEN_TEXT)
+        except BaseException as error:  # noqa: BLE001 - all of them end the response
+            await _send_error(send, *_outcome(path, error))
 
     def _infer(self, message: bytes, receive: Receive, send: Send) -> None:
         """A request's way in: decode, bind, queue. `GrpcAnswer` writes the response when its batch is done: no task
@@ -90,13 +79,13 @@ class GrpcOverAsgi:
                 await send({"type": "http.response.body", "body": response, "more_body": True})
             if not started:
                 await send(START)
-            await send({"type": "http.response.body", "body": b""})
+            await send(EMPTY_BODY)
             await send(TRAILERS_OK)
-        except PenstockError as error:
+        except BaseException as error:
             if not started:
                 raise
-            await send({"type": "http.response.body", "body": b""})
-            headers = _status_headers(status_of(error).grpc, text_of(error))
+            headers = _status_headers(*_outcome(scope["path"], error))
+            await send(EMPTY_BODY)
             await send({"type": "http.response.trailers", "headers": headers})
 
     async def _read_message(self, scope: Scope, receive: Receive) -> bytes:
@@ -207,6 +196,20 @@ class GrpcAnswer:
             _forget_frames(error)
         except Exception:
             log.exception("a response could not be sent")
+
+
+def _outcome(path: str, error: BaseException) -> tuple[GrpcCode, str]:
+    """What the client is told of an exception. Those that nobody foresaw are logged."""
+    if isinstance(error, PenstockError):
+        return status_of(error).grpc, text_of(error)
+    if isinstance(error, asyncio.CancelledError):
+        return GrpcCode.CANCELLED, "cancelled"
+    # that the client is gone, the bridge tells by an OSError without a number
+    if not isinstance(error, OSError) or error.errno is not None:
+        log.error("%s failed", path, exc_info=error)
+    if isinstance(error, OSError):
+        _forget_frames(error)
+    return GrpcCode.INTERNAL, HIDDEN_TEXT
 
 
 async def _send_message(send: Send, response: bytes) -> None:

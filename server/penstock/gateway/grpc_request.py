@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from penstock.errors import InvalidRequest
+from penstock.errors import InvalidRequest, Unsupported
 from penstock.gateway.http_parameters import check_parameters
 from penstock.protobuf import message_class
 from penstock.tensors import count_bytes_elements, element_count, serialize_bytes
@@ -219,7 +219,7 @@ def _requested(output: Any) -> RequestedOutput:
 
 def _refuse_shared_memory(tensor: Any) -> None:
     if "shared_memory_region" in tensor.parameters:
-        raise InvalidRequest(f"'{tensor.name}': shared memory regions are not supported yet")
+        raise Unsupported(f"'{tensor.name}': shared memory regions are not supported yet")
 
 
 def _parameter(value: Any) -> Parameter:

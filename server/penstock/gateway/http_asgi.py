@@ -95,7 +95,7 @@ class HttpOverAsgi:
         body = event.get("body", b"")
         if event.get("more_body"):
             body = await self._read_rest(body, receive)
-        elif len(body) > self._max_body_bytes:
+        if len(body) > self._max_body_bytes:
             raise PayloadTooLarge(self._too_large(len(body)))
         if declared >= 0 and len(body) != declared:
             # a body that was cut off looks complete to the app (pyvoy): its length tells
@@ -104,19 +104,19 @@ class HttpOverAsgi:
         return decompress(body, encoding, self._max_body_bytes) if encoding else body
 
     async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
+        """The body, or as much of it as shows that it is too large."""
         chunks = [first]
         size = len(first)
-        while True:
-            if size > self._max_body_bytes:
-                raise PayloadTooLarge(self._too_large(size))
+        more = True
+        while more and size <= self._max_body_bytes:
             event = await receive()
             if event["type"] == "http.disconnect":
                 raise InvalidRequest("the client went away in the middle of its request")
             chunk = event.get("body", b"")
             chunks.append(chunk)
             size += len(chunk)
-            if size <= self._max_body_bytes and not event.get("more_body"):
-                return b"".join(chunks)
+            more = event.get("more_body", False)
+        return b"".join(chunks)
 
     def _too_large(self, size: int) -> str:
         return f"the body has {size} bytes or more, the limit is {self._max_body_bytes}"

@@ -7,7 +7,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from penstock.errors import InternalError, ModelFailed, PenstockError, Unavailable, WorkerCrashed
+from penstock.errors import (
+    InternalError,
+    ModelFailed,
+    PenstockError,
+    QueueFull,
+    Unavailable,
+    WorkerCrashed,
+)
 from penstock.scheduling.batcher import Batcher, BatchPolicy
 from penstock.scheduling.ordering import InOrder
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
@@ -29,6 +36,9 @@ STABLE_S = 10.0
 
 CANCELLED = Unavailable("the client is gone")
 """Stands for the answer of a request that nobody waits for."""
+
+PATIENCE = 3
+"""Crashes in a row, without one instance left, that new requests wait out; after more they are refused at once."""
 
 StartInstance = Callable[[int], Awaitable[Instance]]
 """Starts and loads the instance of that index."""
@@ -55,6 +65,7 @@ class Pool:
         self._started_at: dict[Instance, float] = {}
         self._restarts: set[asyncio.Task[None]] = set()
         self._crashes: dict[int, int] = {}
+        self._failed_starts: set[int] = set()
         self._dispatching = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -65,6 +76,14 @@ class Pool:
     def ready(self) -> bool:
         """Some instance can take work."""
         return bool(self._instances)
+
+    @property
+    def accepts(self) -> bool:
+        """Requests may come: some instance can take them, or one that crashed should soon be back."""
+        return bool(self._instances) or any(
+            crashes <= PATIENCE and index not in self._failed_starts
+            for index, crashes in self._crashes.items()
+        )
 
     @property
     def instances(self) -> int:
@@ -87,7 +106,11 @@ class Pool:
         """Queue a request, which will get its answer. Raises QueueFull, Unavailable."""
         if self._closed:
             raise Unavailable(f"model '{self._statistics.model}' is being unloaded")
-        self._batcher.add(request, request.arrived_ns // 1000)
+        try:
+            self._batcher.add(request, request.arrived_ns // 1000)
+        except QueueFull:
+            self._fail_count(FailureReason.REJECTED, request)
+            raise
         if self._in_order is not None:
             self._in_order.expect(request)
         if not self._dispatching:
@@ -250,6 +273,7 @@ class Pool:
                 self._fail(request, error, FailureReason.REJECTED)
 
     def _restart(self, index: int) -> None:
+        self._crashes.setdefault(index, 0)
         task = self._loop.create_task(self._restart_until_loaded(index))
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
@@ -265,10 +289,21 @@ class Pool:
             except (PenstockError, OSError) as error:
                 self.last_crash = str(error)
                 log.error("model %s can't be started anew: %s", self._statistics.model, error)  # noqa: TRY400
+                self._failed_starts.add(index)
+                if not self.accepts:
+                    self._refuse_waiting(error)
                 continue
+            self._failed_starts.discard(index)
             self.add(instance, index)
             self._on_change()
             return
+
+    def _refuse_waiting(self, reason: PenstockError) -> None:
+        """No worker comes: nobody shall wait for one."""
+        for request in self._batcher.drain():
+            self._fail(request, Unavailable(f"no worker can be started: {reason}"), FailureReason.OTHER)
+        self._count_waiting()
+        self._after_batch()
 
     def _after_batch(self) -> None:
         if self._batcher.requests:

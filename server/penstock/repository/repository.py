@@ -68,18 +68,20 @@ class ModelRepository:
     # ── looking up ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, name: str, version: str = "") -> ServedModel:
-        """The model's version, or its highest that is ready. Raises NotFound, Unavailable, InvalidRequest."""
+        """The model's version, or its highest that is ready; while none is, one whose crashed worker is about to be
+        back. Raises NotFound, Unavailable, InvalidRequest."""
         entry = self._entries.get(name)
         if entry is None:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
         if version:
             return self._get_version(entry, _version_number(version))
-        ready = [v.model for v in entry.versions.values() if v.model is not None and v.model.ready]
-        if not ready:
-            soon = any(v.model or v.state == "LOADING" for v in entry.versions.values())
+        models = [v.model for v in entry.versions.values() if v.model is not None]
+        usable = [m for m in models if m.ready] or [m for m in models if m.accepts]
+        if not usable:
+            soon = bool(models) or any(v.state == "LOADING" for v in entry.versions.values())
             error = Unavailable if soon else NotFound
             raise error(f"Request for unknown model: '{name}' has no available versions")
-        return max(ready, key=lambda model: model.version)
+        return max(usable, key=lambda model: model.version)
 
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether `get` would give a model. Raises InvalidRequest on a version that is no number."""
@@ -265,7 +267,7 @@ class ModelRepository:
             raise NotFound(
                 f"Request for unknown model: '{entry.name}' version {number} is not found"
             )
-        if version.model is None or not version.model.ready:
+        if version.model is None or not version.model.accepts:
             raise Unavailable(
                 f"Request for unknown model: '{entry.name}' version {number} is not at ready state"
             )

@@ -55,6 +55,11 @@ class ServedModel:
         """Some instance can take work."""
         return self.pool.ready
 
+    @property
+    def accepts(self) -> bool:
+        """Requests may come: some instance can take them, or one that crashed should soon be back."""
+        return self.pool.accepts
+
     async def close(self, grace_s: float) -> None:
         """Answer what is here for up to `grace_s`, then end the workers: their memory is free after that."""
         self.statistics.ready = False

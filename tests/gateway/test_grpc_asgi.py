@@ -1,0 +1,308 @@
+"""gRPC's framing over ASGI, in process: whatever comes, the response is complete and says why."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import struct
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asgi_driver import Exchange, drive, scope
+from pending import pending
+from penstock.errors import InvalidRequest, ModelFailed, NotFound, PenstockError
+from penstock.gateway.asgi import Message
+from penstock.gateway.disconnects import Disconnects
+from penstock.gateway.grpc_asgi import GrpcOverAsgi
+from penstock.gateway.grpc_service import MODEL_INFER
+from penstock.gateway.status import HIDDEN_TEXT
+from penstock.workers.request import PendingRequest, Respond
+
+LIMIT = 1000
+OK = (0, "")
+
+
+def framed(message: bytes, flag: int = 0, length: int | None = None) -> bytes:
+    return struct.pack(">BI", flag, len(message) if length is None else length) + message
+
+
+class FakeService:
+    """A GrpcService whose RPCs are the test's."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.requests: list[PendingRequest] = []
+        self.error: BaseException | None = None
+        self.unary = {"/echo": self._echo}
+        self.streams = {"/stream": self._stream, "/fails": self._fails, "/silent": self._silent}
+
+    def infer(self, message: bytes, respond: Respond) -> PendingRequest:
+        self.messages.append(message)
+        if self.error is not None:
+            raise self.error
+        request = pending(
+            {"X": np.zeros((1, 1), np.float32)}, respond=respond, arrived_ns=time.monotonic_ns()
+        )
+        self.requests.append(request)
+        return request
+
+    async def _echo(self, message: bytes) -> bytes:
+        self.messages.append(message)
+        if self.error is not None:
+            raise self.error
+        return framed(message)
+
+    async def _stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for message in messages:
+            self.messages.append(message)
+            yield framed(message)
+
+    async def _fails(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for message in messages:
+            yield framed(message)
+            assert self.error is not None
+            raise self.error
+
+    async def _silent(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for _ in messages:
+            if self.error is not None:
+                raise self.error
+        return
+        yield b""
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.service = FakeService()
+        self.disconnects = Disconnects()
+        self.app = GrpcOverAsgi(self.service, self.disconnects, LIMIT)  # type: ignore[arg-type]
+
+    async def call(
+        self, *chunks: bytes | None, path: str = "/echo", encoding: str = "", **driver: Any
+    ) -> Exchange:
+        headers = {"grpc_encoding": encoding} if encoding else {}
+        return await drive(self.app, scope(path, **headers), chunks, **driver)
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+async def test_a_call_and_its_answer(bench: Bench) -> None:
+    exchange = await bench.call(framed(b"hello"))
+    assert exchange.grpc == OK
+    assert exchange.body == framed(b"hello")
+    assert exchange.headers[b"content-type"] == b"application/grpc"
+    assert exchange.status == 200
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 7])
+async def test_a_message_in_pieces(bench: Bench, size: int) -> None:
+    data = framed(b"hello world")
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    assert (await bench.call(*pieces)).body == data
+    assert (await bench.call(b"", *pieces, b"")).body == data
+
+
+@pytest.mark.parametrize(
+    ("chunks", "text"),
+    [
+        ([b""], "expected one gRPC message, got 0 bytes"),
+        ([b"\0\0\0"], "expected one gRPC message, got 3 bytes"),
+        ([framed(b"abc", length=4)], "the gRPC message says 4 bytes, 3 came"),
+        ([framed(b"abc", length=2)], "the gRPC message says 2 bytes, 3 came"),
+        ([framed(b"abc") + framed(b"d")], "the gRPC message says 3 bytes, 9 came"),
+        ([framed(b"abc", length=2), b"x", b""], "the body is longer than its gRPC message says"),
+        ([framed(b"abc", length=900), b""], "the gRPC message says 900 bytes, 3 came"),
+        ([framed(b"abc", length=9), None], "the client went away in the middle of its request"),
+        ([None], "expected one gRPC message, got 0 bytes"),
+        ([framed(b"abc", 1)], "the message is flagged as compressed, but grpc-encoding names no"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/echo", MODEL_INFER])
+async def test_bad_framing_is_told_at_once(
+    bench: Bench, chunks: list[bytes | None], text: str, path: str
+) -> None:
+    code, message = (await bench.call(*chunks, path=path)).grpc
+    assert code == 3
+    assert text in message
+    assert bench.service.messages == []
+
+
+@pytest.mark.parametrize("rest", [[], [b"x" * 500], [b"x" * 500] * 9])
+async def test_a_message_over_the_limit_is_refused_before_it_is_read(
+    bench: Bench, rest: list[bytes]
+) -> None:
+    exchange = await bench.call(framed(b"", length=LIMIT + 1), *rest)
+    assert exchange.grpc == (8, "the message has 1001 bytes, the limit is 1000")
+    assert exchange.received == 1
+
+
+async def test_a_split_prefix_is_looked_at_as_soon_as_it_is_there(bench: Bench) -> None:
+    data = framed(b"", length=2**32 - 1)
+    exchange = await bench.call(data[:3], data[3:], b"x" * 100, b"x" * 100)
+    assert exchange.grpc[0] == 8
+    assert exchange.received == 2
+
+
+async def test_the_largest_message_passes(bench: Bench) -> None:
+    exchange = await bench.call(framed(b"x" * LIMIT))
+    assert exchange.grpc == OK
+    assert len(exchange.body) == LIMIT + 5
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_compressed_messages(
+    bench: Bench, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    exchange = await bench.call(framed(compress(b"hello" * 9), 1), encoding=encoding)
+    assert (exchange.grpc, exchange.body) == (OK, framed(b"hello" * 9))
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "code"),
+    [
+        (gzip.compress(b"x" * (LIMIT + 1)), "gzip", 8),
+        (gzip.compress(b"x")[:-3], "gzip", 3),
+        (b"not gzip", "gzip", 3),
+        (b"x", "snappy", 12),
+        (b"x", "identity", 3),
+    ],
+)
+async def test_bad_compression(bench: Bench, data: bytes, encoding: str, code: int) -> None:
+    assert (await bench.call(framed(data, 1), encoding=encoding)).grpc[0] == code
+
+
+async def test_an_encoding_that_a_message_does_not_use(bench: Bench) -> None:
+    assert (await bench.call(framed(b"plain"), encoding="gzip")).body == framed(b"plain")
+
+
+async def test_an_unknown_method(bench: Bench) -> None:
+    assert (await bench.call(framed(b""), path="/no/such")).grpc == (12, "unknown method /no/such")
+
+
+@pytest.mark.parametrize("path", ["/echo", MODEL_INFER, "/fails", "/silent"])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NotFound("no model 'm'"), (5, "no model 'm'")),
+        (ModelFailed("50% of é\nlost"), (13, "50%25 of %C3%A9%0Alost")),
+        (PenstockError("secret"), (13, HIDDEN_TEXT)),
+        (KeyError("secret"), (13, HIDDEN_TEXT)),
+        (FileNotFoundError(2, "secret"), (13, HIDDEN_TEXT)),
+        (SystemExit(3), (13, HIDDEN_TEXT)),
+        (asyncio.CancelledError(), (1, "cancelled")),
+    ],
+)
+async def test_every_error_completes_the_response(
+    bench: Bench,
+    path: str,
+    error: BaseException,
+    expected: tuple[int, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench.service.error = error
+    exchange = await bench.call(framed(b"x"), path=path)
+    assert exchange.grpc == expected
+    assert ("failed" in caplog.text) == (expected == (13, HIDDEN_TEXT) and type(error) is not PenstockError)
+
+
+# ── streams ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 100])
+async def test_a_stream_in_pieces(bench: Bench, size: int) -> None:
+    data = framed(b"one") + framed(b"") + framed(b"three")
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    exchange = await bench.call(*pieces, path="/stream")
+    assert (exchange.grpc, exchange.body) == (OK, data)
+    assert bench.service.messages == [b"one", b"", b"three"]
+
+
+async def test_an_empty_stream(bench: Bench) -> None:
+    exchange = await bench.call(b"", path="/stream")
+    assert (exchange.grpc, exchange.body) == (OK, b"")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([framed(b"abc", length=4)], (3, "the stream ends within a message, 8 bytes are left")),
+        ([b"\0\0"], (3, "the stream ends within a message, 2 bytes are left")),
+        ([framed(b"", length=LIMIT + 1), b"x"], (8, "the message has 1001 bytes, the limit is 1000")),
+        ([None], (1, "cancelled")),
+    ],
+)
+async def test_a_stream_that_is_wrong_from_the_start(
+    bench: Bench, chunks: list[bytes | None], expected: tuple[int, str]
+) -> None:
+    assert (await bench.call(*chunks, path="/stream")).grpc == expected
+
+
+async def test_a_stream_that_goes_wrong_on_the_way(bench: Bench) -> None:
+    exchange = await bench.call(framed(b"good"), b"\0", path="/stream")
+    assert exchange.grpc == (3, "the stream ends within a message, 1 bytes are left")
+    assert exchange.body == framed(b"good")
+
+
+# ── inference: the answer comes when the batch is done ──────────────────────────────────────────────────────────────
+
+
+async def infer(bench: Bench, **driver: Any) -> tuple[Exchange, PendingRequest]:
+    exchange = await bench.call(framed(b"request"), path=MODEL_INFER, **driver)
+    return exchange, bench.service.requests[-1]
+
+
+async def test_an_inference_is_answered_later(bench: Bench) -> None:
+    exchange, request = await infer(bench)
+    assert (exchange.sent, bench.service.messages) == ([], [b"request"])
+    request.finish(framed(b"response"))
+    assert (exchange.grpc, exchange.body) == (OK, framed(b"response"))
+    request.finish(ModelFailed("too late"))
+    assert exchange.grpc == OK
+
+
+async def test_an_inference_that_fails_later(bench: Bench) -> None:
+    exchange, request = await infer(bench)
+    request.finish(InvalidRequest("class result not available"))
+    assert exchange.grpc == (3, "class result not available")
+
+
+class ClientDisconnectedError(OSError):
+    """As the bridge's own: one object for every client that is gone."""
+
+
+@pytest.mark.parametrize("error", [ClientDisconnectedError(), RuntimeError("already started")])
+async def test_an_answer_nobody_takes_disturbs_nobody(bench: Bench, error: Exception) -> None:
+    _, request = await infer(bench, refuse=lambda _: error)
+    request.finish(framed(b"response"))
+    assert request.done
+    if isinstance(error, OSError):
+        assert error.__traceback__ is None
+
+
+@pytest.mark.parametrize("path", ["/echo", "/stream"])
+async def test_a_client_that_is_gone_leaves_nothing_behind(
+    bench: Bench, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = ClientDisconnectedError()
+    exchange = await bench.call(framed(b"x"), path=path, refuse=lambda _: error)
+    assert exchange.sent == []
+    assert (error.__traceback__, error.__context__) == (None, None)
+    assert caplog.text == ""
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_stream(bench: Bench) -> None:
+    def refuse(event: Message) -> Exception | None:
+        return ClientDisconnectedError() if event.get("body") == framed(b"two") else None
+
+    exchange = await bench.call(framed(b"one") + framed(b"two"), path="/stream", refuse=refuse)
+    assert exchange.body == framed(b"one")

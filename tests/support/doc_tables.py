@@ -1,0 +1,199 @@
+"""The parts of README.md and docs/ that are made from the code. They lie between `<!-- name -->` and `<!-- /name -->`.
+
+`python tests/support/doc_tables.py` writes them anew; with the JSON file of `penstock_loadtest peers --json` as its
+argument also README's table of ratios, which is otherwise left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import ByteSize
+from pydantic.fields import FieldInfo
+
+from penstock.commands.serve import ALIASES, NOT_YET
+from penstock.config import Settings, flag_of
+from penstock.errors import PenstockError
+from penstock.gateway.status import status_of
+from penstock.telemetry.families import (
+    FAILURE_HELP,
+    FAILURE_NAME,
+    GAUGES,
+    HISTOGRAMS,
+    HOST,
+    OWN_COUNTERS,
+    TRITON_COUNTERS,
+)
+from penstock_loadtest.cases import EMBEDDER_CASE, PEER_CASES, Case
+
+ROOT: Final = Path(__file__).parents[2]
+README: Final = ROOT / "README.md"
+DOCS: Final = ROOT / "docs"
+
+LOADS: Final = {
+    "identity": "`identity`, FP32[16], Triton's Python class",
+    "image": "`image`, FP32[3,224,224] in, Triton's Python class",
+    "embedder": "`embedder`, texts in, our Python class",
+}
+BASELINES: Final = {
+    "triton": "Triton 2.51",
+    "bare loop": "a bare loop: tokenizer and ONNX session in one process",
+    "bare onnx": "the ONNX session alone",
+}
+NOT_MEASURED: Final = "-"
+
+
+def settings_table() -> str:
+    """A row for each setting."""
+    rows = [
+        (_flags(name), _values(field), _default(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    return table(("flag", "values", "default", "meaning"), rows)
+
+
+def refused_flags() -> str:
+    """Triton's flags that are refused."""
+    return ", ".join(f"`{flag}`" for flag in sorted(NOT_YET))
+
+
+def statuses_table() -> str:
+    """A row for each error of the tree but its root."""
+    rows = []
+    for error in _below(PenstockError):
+        status = status_of(error())
+        text = (error.__doc__ or "").splitlines()[0]
+        rows.append((f"`{error.__name__}`", str(int(status.http)), status.grpc.name, text))
+    return table(("error", "HTTP", "gRPC", "meaning"), rows)
+
+
+def metrics_table() -> str:
+    """A row for each metric, by its name in the text format."""
+    rows = [
+        *((family.name, "counter", family.help) for family in TRITON_COUNTERS),
+        (FAILURE_NAME, "counter", f"{FAILURE_HELP}. Label `reason`"),
+        *((f"{family.name}_total", "counter", family.help) for family in OWN_COUNTERS),
+        *((family.name, "gauge", family.help) for family in GAUGES),
+        *((family.name, "histogram", family.help) for family in HISTOGRAMS),
+        *((name, "gauge", f"{text}. Of the machine") for name, text, _ in HOST),
+        ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
+    ]
+    return table(("metric", "type", "meaning"), [(f"`{n}`", kind, text) for n, kind, text in rows])
+
+
+def benchmark_table(report: Mapping[str, Any]) -> str:
+    """A row for each comparison of a report; those that were not measured have none of the figures."""
+    measured = {(c["case"]["name"], c["baseline"]): c for c in report.get("comparisons", ())}
+    wanted = [(case, "triton") for case in PEER_CASES]
+    wanted += [(EMBEDDER_CASE, name) for name in BASELINES if name != "triton"]
+    rows = []
+    for case, baseline in wanted:
+        found = measured.get((case.name, baseline), {})
+        ratios = [_ratio(found.get(key)) for key in ("throughput", "median_latency", "server_cpu")]
+        rows.append((_load(case), BASELINES[baseline], *ratios))
+    heads = ("load", "against", "throughput", "median latency", "server CPU a request")
+    return table(heads, rows)
+
+
+GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
+    (DOCS / "configuration.md", "settings", settings_table),
+    (DOCS / "configuration.md", "refused", refused_flags),
+    (DOCS / "protocol.md", "statuses", statuses_table),
+    (DOCS / "metrics.md", "metrics", metrics_table),
+)
+
+
+def between(text: str, name: str) -> str:
+    """What lies between the marks of that name. Raises ValueError where they are not there."""
+    _, _, rest = _cut(text, f"<!-- {name} -->\n")
+    return _cut(rest, f"<!-- /{name} -->")[0].rstrip("\n")
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """`text` with something else between the marks."""
+    before, start, rest = _cut(text, f"<!-- {name} -->\n")
+    _, end, after = _cut(rest, f"<!-- /{name} -->")
+    return f"{before}{start}{content}\n{end}{after}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cut(text: str, mark: str) -> tuple[str, str, str]:
+    if text.count(mark) != 1:
+        raise ValueError(f"expected {mark.strip()} once, found it {text.count(mark)} times")
+    return text.partition(mark)
+
+
+def _flags(name: str) -> str:
+    return ", ".join(f"`{flag}`" for flag in (flag_of(name), *ALIASES.get(name, ())))
+
+
+def _values(field: FieldInfo) -> str:
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    names = {bool: "true, false", int: "number", float: "seconds", ByteSize: "size", str: "address"}
+    return names.get(kind, "") if isinstance(kind, type) else _of_list(field)
+
+
+def _of_list(field: FieldInfo) -> str:
+    items = get_args(field.annotation)
+    return "model" if str in items else "folder"
+
+
+def _default(value: object) -> str:
+    match value:
+        case None | ():
+            return ""
+        case bool():
+            return str(value).lower()
+        case ByteSize():
+            return _size(value)
+    return f"`{value}`" if isinstance(value, str) else str(value)
+
+
+def _size(nbytes: int) -> str:
+    for unit, shift in (("GiB", 30), ("MiB", 20)):
+        if nbytes % (1 << shift) == 0:
+            return f"{nbytes >> shift}{unit}"
+    return str(nbytes)
+
+
+def _below(error: type[PenstockError]) -> Iterable[type[PenstockError]]:
+    for each in error.__subclasses__():
+        # others are private to one module
+        if each.__module__ == PenstockError.__module__:
+            yield each
+            yield from _below(each)
+
+
+def _load(case: Case) -> str:
+    protocol = {"grpc": "gRPC", "http": "HTTP, binary"}[case.protocol]
+    return f"{LOADS[case.model]}; {protocol}, {case.concurrency} at a time"
+
+
+def _ratio(spread: Mapping[str, Any] | None) -> str:
+    if not spread:
+        return NOT_MEASURED
+    return f"{spread['median']:.2f} ({spread['min']:.2f} - {spread['max']:.2f})"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write all parts anew."""
+    for path, name, make in GENERATED:
+        path.write_text(fill(path.read_text(), name, make()))
+    if arguments:
+        report = json.loads(Path(arguments[0]).read_text())
+        README.write_text(fill(README.read_text(), "benchmark", benchmark_table(report)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
