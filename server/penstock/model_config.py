@@ -6,7 +6,6 @@ workers: `parse` takes that JSON and keeps what Penstock acts on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import msgspec
@@ -50,23 +49,8 @@ class DynamicBatching(ConfigPart, frozen=True):
     default_queue_policy: QueuePolicy = QueuePolicy()
 
 
-class InstanceGroup(ConfigPart, frozen=True):
-    """`ModelInstanceGroup`: `count` workers for each device it names."""
-
-    name: str = ""
-    kind: str = "KIND_AUTO"
-    count: int = 1
-    gpus: tuple[int, ...] = ()
-
-
-class ParameterValue(ConfigPart, frozen=True):
-    """`ModelParameter`: Triton's parameters are all strings."""
-
-    string_value: str = ""
-
-
 class ModelConfig(ConfigPart, frozen=True):
-    """What Penstock acts on of a model's configuration."""
+    """What the gateway and `penstock infer` act on of a model's configuration; backends read the ConfigDict."""
 
     name: str
     platform: str = ""
@@ -75,16 +59,7 @@ class ModelConfig(ConfigPart, frozen=True):
     """0: the model takes no batch dimension, and every request runs alone."""
     input: tuple[Tensor, ...] = ()
     output: tuple[Tensor, ...] = ()
-    instance_group: tuple[InstanceGroup, ...] = ()
     dynamic_batching: DynamicBatching | None = None
-    default_model_filename: str = ""
-    parameters: Mapping[str, ParameterValue] = {}
-    metric_tags: Mapping[str, str] = {}
-
-    def parameter(self, key: str, default: str = "") -> str:
-        """The string value of `parameters[key]`."""
-        value = self.parameters.get(key)
-        return default if value is None else value.string_value
 
 
 ConfigDict = dict[str, Any]

@@ -156,12 +156,16 @@ def classes(count: int) -> Any:
         ),
         (typed("int_contents", 1, 2), "INVALID_ARGUMENT", "expected 2 elements in fp32_contents"),
         (
-            typed("uint_contents", 256, model="types", name="X_UINT8", datatype="UINT8", shape=[1, 1]),
+            typed(
+                "uint_contents", 256, model="types", name="X_UINT8", datatype="UINT8", shape=[1, 1]
+            ),
             "INVALID_ARGUMENT",
             "a value in uint_contents is out of UINT8's range",
         ),
         (
-            typed("fp32_contents", 1.0, model="types", name="X_FP16", datatype="FP16", shape=[1, 1]),
+            typed(
+                "fp32_contents", 1.0, model="types", name="X_FP16", datatype="FP16", shape=[1, 1]
+            ),
             "INVALID_ARGUMENT",
             "FP16 must be sent as raw_input_contents",
         ),
@@ -270,9 +274,7 @@ def test_slow_bytes(raw: RawGrpc) -> None:
         *("length of 4 GiB", "empty body", "prefix cut off"),
     ],
 )
-def test_frames(
-    server: Served, raw: RawGrpc, body: bytes, headers: list[tuple[str, str]]
-) -> None:
+def test_frames(server: Served, raw: RawGrpc, body: bytes, headers: list[tuple[str, str]]) -> None:
     """An error at once, never an answer, never silence. Which of the codes gRPC's own server gives is its affair."""
     before = server.metric("nv_inference_request_success", "puppet")
     outcome = raw.call(body, headers=headers)

@@ -45,9 +45,15 @@ def one(**changes: Any) -> dict[str, Any]:
         ({"inputs": [tensor(), tensor()]}, "input 'X' already exists in request"),
         ({"inputs": []}, "expected 1 inputs but got 0 inputs for model 'puppet'"),
         ({}, "missing required field `inputs`"),
-        (one(datatype="INT32", data=[1, 2]), "data-type is 'INT32', but model 'puppet' expects 'FP32'"),
+        (
+            one(datatype="INT32", data=[1, 2]),
+            "data-type is 'INT32', but model 'puppet' expects 'FP32'",
+        ),
         (one(datatype="FP33"), "invalid datatype 'FP33'"),
-        (one(shape=[2]), "unexpected shape for input 'X' for model 'puppet'. Expected [-1,-1], got [2]"),
+        (
+            one(shape=[2]),
+            "unexpected shape for input 'X' for model 'puppet'. Expected [-1,-1], got [2]",
+        ),
         (one(shape=[1, -2]), "has a negative dimension"),
         (one(shape=[2**32, 2**32]), "has too many elements"),
         (one(shape=[1, 2**63]), "has too many elements"),
@@ -56,7 +62,10 @@ def one(**changes: Any) -> dict[str, Any]:
         (one(shape=[1, 1.5]), "Expected `int`, got `float`"),
         (one(shape="1,2"), "$.inputs[0].shape"),
         (one(shape=[0, 2], data=[]), "inference request batch-size must be <= 8 for 'puppet'"),
-        (one(shape=[9, 1], data=[0.0] * 9), "inference request batch-size must be <= 8 for 'puppet'"),
+        (
+            one(shape=[9, 1], data=[0.0] * 9),
+            "inference request batch-size must be <= 8 for 'puppet'",
+        ),
         (one(data=[1.0]), "shape [1, 2] does not match the 1 elements of its 'data' field"),
         (one(data=[1.0] * 3), "shape [1, 2] does not match the 3 elements of its 'data' field"),
         (one(data=["a", "b"]), "can't take 'data' as FP32"),
@@ -66,7 +75,10 @@ def one(**changes: Any) -> dict[str, Any]:
         (one(name=...), "missing required field `name`"),
         (one(datatype=...), "missing required field `datatype`"),
         (one(shape=...), "missing required field `shape`"),
-        ({**one(), "outputs": [{"name": "Z"}]}, "unexpected inference output 'Z' for model 'puppet'"),
+        (
+            {**one(), "outputs": [{"name": "Z"}]},
+            "unexpected inference output 'Z' for model 'puppet'",
+        ),
         ({**one(), "outputs": [{"name": "Y"}] * 2}, "output 'Y' already exists in request"),
         ({**one(), "outputs": [{}]}, "missing required field `name`"),
         ({**one(), "id": 7}, "$.id"),
@@ -136,7 +148,10 @@ def test_a_shape_the_model_does_not_take(server: Served) -> None:
         (json.dumps(one()).encode() + b"x", "failed to parse the request JSON buffer"),
         (b"[]", "Expected `object`, got `array`"),
         (b"null", "Expected `object`, got `null`"),
-        (b'{"inputs": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "JSON nests deeper than 100 levels"),
+        (
+            b'{"inputs": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+            "JSON nests deeper than 100 levels",
+        ),
         (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "JSON nests deeper than 100 levels"),
         (b"[" * 100_000, "JSON nests deeper than 100 levels"),
         (b'{"id": "\xff", "inputs": []}', "not valid UTF-8"),
@@ -182,19 +197,20 @@ def send_binary(server: Served, model: str, data: bytes, **changes: Any) -> Http
     [
         ([1, 3], 12, FLOATS[:8], "unexpected size for input 'X', expecting 4 additional bytes"),
         ([1, 3], 12, FLOATS + b"x", "unexpected additional input data for model 'puppet'"),
-        ([1, 3], 8, FLOATS[:8], "input byte size mismatch for input 'X' for model 'puppet'. Expected 12, got 8"),
+        (
+            [1, 3],
+            8,
+            FLOATS[:8],
+            "input byte size mismatch for input 'X' for model 'puppet'. Expected 12, got 8",
+        ),
         ([1, 2**61 - 1], 12, FLOATS, "input byte size mismatch for input 'X'"),
         ([1, 3], -8, FLOATS, "binary_data_size"),
         ([1, 3], "12", FLOATS, "binary_data_size"),
         ([1, 3], 2**64, FLOATS, "Expected 12, got 18446744073709551616"),
     ],
 )
-def test_binary_sizes(
-    server: Served, shape: list[int], size: Any, data: bytes, text: str
-) -> None:
-    answer = send_binary(
-        server, "puppet", data, shape=shape, parameters={"binary_data_size": size}
-    )
+def test_binary_sizes(server: Served, shape: list[int], size: Any, data: bytes, text: str) -> None:
+    answer = send_binary(server, "puppet", data, shape=shape, parameters={"binary_data_size": size})
     assert answer.status == 400
     assert text in answer.error
 
@@ -203,10 +219,22 @@ def test_binary_sizes(
     ("shape", "data", "text"),
     [
         ([1, 1], struct.pack("<I", 99) + b"abc", "incomplete string data for inference input 'X'"),
-        ([1, 1], struct.pack("<I", 2**32 - 1) + b"abc", "incomplete string data for inference input 'X'"),
+        (
+            [1, 1],
+            struct.pack("<I", 2**32 - 1) + b"abc",
+            "incomplete string data for inference input 'X'",
+        ),
         ([2, 1], ABC, "expected 2 string elements for inference input 'X', got 1"),
-        ([1, 1], ABC * 2, "unexpected number of string elements for inference input 'X', expecting 1"),
-        ([1, 1], b"ab", "incomplete string length for inference input 'X', expecting 4 bytes but only 2"),
+        (
+            [1, 1],
+            ABC * 2,
+            "unexpected number of string elements for inference input 'X', expecting 1",
+        ),
+        (
+            [1, 1],
+            b"ab",
+            "incomplete string length for inference input 'X', expecting 4 bytes but only 2",
+        ),
         ([1, 1], b"", "string"),
     ],
 )
@@ -229,7 +257,12 @@ def test_text_lengths(server: Served, shape: list[int], data: bytes, text: str) 
         ("br", b"x", 501, "Unsupported compression type 'br', expected gzip or deflate"),
         ("gzip", b"plain", 400, "the body is not valid gzip"),
         ("gzip", gzip.compress(b'{"inputs": []}')[:-9], 400, "the gzip body is truncated"),
-        ("gzip", gzip.compress(b'{"inputs": []}') + b"x", 400, "1 bytes follow the end of the gzip body"),
+        (
+            "gzip",
+            gzip.compress(b'{"inputs": []}') + b"x",
+            400,
+            "1 bytes follow the end of the gzip body",
+        ),
         ("deflate", b"plain", 400, "the body is not valid deflate"),
         ("gzip", gzip.compress(bytes(65 << 20), 1), 413, "inflates to over 67108864 bytes"),
     ],

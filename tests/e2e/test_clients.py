@@ -99,16 +99,16 @@ def test_many_requests_on_one_connection(server: Served) -> None:
     connection = http.client.HTTPConnection(server.http, timeout=20)
     for number in range(100):
         body = b"{" if number % 3 == 0 else b""
-        connection.request("POST" if body else "GET", "/v2/models/puppet/infer" if body else "/v2", body)
+        connection.request(
+            "POST" if body else "GET", "/v2/models/puppet/infer" if body else "/v2", body
+        )
         response = connection.getresponse()
         assert response.status == (400 if body else 200)
         response.read()
     connection.close()
 
 
-@pytest.mark.skipif(
-    not PERF_ANALYZER.exists(), reason=f"perf_analyzer is not installed in {PEERS}"
-)
+@pytest.mark.skipif(not PERF_ANALYZER.exists(), reason=f"perf_analyzer is not installed in {PEERS}")
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_perf_analyzer(server: Served, protocol: str) -> None:
     address = server.grpc if protocol == "grpc" else server.http

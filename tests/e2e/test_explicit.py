@@ -99,9 +99,23 @@ def test_what_can_not_be_loaded(explicit: Served) -> None:
     assert answer.status == 400
     assert answer.error.startswith("failed to load 'nobody', ")
     answer = load(explicit, "nobody", "unload")
-    assert answer.status in (200, 400)
-    assert explicit.get("/v2/models/nobody/ready").status == 400
-    assert explicit.infer("add_sub", {"inputs": []}).status == 400
+    assert (answer.status, answer.error) == (
+        400,
+        "failed to unload 'nobody', model is not loaded",
+    )
+    assert not [name for name, _ in explicit.index() if name == "nobody"]
+
+
+def test_the_index_lists_what_could_be_loaded(explicit: Served) -> None:
+    unloaded = {"name": "mirror", "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
+    assert explicit.index()["mirror", ""] == unloaded
+    assert explicit.index()["add_sub", "1"]["state"] == "READY"
+    # unloading what is not loaded is no error, as long as there is such a model
+    assert load(explicit, "mirror", "unload").status == 200
+    assert load(explicit, "mirror").status == 200
+    assert explicit.index()["mirror", "1"]["state"] == "READY"
+    assert load(explicit, "mirror", "unload").status == 200
+    assert explicit.index()["mirror", "1"] == {**unloaded, "version": "1"}
 
 
 def load(served: Served, model: str, action: str = "load") -> Any:

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 
 from grpc_calls import infer, infer_request
 from penstock import protobuf
-from puppets import told
+from puppets import row, told
 
 pytestmark = pytest.mark.e2e
 
@@ -43,17 +43,22 @@ def test_outputs_come_in_the_order_asked_for(channel: grpc.Channel) -> None:
 
 def test_fields_may_come_in_any_order(channel: grpc.Channel) -> None:
     """Parsers must take the fields of a message in whatever order they are written."""
-    tensors = service_pb2.ModelInferRequest(raw_input_contents=[np.float32([[5.0]]).tobytes()])
+    tensors = service_pb2.ModelInferRequest(raw_input_contents=[row(5).tobytes()])
     rest = infer_request(shape=[1, 1], raw=[], id="later")
     backwards = tensors.SerializeToString() + rest.SerializeToString()
     # an unknown field too: clients may be newer than the server
     response = infer(channel, backwards + b"\xfa\x7f\x03new")
     assert response.id == "later"
-    assert response.raw_output_contents[0] == np.float32([5.0]).tobytes()
+    assert response.raw_output_contents[0] == row(5).tobytes()
 
 
 def test_id_and_parameters_reach_the_model(channel: grpc.Channel) -> None:
-    parameters = {"text": "grüße", "number": -7, "yes": True, "half": 0.5}
+    parameters: dict[str, bool | int | float | str] = {
+        "text": "grüße",
+        "number": -7,
+        "yes": True,
+        "half": 0.5,
+    }
     request = infer_request(id="request 1", parameters=parameters)
     request.parameters["large"].uint64_param = 2**64 - 1
     line = told(infer(channel, request))
@@ -110,5 +115,7 @@ def test_the_published_proto_fits(channel: grpc.Channel) -> None:
     ours: Any = protobuf.message_class("inference.ModelInferRequest").FromString(
         theirs.SerializeToString()
     )
-    assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
+    assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(
+        deterministic=True
+    )
     assert infer(channel, ours).id == "x"

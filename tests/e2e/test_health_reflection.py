@@ -49,9 +49,7 @@ def test_check_of_what_is_not_there(channel: grpc.Channel) -> None:
     ("service", "expected"),
     [("", SERVING), ("broken_init", NOT_SERVING), ("nobody", SERVICE_UNKNOWN)],
 )
-def test_watch_tells_the_status_at_once(
-    channel: grpc.Channel, service: str, expected: int
-) -> None:
+def test_watch_tells_the_status_at_once(channel: grpc.Channel, service: str, expected: int) -> None:
     watch = channel.unary_stream(f"{HEALTH}Watch")(health(service), timeout=20)
     assert status(next(watch)) == expected
     watch.cancel()
@@ -100,7 +98,9 @@ class Reflection:
 
     def __init__(self, channel: grpc.Channel, version: str) -> None:
         self._package = f"grpc.reflection.{version}"
-        self._call = channel.stream_stream(f"/{self._package}.ServerReflection/ServerReflectionInfo")
+        self._call = channel.stream_stream(
+            f"/{self._package}.ServerReflection/ServerReflectionInfo"
+        )
 
     def ask(self, **question: str) -> Any:
         """The one answer to a question."""

@@ -126,7 +126,11 @@ def test_raw_form_of_text_is_the_element_itself(server: Served) -> None:
     ("model", "body", "text"),
     [
         ("newest", b"12345", "The shape of the raw input 'X' can not be deduced from 5 bytes"),
-        ("add_sub", b"1234", "Raw request must only have 1 input (found 2) to be deduced but got 2"),
+        (
+            "add_sub",
+            b"1234",
+            "Raw request must only have 1 input (found 2) to be deduced but got 2",
+        ),
         ("classes", b"1234", "input byte size mismatch for input 'X'"),
     ],
 )
@@ -146,7 +150,9 @@ def test_id_and_parameters_reach_the_model(server: Served) -> None:
 
 def test_reserved_parameters_are_not_the_model_s(server: Served) -> None:
     parameters = {"priority": 1, "timeout": 10**9, "binary_data_output": False}
-    assert told(server.infer("puppet", json_request(1.0, parameters=parameters)))["parameters"] == {}
+    assert (
+        told(server.infer("puppet", json_request(1.0, parameters=parameters)))["parameters"] == {}
+    )
 
 
 def test_classes(server: Served) -> None:

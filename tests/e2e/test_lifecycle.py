@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 
 from puppets import Gate
@@ -15,9 +17,9 @@ from served import Served, json_request
 from served_models import PUPPET, XY, write_add_sub, write_model
 from supervised import eventually
 
-import grpc
-
 pytestmark = pytest.mark.e2e
+
+BATCHED = f"max_batch_size: 8\ndynamic_batching {{ }}\n{PUPPET}"
 
 
 def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -73,32 +75,35 @@ def test_the_end_answers_what_is_here(
     front: str, serve: Callable[..., Served], tmp_path: Path, number: signal.Signals
 ) -> None:
     """Requests under way are answered, then the server ends with 0."""
-    write_model(tmp_path / "models" / "puppet", "puppet", f"max_batch_size: 8\n{PUPPET}")
+    write_model(tmp_path / "models" / "puppet", "puppet", BATCHED)
     served = serve(tmp_path / "models", front).wait_ready()
-    with grpc.insecure_channel(served.grpc) as channel:
-        with Gate(tmp_path, served, channel, "puppet") as held:
-            over_http = served.start_infer("puppet", json_request(1, 2))
-            queued = held.send()
-            held.wait_queued(2)
-            served.process.send_signal(number)
-            eventually(lambda: "requests under way are finished" in served.log, "no stop")
-            held.open()
-            for future in (held.first, queued):
-                assert future.result(30).model_name == "puppet"
-            assert over_http.getresponse().status == 200
-            over_http.close()
+    with (
+        grpc.insecure_channel(served.grpc) as channel,
+        Gate(tmp_path, served, channel, "puppet") as held,
+        contextlib.closing(served.start_infer("puppet", json_request(1, 2))) as over_http,
+    ):
+        queued = held.send()
+        held.wait_queued(2)
+        served.process.send_signal(number)
+        eventually(lambda: "requests under way are finished" in served.log, "no stop")
+        held.open()
+        for future in (held.first, queued):
+            assert future.result(30).model_name == "puppet"
+        assert over_http.getresponse().status == 200
     assert served.process.wait(30) == 0
 
 
 def test_a_second_ctrl_c_ends_at_once(
     front: str, serve: Callable[..., Served], tmp_path: Path
 ) -> None:
-    write_model(tmp_path / "models" / "puppet", "puppet", f"max_batch_size: 8\n{PUPPET}")
+    write_model(tmp_path / "models" / "puppet", "puppet", BATCHED)
     served = serve(tmp_path / "models", front).wait_ready()
-    with grpc.insecure_channel(served.grpc) as channel:
-        with Gate(tmp_path, served, channel, "puppet"):
-            served.process.send_signal(signal.SIGINT)
-            eventually(lambda: "SIGINT: stopping" in served.log, "no stop")
-            served.process.send_signal(signal.SIGINT)
-            assert served.process.wait(10) == 130
+    with (
+        grpc.insecure_channel(served.grpc) as channel,
+        Gate(tmp_path, served, channel, "puppet"),
+    ):
+        served.process.send_signal(signal.SIGINT)
+        eventually(lambda: "SIGINT: stopping" in served.log, "no stop")
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(10) == 130
     served.check_gone()

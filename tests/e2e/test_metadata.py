@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 import pytest
 import tritonclient.grpc
-import tritonclient.http
+from tritonclient.grpc import InferenceServerClient as GrpcClient
+from tritonclient.http import InferenceServerClient as HttpClient
 
 import penstock
 from grpc_calls import call, failure, infer_request
@@ -16,9 +17,6 @@ from served import Served
 from served_models import BROKEN
 
 pytestmark = pytest.mark.e2e
-
-HttpClient = tritonclient.http.InferenceServerClient
-GrpcClient = tritonclient.grpc.InferenceServerClient
 
 
 def test_live_and_ready(http: HttpClient, rpc: GrpcClient) -> None:
@@ -110,7 +108,10 @@ def test_models_that_are_not_there(
     method = "ModelConfig" if what else "ModelMetadata"
     request = getattr(tritonclient.grpc.service_pb2, f"{method}Request")(name=name, version=version)
     assert failure(channel, method, request) == (code, text)
-    assert failure(channel, "ModelInfer", infer_request(name, model_version=version)) == (code, text)
+    assert failure(channel, "ModelInfer", infer_request(name, model_version=version)) == (
+        code,
+        text,
+    )
 
 
 def test_model_config(http: HttpClient, rpc: GrpcClient) -> None:

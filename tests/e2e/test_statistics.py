@@ -47,7 +47,9 @@ TWO_ROWS = np.ones((2, 3), np.float32)
 def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, int]:
     """What a model's statistics counted between two looks."""
     stats = "inference_stats"
-    counted = {key: after[stats][key]["count"] - before[stats][key]["count"] for key in after[stats]}
+    counted = {
+        key: after[stats][key]["count"] - before[stats][key]["count"] for key in after[stats]
+    }
     for key in ("inference_count", "execution_count"):
         counted[key] = after[key] - before[key]
     return counted

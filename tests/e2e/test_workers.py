@@ -50,25 +50,24 @@ def test_no_request_is_lost_when_workers_are_killed_under_load(
                 wrong.append(response)
             answered[number] += 1
 
+    def wait_for_load() -> None:
+        enough = sum(answered) + 50
+        eventually(lambda: bool(wrong) or sum(answered) > enough, "no load")
+
+    def kill_one(number: int) -> None:
+        victim = server.workers(model)[0]
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: crash_counts(server, model) == restarts + number, "no restart")
+        eventually(lambda: len(set(server.workers(model)) - {victim}) == instances, "no new worker")
+
     threads = [threading.Thread(target=load, args=(number,)) for number in range(len(answered))]
     for thread in threads:
         thread.start()
     try:
-        for kills in (1, 2):
-            so_far = sum(answered)
-            eventually(lambda so_far=so_far: wrong or sum(answered) > so_far + 50, "no load")
-            victim = server.workers(model)[0]
-            os.kill(victim, signal.SIGKILL)
-            eventually(
-                lambda kills=kills: crash_counts(server, model) == restarts + kills,
-                "no restart",
-            )
-            eventually(
-                lambda victim=victim: len(set(server.workers(model)) - {victim}) == instances,
-                "no new worker",
-            )
-        so_far = sum(answered)
-        eventually(lambda: wrong or sum(answered) > so_far + 50, "no load after the restarts")
+        for number in (1, 2):
+            wait_for_load()
+            kill_one(number)
+        wait_for_load()
     finally:
         stop.set()
         for thread in threads:
@@ -122,9 +121,7 @@ def test_slabs_grow_with_the_tensors(server: Served) -> None:
     assert small.raw_output_contents[0] == row(1, 2).tobytes()
 
 
-def test_workers_cannot_outlive_the_supervisor(
-    front: str, add_sub: Callable[..., Served]
-) -> None:
+def test_workers_cannot_outlive_the_supervisor(front: str, add_sub: Callable[..., Served]) -> None:
     """SIGKILL of the supervisor: no gateway, no worker, nothing in /dev/shm stays."""
     served = add_sub(front)
     assert len(served.processes()) >= 3

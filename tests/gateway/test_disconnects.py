@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
+
 from fake_workers import settle
 from pending import pending
-
 from penstock.gateway import disconnects as disconnects_module
 from penstock.gateway.asgi import Message
 from penstock.gateway.disconnects import Disconnects

@@ -86,7 +86,7 @@ class Bench:
         self, *chunks: bytes | None, path: str = "/echo", encoding: str = "", **driver: Any
     ) -> Exchange:
         headers = {"grpc_encoding": encoding} if encoding else {}
-        return await drive(self.app, scope(path, **headers), chunks, **driver)
+        return await drive(self.app, scope(path, headers=headers), chunks, **driver)
 
 
 @pytest.fixture
@@ -212,7 +212,9 @@ async def test_every_error_completes_the_response(
     bench.service.error = error
     exchange = await bench.call(framed(b"x"), path=path)
     assert exchange.grpc == expected
-    assert ("failed" in caplog.text) == (expected == (13, HIDDEN_TEXT) and type(error) is not PenstockError)
+    assert ("failed" in caplog.text) == (
+        expected == (13, HIDDEN_TEXT) and type(error) is not PenstockError
+    )
 
 
 # ── streams ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -237,7 +239,10 @@ async def test_an_empty_stream(bench: Bench) -> None:
     [
         ([framed(b"abc", length=4)], (3, "the stream ends within a message, 8 bytes are left")),
         ([b"\0\0"], (3, "the stream ends within a message, 2 bytes are left")),
-        ([framed(b"", length=LIMIT + 1), b"x"], (8, "the message has 1001 bytes, the limit is 1000")),
+        (
+            [framed(b"", length=LIMIT + 1), b"x"],
+            (8, "the message has 1001 bytes, the limit is 1000"),
+        ),
         ([None], (1, "cancelled")),
     ],
 )

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tensor_strategies import arrays, to_wire
 from tritonclient.grpc import service_pb2
 
-from penstock.errors import InvalidRequest, PenstockError
-from penstock.gateway.grpc_request import COPY_BELOW_BYTES, CONTENTS, GrpcInferDecoder
+from penstock.errors import InvalidRequest, PenstockError, Unsupported
+from penstock.gateway.grpc_request import CONTENTS, COPY_BELOW_BYTES, GrpcInferDecoder
 from penstock.gateway.grpc_response import varint
 from penstock.types import Array, InferHeader
+from tensor_strategies import arrays, to_wire
 
 pb: Any = service_pb2
 quick = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -158,9 +158,9 @@ def decode_or_refuse(data: bytes) -> None:
     try:
         header, request_id, buffers = decoder.decode(data)
     except PenstockError as error:
-        assert isinstance(error, InvalidRequest)
+        assert isinstance(error, InvalidRequest | Unsupported)
         assert str(error)
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(type(error)):
             decoder.decode(data)
         return
     parsed = pb.ModelInferRequest.FromString(data)
@@ -293,7 +293,12 @@ def test_typed_contents_of_some_inputs_only() -> None:
 @pytest.mark.parametrize(
     ("datatype", "field", "values", "text"),
     [
-        ("FP32", "fp32_contents", [1, 2], "expected 1 elements in fp32_contents for shape [1], got 2"),
+        (
+            "FP32",
+            "fp32_contents",
+            [1, 2],
+            "expected 1 elements in fp32_contents for shape [1], got 2",
+        ),
         ("FP32", "int_contents", [1], "expected 1 elements in fp32_contents for shape [1], got 0"),
         ("INT8", "int_contents", [128], "a value in int_contents is out of INT8's range"),
         ("UINT16", "uint_contents", [65536], "a value in uint_contents is out of UINT16's range"),
@@ -325,9 +330,13 @@ def test_headers_that_make_no_sense() -> None:
     negative = request_of(typed)
     negative.inputs[0].shape[:] = [-1]
     assert "negative dimension" in refused(negative)
-    shared = request_of(typed)
+
+
+def test_shared_memory_is_not_supported() -> None:
+    shared = request_of([("X", fp32(1))])
     shared.inputs[0].parameters["shared_memory_region"].string_param = "r"
-    assert refused(shared) == "'X': shared memory regions are not supported yet"
+    with pytest.raises(Unsupported, match="'X': shared memory regions are not supported yet"):
+        GrpcInferDecoder().decode(shared.SerializeToString())
 
 
 def test_classification() -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pending import pending
-from tensor_strategies import arrays, to_wire
 from tritonclient.grpc import service_pb2
 
+from pending import pending
 from penstock.errors import InvalidRequest
 from penstock.gateway.grpc_response import MAX_SHAPES, GrpcEncoder
 from penstock.types import Array, OutputTensor
 from penstock.workers.request import PendingRequest
+from tensor_strategies import arrays, to_wire
 
 pb: Any = service_pb2
 

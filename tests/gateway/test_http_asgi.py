@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from asgi_driver import Exchange, drive, scope
 from fake_workers import settle
 from pending import pending
-
 from penstock.errors import ModelFailed, NotFound, PenstockError, QueueFull
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.http_asgi import HttpOverAsgi
@@ -93,7 +93,7 @@ class Bench:
         refuse: Any = lambda _: None,
         **headers: str,
     ) -> Exchange:
-        where = scope(path, method, port, **headers)
+        where = scope(path, method, port, headers)
         exchange = await drive(self.app, where, chunks, refuse=refuse)
         if exchange.sent:
             exchange.check_complete()
@@ -226,9 +226,7 @@ async def test_a_front_that_does_not_know_its_port(bench: Bench) -> None:
 # ── inference ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("path", "version"), [(INFER, ""), ("/v2/models/m/versions/7/infer", "7")]
-)
+@pytest.mark.parametrize(("path", "version"), [(INFER, ""), ("/v2/models/m/versions/7/infer", "7")])
 async def test_an_inference(bench: Bench, path: str, version: str) -> None:
     calling = asyncio.ensure_future(bench.call(b"body", path=path))
     await settle()
@@ -255,7 +253,9 @@ async def test_a_cancelled_inference_leaves_the_queue(bench: Bench) -> None:
     bench.inference.pending[0].finish(b"too late")
 
 
-@pytest.mark.parametrize(("path", "method"), [(INFER, "GET"), ("/v2/models/m", "POST"), ("/infer", "POST")])
+@pytest.mark.parametrize(
+    ("path", "method"), [(INFER, "GET"), ("/v2/models/m", "POST"), ("/infer", "POST")]
+)
 async def test_all_else_goes_to_the_routes(bench: Bench, path: str, method: str) -> None:
     await bench.call(b"", path=path, method=method)
     assert [path for path, _ in bench.routes.requests] == [path]

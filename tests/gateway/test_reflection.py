@@ -29,8 +29,10 @@ async def ask(version: str, *requests: dict[str, Any] | bytes) -> list[Any]:
 
     async def messages() -> AsyncIterator[bytes]:
         for fields in requests:
-            is_raw = isinstance(fields, bytes)
-            yield fields if is_raw else request_class(**fields).SerializeToString()  # type: ignore[arg-type]
+            if isinstance(fields, bytes):
+                yield fields
+            else:
+                yield request_class(**fields).SerializeToString()
 
     call = ReflectionService(frame).methods[f"/{package}ServerReflection/ServerReflectionInfo"]
     return [response_class.FromString(answer[5:]) async for answer in call(messages())]
@@ -78,9 +80,7 @@ async def test_a_symbols_file_and_all_it_imports(version: str, symbol: str) -> N
         ({}, "no extensions are known"),
     ],
 )
-async def test_an_error_does_not_end_the_stream(
-    request_fields: dict[str, Any], text: str
-) -> None:
+async def test_an_error_does_not_end_the_stream(request_fields: dict[str, Any], text: str) -> None:
     answer, after = await ask("v1", request_fields, {"list_services": ""})
     assert (answer.error_response.error_code, answer.error_response.error_message) == (5, text)
     assert after.list_services_response.service

@@ -66,8 +66,9 @@ def test_a_real_configuration(model: Path) -> None:
     assert typed.input[0].dims == (3, 224, 224)
     assert typed.output[0].datatype == "BYTES"
     assert typed.dynamic_batching is not None
-    assert (typed.instance_group[0].kind, typed.instance_group[0].count) == ("KIND_CPU", 1)
-    assert typed.parameter("FORCE_CPU_ONLY_INPUT_TENSORS") == "no"
+    group = config["instance_group"][0]
+    assert (group["kind"], group["count"]) == ("KIND_CPU", 1)
+    assert config["parameters"]["FORCE_CPU_ONLY_INPUT_TENSORS"] == {"string_value": "no"}
     assert config["version_policy"] == {"latest": {"num_versions": 2}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -22,7 +23,7 @@ class Waiting:
     """A request as the batcher sees it."""
 
     rows: int = 1
-    shape_key: str = "a"
+    shape_key: Hashable = "a"
     nbytes: int = 10
     name: int = field(default_factory=lambda: next(_names))
 
@@ -264,8 +265,8 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         oldest = min((at for at, _ in self.waiting), default=None)
         assert due == (None if oldest is None else oldest + self.policy.max_delay_us)
 
-    def _buckets(self) -> dict[str, list[tuple[int, Waiting]]]:
-        buckets: dict[str, list[tuple[int, Waiting]]] = {}
+    def _buckets(self) -> dict[Hashable, list[tuple[int, Waiting]]]:
+        buckets: dict[Hashable, list[tuple[int, Waiting]]] = {}
         for entry in self.waiting:
             buckets.setdefault(entry[1].shape_key, []).append(entry)
         return buckets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,9 +55,9 @@ class Exchange:
         assert types.count("trailers") == trailers, types
         bodies = [event for event in self.sent if event["type"] == "http.response.body"]
         assert types[1:] == ["body"] * len(bodies) + ["trailers"] * trailers, types
-        assert [bool(event.get("more_body")) for event in bodies] == [True] * (
-            len(bodies) - 1
-        ) + [False]
+        assert [bool(event.get("more_body")) for event in bodies] == [True] * (len(bodies) - 1) + [
+            False
+        ]
 
 
 async def drive(
@@ -101,8 +101,10 @@ def _nothing() -> asyncio.Future[None]:
     return done
 
 
-def scope(path: str, method: str = "POST", port: int = 8000, **headers: str) -> Scope:
-    """A request's scope; `content_type="…"` is the header content-type."""
+def scope(
+    path: str, method: str = "POST", port: int = 8000, headers: Mapping[str, str] | None = None
+) -> Scope:
+    """A request's scope; the header `content_type` is content-type."""
     return {
         "type": "http",
         "method": method,
@@ -110,6 +112,7 @@ def scope(path: str, method: str = "POST", port: int = 8000, **headers: str) -> 
         "query_string": b"",
         "server": ("127.0.0.1", port),
         "headers": [
-            (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
+            (name.replace("_", "-").encode(), value.encode())
+            for name, value in (headers or {}).items()
         ],
     }

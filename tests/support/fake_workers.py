@@ -132,5 +132,3 @@ def row(value: float) -> dict[str, Array]:
 def rows(values: Sequence[float]) -> dict[str, Array]:
     """Some rows of input X."""
     return {"X": np.array(values, np.float32).reshape(-1, 1)}
-
-

@@ -56,7 +56,9 @@ def pending(
     queue: Any = None,
 ) -> PendingRequest:
     """A request of these inputs; `rows` is the first dimension of the first one unless it is given."""
-    specs = [("BYTES" if a.dtype.kind == "O" else DATATYPES[a.dtype], a.shape) for a in arrays.values()]
+    specs = [
+        ("BYTES" if a.dtype.kind == "O" else DATATYPES[a.dtype], a.shape) for a in arrays.values()
+    ]
     plan = RequestPlan(
         rows=specs[0][1][0] if rows is None else rows,
         shape_key=tuple((name, a.dtype, a.shape[1:]) for name, a in arrays.items()),

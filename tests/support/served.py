@@ -170,9 +170,7 @@ class Served:
         """GET over HTTP."""
         return self.request("GET", path)
 
-    def infer(
-        self, model: str, body: bytes | str | dict[str, Any], **headers: str
-    ) -> HttpAnswer:
+    def infer(self, model: str, body: bytes | str | dict[str, Any], **headers: str) -> HttpAnswer:
         """POST an inference request; header names with `_` for `-`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.request("POST", f"/v2/models/{model}/infer", body, named)

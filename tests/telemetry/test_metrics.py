@@ -49,12 +49,12 @@ def statistics() -> ModelStatistics:
         rows=3,
         queue_ns=[200_000, 2_000_000],
         request_ns=[1_000_000, 4_000_000],
-        requests=2,
         input_ns=100_000,
         infer_ns=700_000,
         output_ns=200_000,
     )
-    statistics.record_failure(FailureReason.CANCELED, 10, count=4)
+    for _ in range(4):
+        statistics.record_failure(FailureReason.CANCELED, 10)
     statistics.ready = True
     statistics.pending = 7
     statistics.queued_bytes = 640

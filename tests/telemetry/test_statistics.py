@@ -26,7 +26,6 @@ def record_two_requests(statistics: ModelStatistics) -> None:
         rows=5,
         queue_ns=[100, 200],
         request_ns=[1_000, 2_000],
-        requests=2,
         input_ns=10,
         infer_ns=20,
         output_ns=30,
@@ -55,7 +54,7 @@ def test_a_batch_counts_each_request_and_each_row(statistics: ModelStatistics) -
 
 
 def test_batch_stats_count_batches_by_their_size(statistics: ModelStatistics) -> None:
-    statistics.record_batch(1, 8, [1], [1], 1, 5, 6, 7)
+    statistics.record_batch(1, 8, [1], [1], 5, 6, 7)
     record_two_requests(statistics)
     record_two_requests(statistics)
 
@@ -77,7 +76,8 @@ def test_batch_stats_count_batches_by_their_size(statistics: ModelStatistics) ->
 
 def test_failures_are_no_inferences(statistics: ModelStatistics) -> None:
     statistics.record_failure(FailureReason.REJECTED, 50)
-    statistics.record_failure(FailureReason.BACKEND, 300, count=3)
+    for _ in range(3):
+        statistics.record_failure(FailureReason.BACKEND, 100)
 
     row = statistics.to_json()
     assert row["inference_stats"]["fail"] == {"count": 4, "ns": 350}
@@ -89,7 +89,7 @@ def test_failures_are_no_inferences(statistics: ModelStatistics) -> None:
 def test_a_batch_whose_requests_all_failed_is_still_an_execution(
     statistics: ModelStatistics,
 ) -> None:
-    statistics.record_batch(1, 4, [], [], 0, 5, 6, 7)
+    statistics.record_batch(1, 4, [], [], 5, 6, 7)
 
     row = statistics.to_json()
     assert row["execution_count"] == 1

@@ -25,7 +25,10 @@ class Supervisor:
 
     def heard(self) -> messages.GatewayMessage:
         """The next message of the gateway."""
-        return messages.decode_gateway_message(self.channel.receive()[0])
+        message: messages.GatewayMessage = messages.decode_gateway_message(
+            self.channel.receive()[0]
+        )
+        return message
 
     async def say(self, message: messages.SupervisorMessage, *descriptors: int) -> None:
         self.channel.send(message, descriptors)

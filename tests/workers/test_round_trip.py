@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,8 @@ def test_without_a_batch_dimension_a_request_runs_as_it_is(shape: tuple[int, ...
     (answer,) = run(
         slab, [pending({"T": array}, rows=1)], config_of({"T": array}, 0), one_by_one=False
     )
-    (output,) = answer if isinstance(answer, list) else ()
+    assert isinstance(answer, list)
+    (output,) = answer
     assert (output.shape, bytes(output.data)) == (shape, array.tobytes())
     slab.close()
 
@@ -176,7 +177,7 @@ CONFIG = ModelConfig(
     ),
 )
 REQUESTS = [RequestInfo(1), RequestInfo(2), RequestInfo(1)]
-Answers = Outputs | list[Outputs | ModelFailed]
+Answers = Outputs | Sequence[Outputs | ModelFailed]
 
 
 def write(
@@ -216,7 +217,10 @@ def test_a_wrong_answer_of_one_request_is_its_own_error(outputs: Outputs, text: 
     assert error.index == 1
     with pytest.raises(ModelFailed, match=text):
         raise ModelFailed(error.reason)
-    assert [(slot.first, slot.count, slot.shape) for slot in slots] == [(0, 1, (1, 2)), (2, 1, (2, 2))]
+    assert [(slot.first, slot.count, slot.shape) for slot in slots] == [
+        (0, 1, (1, 2)),
+        (2, 1, (2, 2)),
+    ]
     slab.close()
 
 
@@ -269,7 +273,11 @@ def test_strings_of_any_kind_are_bytes_on_the_wire(dtype: Any) -> None:
     slots, _, slab = write({"S": words})
     (slot,) = slots
     assert slot.datatype == "BYTES"
-    assert [end - start for start, end in zip((0, *slot.ends), slot.ends, strict=False)] == [5, 11, 6]
+    assert [end - start for start, end in zip((0, *slot.ends), slot.ends, strict=False)] == [
+        5,
+        11,
+        6,
+    ]
     wire = b"\1\0\0\0a" + b"\3\0\0\0bcd\0\0\0\0" + b"\2\0\0\0ef"
     assert bytes(slab.view[slot.offset : slot.offset + slot.nbytes]) == wire
     slab.close()

@@ -67,7 +67,8 @@ class Bench:
         """One command and its answer."""
         self.gateway.send(command, descriptors)
         self.worker.step()
-        return messages.decode_worker_event(self.gateway.receive()[0])
+        event: messages.WorkerEvent = messages.decode_worker_event(self.gateway.receive()[0])
+        return event
 
     def loaded(self) -> Bench:
         """With its model and slab 0."""
@@ -117,7 +118,7 @@ def test_loading_tells_the_backend_all_and_gives_the_complete_configuration(benc
     [
         (LoadFailed("no weights in /models/m"), "no weights in /models/m"),
         (ValueError("bad\nweights"), "ValueError: bad weights"),
-        (MemoryError(), "MemoryError: "),
+        (MemoryError(), "MemoryError"),
     ],
 )
 def test_a_load_that_is_refused(
@@ -235,5 +236,3 @@ def test_the_gateways_end_is_told_and_the_model_closed_once(bench: Bench) -> Non
     bench.worker.close()
     bench.worker.close()
     assert bench.model.closed == 1
-
-

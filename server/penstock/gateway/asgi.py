@@ -1,4 +1,4 @@
-"""ASGI's own types, as far as the gateway uses them. https://asgi.readthedocs.io"""
+"""ASGI's own types, as far as the gateway uses them (https://asgi.readthedocs.io), and a trap of our bridge's."""
 
 from __future__ import annotations
 
@@ -10,3 +10,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def forget_frames(error: OSError) -> None:
+    """The bridge raises one shared exception whenever the client is gone: its traceback would keep every frame alive
+    for ever (D3)."""
+    error.__traceback__ = None
+    error.__context__ = None

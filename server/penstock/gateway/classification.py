@@ -41,9 +41,8 @@ def _top(scores: Array, k: int) -> Array:
     if k == 0 or k == len(keys):
         return np.argsort(keys, kind="stable")[:k]
     threshold = np.partition(keys, k - 1)[k - 1]
-    if np.isnan(
-        threshold
-    ):  # fewer than k numbers: NaN are among the top k, and compare with nothing
+    if np.isnan(threshold):
+        # fewer than k numbers: NaN are among the top k, and compare with nothing
         return np.argsort(keys, kind="stable")[:k]
     candidates = np.flatnonzero(keys <= threshold)
     return candidates[np.argsort(keys[candidates], kind="stable")[:k]]

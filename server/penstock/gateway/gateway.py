@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Final
 
 from penstock.config import Settings
 from penstock.gateway.asgi import Receive, Scope, Send
@@ -25,12 +24,9 @@ from penstock.telemetry.log import configure_logging
 from penstock.telemetry.metrics import MetricsPage
 from penstock.workers.channel import Channel
 from penstock.workers.control import ControlLink
-from penstock.workers.messages import Report
+from penstock.workers.messages import CONTROL_FD, SETTINGS_FILE, Report
 
 log = logging.getLogger(__name__)
-
-CONTROL_FD: Final = "PENSTOCK_CONTROL_FD"
-SETTINGS_FILE: Final = "PENSTOCK_SETTINGS_FILE"
 
 
 class Gateway:

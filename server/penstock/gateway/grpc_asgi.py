@@ -12,11 +12,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
-from penstock.gateway.asgi import Message, Receive, Scope, Send
+from penstock.gateway.asgi import Message, Receive, Scope, Send, forget_frames
 from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
-from penstock.gateway.grpc_service import MODEL_INFER, GrpcService, Stream, Unary
+from penstock.gateway.grpc_service import MODEL_INFER, GrpcService
+from penstock.gateway.rpc import Stream, Unary
 from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
 from penstock.workers.request import Answer, PendingRequest
 
@@ -193,7 +194,7 @@ class GrpcAnswer:
                 send(_error_start(status_of(answer).grpc, text_of(answer)))
                 send(EMPTY_BODY)
         except OSError as error:
-            _forget_frames(error)
+            forget_frames(error)
         except Exception:
             log.exception("a response could not be sent")
 
@@ -208,7 +209,7 @@ def _outcome(path: str, error: BaseException) -> tuple[GrpcCode, str]:
     if not isinstance(error, OSError) or error.errno is not None:
         log.error("%s failed", path, exc_info=error)
     if isinstance(error, OSError):
-        _forget_frames(error)
+        forget_frames(error)
     return GrpcCode.INTERNAL, HIDDEN_TEXT
 
 
@@ -224,7 +225,7 @@ async def _send_error(send: Send, code: GrpcCode, text: str) -> None:
         await send(_error_start(code, text))
         await send(EMPTY_BODY)
     except OSError as error:
-        _forget_frames(error)
+        forget_frames(error)
     except RuntimeError:
         log.debug("the response had begun already")
 
@@ -243,10 +244,3 @@ def _status_headers(code: GrpcCode, text: str) -> list[tuple[bytes, bytes]]:
 def _header(scope: Scope, name: bytes) -> str:
     value: Any = next((v for n, v in scope["headers"] if n == name), b"")
     return str(value, "latin-1")
-
-
-def _forget_frames(error: OSError) -> None:
-    """The bridge raises one shared exception whenever the client is gone: its traceback would keep every frame alive
-    for ever (D3)."""
-    error.__traceback__ = None
-    error.__context__ = None

@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from penstock.errors import InvalidRequest, Unsupported
-from penstock.gateway.http_parameters import check_parameters
+from penstock.gateway.request_parameters import check_parameters
 from penstock.protobuf import message_class
 from penstock.tensors import count_bytes_elements, element_count, serialize_bytes
 from penstock.types import (
@@ -50,6 +50,16 @@ CONTENTS: Final = {
 }
 """Datatype → the field of InferTensorContents that carries it. FP16 and BF16 travel raw only."""
 
+_CONTENTS_DTYPES: Final = {
+    "bool_contents": np.bool_,
+    "int_contents": np.int32,
+    "int64_contents": np.int64,
+    "uint_contents": np.uint32,
+    "uint64_contents": np.uint64,
+    "fp32_contents": np.float32,
+    "fp64_contents": np.float64,
+}
+
 Decoded = tuple[InferHeader, str, list[Buffer]]
 
 
@@ -68,7 +78,7 @@ class GrpcInferDecoder:
     def decode(self, message: bytes) -> Decoded:
         """The request's header (one object for all that repeat it), id and tensor bytes in the header's order.
 
-        Raises InvalidRequest.
+        Raises InvalidRequest, and Unsupported for shared memory.
         """
         key, request_id, raw = _split(message)
         known = self._headers.get(key)
@@ -259,14 +269,3 @@ def _typed(tensor: Any, spec: TensorSpec) -> bytes:
             f"input '{spec.name}': a value in {name} is out of {spec.datatype}'s range"
         )
     return narrow.tobytes()
-
-
-_CONTENTS_DTYPES: Final = {
-    "bool_contents": np.bool_,
-    "int_contents": np.int32,
-    "int64_contents": np.int64,
-    "uint_contents": np.uint32,
-    "uint64_contents": np.uint64,
-    "fp32_contents": np.float32,
-    "fp64_contents": np.float64,
-}

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from penstock.errors import InvalidRequest, NotFound, Unsupported
+from penstock.errors import NotFound, Unsupported
 from penstock.gateway.grpc_request import GrpcInferDecoder
 from penstock.gateway.grpc_response import PREFIX, GrpcEncoder
 from penstock.gateway.inference import Bound, Inference
 from penstock.gateway.reflection import ReflectionService
+from penstock.gateway.rpc import Stream, Unary, parse
 from penstock.gateway.server_state import EXTENSIONS, SERVER_NAME, ServerState
 from penstock.model_config import wire_shape
 from penstock.protobuf import message_class
@@ -20,12 +21,14 @@ from penstock.repository.config_json import config_to_proto
 from penstock.repository.served_model import ServedModel
 from penstock.workers.request import PendingRequest, Respond, into
 
-Unary = Callable[[bytes], Awaitable[bytes]]
-Stream = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
-
 INFERENCE: Final = "/inference.GRPCInferenceService/"
 HEALTH: Final = "/grpc.health.v1.Health/"
 MODEL_INFER: Final = f"{INFERENCE}ModelInfer"
+
+# grpc.health.v1.HealthCheckResponse.ServingStatus
+SERVING: Final = 1
+NOT_SERVING: Final = 2
+SERVICE_UNKNOWN: Final = 3
 
 
 class GrpcService:
@@ -65,7 +68,7 @@ class GrpcService:
     def infer(self, message: bytes, respond: Respond) -> PendingRequest:
         """A request's way in: decode, bind to its model, submit. `respond` gets the answer's bytes, or its error.
 
-        Raises InvalidRequest, NotFound, Unavailable, QueueFull.
+        Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull.
         """
         header, request_id, buffers = self._decoder.decode(message)
         bound = self._inference.bind(header)
@@ -142,7 +145,7 @@ class GrpcService:
 
     async def _repository_index(self, request: Any) -> Message:
         response: Any = _make("RepositoryIndexResponse")
-        for line in self._repository.index():
+        for line in await self._repository.listing():
             if line.state == "READY" or not request.ready:
                 response.models.add(
                     name=line.name, version=line.version, state=line.state, reason=line.reason
@@ -207,20 +210,9 @@ class GrpcService:
         return PREFIX.pack(0, len(data)) + data if self._framed else data
 
 
-UNKNOWN, SERVING, NOT_SERVING, SERVICE_UNKNOWN = range(4)
-
-
 def _health_response(status: int) -> Message:
     return message_class("grpc.health.v1.HealthCheckResponse")(status=status)
 
 
 def _make(name: str, /, **fields: Any) -> Message:
     return message_class(f"inference.{name}")(**fields)
-
-
-def parse(cls: type[Message], data: bytes) -> Message:
-    """The message. Raises InvalidRequest when the bytes are none."""
-    try:
-        return cls.FromString(data)
-    except DecodeError as error:
-        raise InvalidRequest(f"the message is not a {cls.DESCRIPTOR.full_name}: {error}") from error

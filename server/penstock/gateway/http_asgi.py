@@ -7,7 +7,7 @@ import logging
 from http import HTTPStatus
 
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError
-from penstock.gateway.asgi import Receive, Scope, Send
+from penstock.gateway.asgi import Receive, Scope, Send, forget_frames
 from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.http_infer import HttpInference
@@ -143,6 +143,4 @@ async def _send(send: Send, response: HttpResponse) -> None:
         )
         await send({"type": "http.response.body", "body": response.body})
     except OSError as error:
-        # one shared object for every client that is gone: its traceback would keep all frames alive (D3)
-        error.__traceback__ = None
-        error.__context__ = None
+        forget_frames(error)

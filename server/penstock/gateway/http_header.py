@@ -9,9 +9,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from penstock.errors import InvalidRequest, Unsupported
-from penstock.gateway.http_parameters import check_parameters
 from penstock.gateway.json_depth import check_json_depth
 from penstock.gateway.json_tensors import parse_elements
+from penstock.gateway.request_parameters import check_parameters
 from penstock.tensors import element_count, expected_nbytes
 from penstock.types import Buffer, InferHeader, RequestedOutput, TensorSpec
 

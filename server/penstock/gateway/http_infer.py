@@ -54,7 +54,7 @@ class HttpInference:
     ) -> tuple[PendingRequest, HttpEncoder]:
         """A request's way in: decode, bind to its model, queue.
 
-        Raises InvalidRequest, NotFound, Unavailable, QueueFull.
+        Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull.
         """
         # the model first: a client that misspelt it should not be told of its tensors
         self._repository.get(name, version)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from penstock.errors import InvalidRequest, NotFound, Unsupported
-from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
+from penstock.gateway.http_types import HttpRequest, HttpResponse, error_response, json_response
 from penstock.gateway.server_state import EXTENSIONS, SERVER_NAME, ServerState
 from penstock.model_config import Tensor, wire_shape
 from penstock.telemetry.metrics import MetricsPage
@@ -46,13 +46,9 @@ class HttpRoutes:
         handler = methods.get(request.method)
         if handler is None:
             allowed = ", ".join(methods)
-            return HttpResponse(
-                msgspec.json.encode(
-                    {"error": f"method {request.method} is not allowed, use {allowed}"}
-                ),
-                HTTPStatus.METHOD_NOT_ALLOWED,
-                headers=(("allow", allowed),),
-            )
+            text = f"method {request.method} is not allowed, use {allowed}"
+            response = error_response(text, HTTPStatus.METHOD_NOT_ALLOWED)
+            return msgspec.structs.replace(response, headers=(("allow", allowed),))
         return await handler(request)
 
     def metrics(self, request: HttpRequest) -> HttpResponse:
@@ -80,10 +76,9 @@ class HttpRoutes:
                 # only what is no POST gets here: `HttpOverAsgi` answers inference itself
                 return {"POST": lambda _: _unknown(path)}
             case "generate" | "generate_stream":
-                return {"POST": lambda _: _refuse("the generate extension")}
+                return _refusing("the generate extension", "POST")
             case "trace/setting":
-                refuse = lambda _: _refuse("the trace extension")  # noqa: E731
-                return {"GET": refuse, "POST": refuse}
+                return _refusing("the trace extension", "GET", "POST")
         return None
 
     def _of_repository(self, path: str) -> dict[str, Handler] | None:
@@ -104,8 +99,7 @@ class HttpRoutes:
             ("trace", "the trace extension"),
         ):
             if parts[:2] == ["v2", prefix]:
-                refuse = lambda _, what=what: _refuse(what)  # noqa: E731
-                return {"GET": refuse, "POST": refuse}
+                return _refusing(what, "GET", "POST")
         return None
 
     # ── handlers ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,7 +163,7 @@ class HttpRoutes:
         return json_response(
             [
                 {"name": r.name, "version": r.version, "state": r.state, "reason": r.reason}
-                for r in self._repository.index()
+                for r in await self._repository.listing()
                 if r.state == "READY" or not only_ready
             ]
         )
@@ -210,5 +204,10 @@ async def _unknown(path: str) -> HttpResponse:
     raise NotFound(f"unknown route {path[:200]}")
 
 
-async def _refuse(what: str) -> HttpResponse:
-    raise Unsupported(f"{what} is not supported yet")
+def _refusing(what: str, *methods: str) -> dict[str, Handler]:
+    """Handlers for what the protocol has and this server does not."""
+
+    async def refuse(_: HttpRequest) -> HttpResponse:
+        raise Unsupported(f"{what} is not supported yet")
+
+    return dict.fromkeys(methods, refuse)

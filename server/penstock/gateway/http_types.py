@@ -17,7 +17,6 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Headers
     """Lower-case names; the last of repeated ones."""
     body: bytes
-    query: str = ""
 
 
 class HttpResponse(msgspec.Struct, frozen=True):

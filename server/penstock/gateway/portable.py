@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import uvicorn
@@ -16,7 +16,7 @@ import uvloop
 
 from penstock.errors import InvalidRequest, PenstockError
 from penstock.gateway.gateway import Gateway
-from penstock.gateway.grpc_service import Stream, Unary
+from penstock.gateway.rpc import Stream, Unary
 from penstock.gateway.status import GrpcCode, status_of, text_of
 
 log = logging.getLogger(__name__)
@@ -47,14 +47,8 @@ def _unary(path: str, call: Unary) -> Callable[[Any, Context], Awaitable[bytes]]
     async def handle(requests: Any, context: Context) -> bytes:
         try:
             return await call(await _only(aiter(requests)))
-        except PenstockError as error:
-            await context.abort(_code(status_of(error).grpc), text_of(error))
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            log.exception("%s failed", path)
-            await context.abort(grpc.StatusCode.INTERNAL, text_of(PenstockError()))
-        raise AssertionError("abort always raises")
+        except Exception as error:  # noqa: BLE001 - `_abort` logs it
+            await _abort(context, path, error)
 
     return handle
 
@@ -74,15 +68,18 @@ def _stream(path: str, call: Stream) -> Callable[[Any, Context], AsyncIterator[b
         try:
             async for response in call(aiter(requests)):
                 yield response
-        except PenstockError as error:
-            await context.abort(_code(status_of(error).grpc), text_of(error))
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            log.exception("%s failed", path)
-            await context.abort(grpc.StatusCode.INTERNAL, text_of(PenstockError()))
+        except Exception as error:  # noqa: BLE001 - `_abort` logs it
+            await _abort(context, path, error)
 
     return handle
+
+
+async def _abort(context: Context, path: str, error: Exception) -> NoReturn:
+    """End the call with what the client may know of the error. Those that nobody foresaw are logged."""
+    if not isinstance(error, PenstockError):
+        log.error("%s failed", path, exc_info=error)
+    await context.abort(_code(status_of(error).grpc), text_of(error))
+    raise AssertionError("abort always raises")
 
 
 def _code(code: GrpcCode) -> grpc.StatusCode:
@@ -157,7 +154,6 @@ class _QuietServer(uvicorn.Server):
 
     def capture_signals(self) -> Any:
         """Capture none."""
-
         return contextlib.nullcontext()
 
 

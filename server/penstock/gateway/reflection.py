@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from penstock import protobuf
-from penstock.errors import InvalidRequest, NotFound
+from penstock.errors import NotFound
+from penstock.gateway.rpc import Stream, parse
 from penstock.gateway.status import GrpcCode
-
-Stream = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 
 
 class ReflectionService:
@@ -33,10 +32,7 @@ class ReflectionService:
 
         async def info(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             async for data in requests:
-                try:
-                    request: Any = request_class.FromString(data)
-                except DecodeError as error:
-                    raise InvalidRequest(f"not a ServerReflectionRequest: {error}") from error
+                request: Any = parse(request_class, data)
                 response: Any = response_class(valid_host=request.host, original_request=request)
                 _answer(request, response)
                 yield self._frame(response)

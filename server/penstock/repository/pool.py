@@ -93,14 +93,12 @@ class Pool:
     def add(self, instance: Instance, index: int) -> None:
         """A loaded instance takes part from now on."""
         instance.listener = self
-        if instance.process.exited.done():
-            self._instances[instance] = index
-            self._started_at[instance] = self._loop.time()
-            self.on_exit(instance, instance.process.exited.result())
-            return
         self._instances[instance] = index
         self._started_at[instance] = self._loop.time()
-        self._schedule()
+        if instance.process.exited.done():
+            self.on_exit(instance, instance.process.exited.result())
+        else:
+            self._schedule()
 
     def submit(self, request: PendingRequest) -> None:
         """Queue a request, which will get its answer. Raises QueueFull, Unavailable."""
@@ -122,7 +120,8 @@ class Pool:
         """The client is gone: don't run the request if it still waits."""
         if self._batcher.cancel(request):
             request.finish(CANCELLED)
-            self._forget_order(request)
+            # nobody hears this second answer: it is for those whose turn comes after it
+            self._answer(request, CANCELLED)
             self._count_waiting()
             self._fail_count(FailureReason.CANCELED, request)
             self._after_batch()
@@ -221,7 +220,6 @@ class Pool:
             rows,
             queue_ns,
             total_ns,
-            len(queue_ns),
             done.input_ns,
             done.infer_ns,
             done.output_ns,
@@ -292,16 +290,19 @@ class Pool:
                 self._failed_starts.add(index)
                 if not self.accepts:
                     self._refuse_waiting(error)
+                    self._on_change()
                 continue
             self._failed_starts.discard(index)
             self.add(instance, index)
             self._on_change()
             return
 
-    def _refuse_waiting(self, reason: PenstockError) -> None:
+    def _refuse_waiting(self, reason: Exception) -> None:
         """No worker comes: nobody shall wait for one."""
         for request in self._batcher.drain():
-            self._fail(request, Unavailable(f"no worker can be started: {reason}"), FailureReason.OTHER)
+            self._fail(
+                request, Unavailable(f"no worker can be started: {reason}"), FailureReason.OTHER
+            )
         self._count_waiting()
         self._after_batch()
 
@@ -334,11 +335,6 @@ class Pool:
 
     def _fail_count(self, reason: FailureReason, request: PendingRequest) -> None:
         self._statistics.record_failure(reason, time.monotonic_ns() - request.arrived_ns)
-
-    def _forget_order(self, request: PendingRequest) -> None:
-        if self._in_order is not None:
-            for ready, answer in self._in_order.complete(request, CANCELLED):
-                ready.finish(answer)
 
 
 def _encoded(request: PendingRequest, outputs: list[OutputTensor] | PenstockError) -> Answer:

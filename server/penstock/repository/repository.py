@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 MAX_VERSION = 2**63 - 1
 
+UNLOADED = "unloaded"
+"""The reason of what is unavailable because nobody wants it."""
+
 
 @dataclass(slots=True)
 class VersionEntry:
@@ -84,14 +87,14 @@ class ModelRepository:
         return max(usable, key=lambda model: model.version)
 
     def is_ready(self, name: str, version: str = "") -> bool:
-        """Whether `get` would give a model. Raises InvalidRequest on a version that is no number."""
+        """Whether what `get` gives can take work now. Raises InvalidRequest on a version that is no number."""
         try:
             return self.get(name, version).ready
         except (NotFound, Unavailable):
             return False
 
     def versions(self, name: str) -> list[int]:
-        """The ready versions of a model, lowest first."""
+        """The loaded versions of a model, lowest first."""
         entry = self._entries.get(name)
         return sorted(v for v, e in entry.versions.items() if e.model) if entry else []
 
@@ -131,11 +134,25 @@ class ModelRepository:
             reports += [_report(entry.name, v, e) for v, e in sorted(entry.versions.items())]
         return reports
 
+    async def listing(self) -> list[ModelReport]:
+        """The index, and what the folders hold beside it: models that nobody has asked to load yet."""
+        try:
+            found = await asyncio.to_thread(self._find)
+        except OSError as error:
+            log.warning("the model repository can't be read: %s", error)
+            found = {}
+        idle = [
+            ModelReport(name, "", "UNAVAILABLE", UNLOADED, "", 0)
+            for name in found
+            if name not in self._entries
+        ]
+        return sorted([*self.index(), *idle], key=lambda line: line.name)
+
     @property
     def all_ready(self) -> bool:
         """No model is unavailable, but for those that were unloaded on request."""
         return all(
-            report.state == "READY" or report.reason == "unloaded" for report in self.index()
+            report.state == "READY" or report.reason == UNLOADED for report in self.index()
         )
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,6 +189,8 @@ class ModelRepository:
     async def unload(self, name: str) -> None:
         """Stop serving a model; requests that are here are answered. Raises InvalidRequest when it is not known."""
         entry = self._entries.get(name)
+        if entry is None and name in await asyncio.to_thread(self._find):
+            return
         if entry is None:
             raise InvalidRequest(f"failed to unload '{name}', model is not loaded")
         async with entry.lock:
@@ -254,7 +273,7 @@ class ModelRepository:
         version.state, version.reason = "UNLOADING", ""
         self._changed()
         await model.close(self._settings.exit_timeout_secs)
-        version.state, version.reason = "UNAVAILABLE", "unloaded"
+        version.state, version.reason = "UNAVAILABLE", UNLOADED
         self._changed()
 
     def _changed(self) -> None:

@@ -79,12 +79,12 @@ class InstanceStarter:
     threads: int
 
     async def __call__(self, index: int) -> Instance:
-        """A loaded instance. Raises LoadFailed."""
+        """A loaded instance. Raises LoadFailed, or Unavailable without memory for its slabs."""
         instance, _ = await self.start(index)
         return instance
 
     async def start(self, index: int) -> tuple[Instance, Ready]:
-        """A loaded instance, and what the worker said of the model. Raises LoadFailed."""
+        """A loaded instance, and what the worker said of the model. Raises as `__call__` does."""
         label = f"{self.name}/{self.version}#{index}"
         environment: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         process = await self.link.start_worker(label, environment)
@@ -116,7 +116,7 @@ async def load(
     """Load a version on all its instances.
 
     The first worker reads the model and completes the configuration; the others follow at once.
-    Raises LoadFailed or ConfigError with the reason.
+    Raises LoadFailed or ConfigError with the reason, or Unavailable without memory for slabs.
     """
     started = time.monotonic()
     name = model_dir.name
@@ -128,11 +128,7 @@ async def load(
         complete = proto_to_config(config_to_proto(model_config.from_json(ready.config_json)))
         check_complete(complete, f"model '{name}'")
         parsed = model_config.parse(complete)
-        labels = {
-            output.name: read_labels(model_dir, output.label_filename)
-            for output in parsed.output
-            if output.label_filename
-        }
+        labels = _labels(parsed, model_dir)
     except PenstockError:
         instance.close()
         raise
@@ -143,6 +139,16 @@ async def load(
     preserve = batching is not None and batching.preserve_ordering
     pool = Pool(policy, preserve, statistics, starter, on_change)
     pool.add(instance, 0)
+    await _add_others(pool, starter, count)
+    if not pool.ready:
+        raise LoadFailed(f"the worker process ended right after loading: {pool.last_crash}")
+    statistics.load_duration_s = time.monotonic() - started
+    statistics.ready = True
+    return ServedModel(name, version, complete, parsed, Signature(parsed), labels, statistics, pool)
+
+
+async def _add_others(pool: Pool, starter: InstanceStarter, count: int) -> None:
+    """Start all instances but the first. When one can't be, the pool is closed and its error raised."""
     others = await asyncio.gather(
         *(starter(index) for index in range(1, count)), return_exceptions=True
     )
@@ -153,11 +159,15 @@ async def load(
         if isinstance(other, BaseException):
             await pool.close(0)
             raise other
-    if not pool.ready:
-        raise LoadFailed(f"the worker process ended right after loading: {pool.last_crash}")
-    statistics.load_duration_s = time.monotonic() - started
-    statistics.ready = True
-    return ServedModel(name, version, complete, parsed, Signature(parsed), labels, statistics, pool)
+
+
+def _labels(config: ModelConfig, model_dir: Path) -> dict[str, Sequence[str]]:
+    """Output → class names, of those that have a label file."""
+    return {
+        output.name: read_labels(model_dir, output.label_filename)
+        for output in config.output
+        if output.label_filename
+    }
 
 
 def _starter(

@@ -17,6 +17,8 @@ from penstock.supervisor.oom import count_oom_kills
 from penstock.supervisor.worker_processes import WorkerProcesses
 from penstock.workers.channel import Channel
 from penstock.workers.messages import (
+    CONTROL_FD,
+    SETTINGS_FILE,
     GatewayFailed,
     GatewayMessage,
     Report,
@@ -25,8 +27,6 @@ from penstock.workers.messages import (
     SupervisorMessage,
 )
 
-CONTROL_FD: Final = "PENSTOCK_CONTROL_FD"
-SETTINGS_FILE: Final = "PENSTOCK_SETTINGS_FILE"
 WORKER_GRACE_S: Final = 5.0
 _ENVOY_LOG_LINE: Final = re.compile(
     r"\[[^]]*\]\[\d+\]\[(?:critical|error)\]\S* (?:\[[^]]*\] )?(.*)"

@@ -33,9 +33,6 @@ class WorkerProcesses:
         self._running: dict[int, Child] = {}
         self._stopping: dict[int, asyncio.Task[int]] = {}
 
-    def __len__(self) -> int:
-        return len(self._running)
-
     def start(self, command: StartWorker) -> None:
         """Start a process; answers WorkerStarted with its socket's other end, or WorkerExited."""
         ours, theirs = Channel.pair()

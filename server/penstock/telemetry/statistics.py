@@ -91,16 +91,16 @@ class ModelStatistics:
         rows: int,
         queue_ns: Sequence[int],
         request_ns: Sequence[int],
-        requests: int,
         input_ns: int,
         infer_ns: int,
         output_ns: int,
     ) -> None:
-        """Count an executed batch of `rows` rows, `requests` of whose requests succeeded.
+        """Count an executed batch of `rows` rows.
 
-        `queue_ns` and `request_ns` hold one duration for each of these; the last three are the
-        batch's own.
+        `queue_ns` and `request_ns` hold one duration for each request that succeeded; the last
+        three are the batch's own.
         """
+        requests = len(request_ns)
         self.last_inference_ms = now_ms
         self.inference_count += rows
         self.execution_count += 1
@@ -119,9 +119,9 @@ class ModelStatistics:
         times.infer_ns += infer_ns
         times.output_ns += output_ns
 
-    def record_failure(self, reason: FailureReason, duration_ns: int, count: int = 1) -> None:
-        """Count `count` failed requests that took `duration_ns` together."""
-        self.failures[reason] += count
+    def record_failure(self, reason: FailureReason, duration_ns: int) -> None:
+        """Count a failed request that took `duration_ns`."""
+        self.failures[reason] += 1
         self.failed_ns += duration_ns
 
     def to_json(self) -> dict[str, Any]:

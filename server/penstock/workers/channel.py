@@ -50,8 +50,7 @@ class Channel:
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send one message, with descriptors that stay the caller's own.
 
-        Raises ChannelClosed when nobody reads any more. A full socket buffer raises BlockingIOError on a
-        non-blocking channel: the protocols above never have so much under way.
+        Raises ChannelClosed when nobody reads any more, BlockingIOError when a non-blocking channel's buffer is full.
         """
         data = encode(message)
         if len(data) <= MESSAGE_LIMIT_BYTES:

@@ -80,7 +80,8 @@ class Instance:
         return bool(self._free)
 
     async def load(self, command: messages.Load, timeout_s: float) -> messages.Ready:
-        """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long."""
+        """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long, Unavailable when there is
+        no memory for slabs."""
         self._send(command)
         try:
             ready = await asyncio.wait_for(asyncio.shield(self._loaded), timeout_s)

@@ -8,9 +8,16 @@ All sockets are Unix SOCK_SEQPACKET: a message is a datagram, end of file is see
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from penstock.types import Parameter
+
+CONTROL_FD: Final = "PENSTOCK_CONTROL_FD"
+"""Environment variable: the gateway's descriptor of the control socket."""
+SETTINGS_FILE: Final = "PENSTOCK_SETTINGS_FILE"
+"""Environment variable: the file from which the gateway reads its settings."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -87,7 +94,7 @@ class Drain(Message, frozen=True):
 
 
 class Shutdown(Message, frozen=True):
-    """The last request is answered: end workers and go."""
+    """End workers and go. The portable front first answers what is under way; Envoy has done so by then."""
 
 
 # ── gateway → worker ────────────────────────────────────────────────────────────────────────────────────────────────

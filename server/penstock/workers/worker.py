@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from penstock import model_config
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
+from penstock.backends.isolation import one_line
 from penstock.errors import LoadFailed
 from penstock.workers import messages
 from penstock.workers.channel import Channel
@@ -18,6 +18,9 @@ from penstock.workers.slab import Slab
 from penstock.workers.tensors_in_slab import read_inputs
 
 log = logging.getLogger(__name__)
+
+MAX_REASON = 2000
+"""Characters of an error's text that are told."""
 
 
 class Worker:
@@ -71,7 +74,7 @@ class Worker:
             log.warning(
                 "model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG)
             )
-            return messages.BatchFailed(command.batch, _reason(error))
+            return messages.BatchFailed(command.batch, one_line(error)[:MAX_REASON])
         return messages.Done(
             batch=command.batch,
             outputs=outputs,
@@ -100,15 +103,8 @@ class Worker:
             return messages.LoadRefused(str(error))
         except Exception as error:
             log.exception("model %s can't be loaded", command.model_name)
-            return messages.LoadRefused(_reason(error))
+            return messages.LoadRefused(one_line(error)[:MAX_REASON])
         return messages.Ready(
             config_json=model_config.to_json(self._model.config),
             load_us=(time.perf_counter_ns() - started) // 1000,
         )
-
-
-def _reason(error: Exception) -> str:
-    """One line for the client: our own errors as they are, others with their type."""
-    own = type(error).__module__.startswith("penstock.")
-    text = str(error) if own else f"{type(error).__name__}: {error}"
-    return text.replace(os.linesep, " ")[:2000]

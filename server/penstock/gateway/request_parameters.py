@@ -1,4 +1,4 @@
-"""Types and ranges of request parameters that come as JSON, which can hold more than the protocol allows."""
+"""Types and ranges of request parameters, which both wires can carry beyond what the protocol allows."""
 
 from __future__ import annotations
 
