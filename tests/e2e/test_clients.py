@@ -47,13 +47,13 @@ async def test_aio(server: Served, module: Any) -> None:
         assert np.array_equal(result.as_numpy("Y"), array)
 
 
-def test_async_infer_over_http(http: tritonclient.http.InferenceServerClient) -> None:
+def test_async_infer_over_http(http: Any) -> None:
     calls = [http.async_infer("puppet", [tensor(tritonclient.http)]) for _ in range(10)]
     for call in calls:
         assert np.array_equal(call.get_result().as_numpy("Y"), ROW)
 
 
-def test_async_infer_over_grpc(rpc: tritonclient.grpc.InferenceServerClient) -> None:
+def test_async_infer_over_grpc(rpc: Any) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     for _ in range(10):
         rpc.async_infer(
@@ -67,26 +67,22 @@ def test_async_infer_over_grpc(rpc: tritonclient.grpc.InferenceServerClient) -> 
         assert np.array_equal(result.as_numpy("Y"), ROW)
 
 
-def test_client_side_timeout(rpc: tritonclient.grpc.InferenceServerClient) -> None:
+def test_client_side_timeout(rpc: Any) -> None:
     result = rpc.infer("puppet", [tensor(tritonclient.grpc)], client_timeout=20)
-    assert result is not None
     assert np.array_equal(result.as_numpy("Y"), ROW)
 
 
 def test_server_and_client_in_one_process() -> None:
     """Both define the protocol's messages: protobuf refuses two definitions of one name in one pool."""
-    code = """
-import penstock.gateway.gateway
-import penstock.gateway.grpc_service
-import tritonclient.grpc
-from tritonclient.grpc import service_pb2
-from penstock.protobuf import message_class
-ours = message_class("inference.ModelInferRequest")(model_name="m")
-theirs = service_pb2.ModelInferRequest.FromString(ours.SerializeToString())
-assert theirs.model_name == "m"
-"""
-    for lines in (code.splitlines(), [*code.splitlines()[3:5], *code.splitlines()]):
-        subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=60)
+    server = ["import penstock.gateway.gateway", "from penstock.protobuf import message_class"]
+    client = ["import tritonclient.grpc", "from tritonclient.grpc import service_pb2"]
+    use = [
+        "ours = message_class('inference.ModelInferRequest')(model_name='m')",
+        "theirs = service_pb2.ModelInferRequest.FromString(ours.SerializeToString())",
+        "assert theirs.model_name == 'm'",
+    ]
+    for lines in ([*server, *client, *use], [*client, *server, *use]):
+        subprocess.run([sys.executable, "-c", "; ".join(lines)], check=True, timeout=60)
 
 
 def test_urllib(server: Served) -> None:

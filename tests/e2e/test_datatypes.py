@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from tritonclient.grpc import service_pb2
 
+from grpc_calls import infer, infer_request
 from model_files import ONNX_TYPES
 from penstock.types import NUMPY_DTYPES, Array
 from served import Served, json_tensor
@@ -51,12 +51,13 @@ def same(left: Array | None, right: Array) -> bool:
     """Equal in shape and elements; NaN equals NaN."""
     assert left is not None
     if right.dtype == object:
-        return left.tolist() == right.tolist()
-    return left.shape == right.shape and np.array_equal(
-        left.astype(np.float64) if right.dtype.kind not in "iub" else left,
-        right.astype(np.float64) if right.dtype.kind not in "iub" else right,
-        equal_nan=right.dtype.kind not in "iub",
-    )
+        return bool(left.tolist() == right.tolist())
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    if right.dtype.kind in "iub":
+        return bool(np.array_equal(left, right))
+    wide = left.astype(np.float64), right.astype(np.float64)
+    return bool(np.array_equal(*wide, equal_nan=True))
 
 
 def client_input(module: Any, datatype: str, array: Array, binary: bool = True) -> Any:
@@ -68,18 +69,17 @@ def client_input(module: Any, datatype: str, array: Array, binary: bool = True) 
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
-def test_grpc_raw(rpc: tritonclient.grpc.InferenceServerClient, datatype: str) -> None:
+def test_grpc_raw(rpc: Any, datatype: str) -> None:
     array = values(datatype)
     tensor = client_input(tritonclient.grpc, datatype, array)
     result = rpc.infer("types", [tensor])
-    assert result is not None
     assert same(result.as_numpy(f"Y_{datatype}"), array)
     described = result.get_output(f"Y_{datatype}")
     assert (described.datatype, list(described.shape)) == (datatype, [2, 3])
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
-def test_http_binary(http: tritonclient.http.InferenceServerClient, datatype: str) -> None:
+def test_http_binary(http: Any, datatype: str) -> None:
     array = values(datatype)
     result = http.infer("types", [client_input(tritonclient.http, datatype, array)])
     assert same(result.as_numpy(f"Y_{datatype}"), array)
@@ -88,7 +88,7 @@ def test_http_binary(http: tritonclient.http.InferenceServerClient, datatype: st
 
 
 @pytest.mark.parametrize("datatype", [name for name in DATATYPES if name not in NOT_IN_JSON])
-def test_http_json(http: tritonclient.http.InferenceServerClient, datatype: str) -> None:
+def test_http_json(http: Any, datatype: str) -> None:
     array = values(datatype)
     if datatype == "BYTES":
         # JSON holds text only
@@ -118,24 +118,18 @@ def test_json_refuses_half_floats(server: Served, datatype: str) -> None:
 @pytest.mark.parametrize("datatype", [name for name in DATATYPES if name not in NOT_IN_JSON])
 def test_grpc_contents(server: Served, channel: Any, datatype: str) -> None:
     array = values(datatype)
-    request = service_pb2.ModelInferRequest(model_name="types")
-    tensor = request.inputs.add(name=f"X_{datatype}", datatype=datatype, shape=array.shape)
+    request = infer_request("types", array, name=f"X_{datatype}", datatype=datatype, raw=[])
     unsigned = "uint_contents" if datatype.startswith("UINT") else "int_contents"
-    getattr(tensor.contents, CONTENTS.get(datatype, unsigned)).extend(array.ravel().tolist())
-    call = channel.unary_unary(
-        "/inference.GRPCInferenceService/ModelInfer",
-        service_pb2.ModelInferRequest.SerializeToString,
-        service_pb2.ModelInferResponse.FromString,
+    getattr(request.inputs[0].contents, CONTENTS.get(datatype, unsigned)).extend(
+        array.ravel().tolist()
     )
-    response = call(request)
+    response = infer(channel, request)
     assert not response.outputs[0].HasField("contents")
     result = tritonclient.grpc.InferResult(response)
     assert same(result.as_numpy(f"Y_{datatype}"), array)
 
 
-def test_all_numbers_at_once_through_onnx(
-    http: tritonclient.http.InferenceServerClient, rpc: tritonclient.grpc.InferenceServerClient
-) -> None:
+def test_all_numbers_at_once_through_onnx(http: Any, rpc: Any) -> None:
     arrays = {name: values(name) for name in DATATYPES if name != "BYTES"}
     for client, module in ((http, tritonclient.http), (rpc, tritonclient.grpc)):
         inputs = [client_input(module, name, array) for name, array in arrays.items()]
@@ -144,11 +138,10 @@ def test_all_numbers_at_once_through_onnx(
         assert not wrong
 
 
-def test_strings_through_onnx(rpc: tritonclient.grpc.InferenceServerClient) -> None:
+def test_strings_through_onnx(rpc: Any) -> None:
     array = np.array([[b"a", b"", "grüße".encode()]] * 2, np.object_)
     tensor = tritonclient.grpc.InferInput("X", [2, 3], "BYTES").set_data_from_numpy(array)
     result = rpc.infer("text_onnx", [tensor])
-    assert result is not None
     assert same(result.as_numpy("Y"), array)
 
 
@@ -171,8 +164,7 @@ def test_onnx_strings_must_be_text(server: Served) -> None:
     assert "input 'X' holds bytes that are not UTF-8" in answer.error
 
 
-def test_a_tensor_without_elements(rpc: tritonclient.grpc.InferenceServerClient) -> None:
+def test_a_tensor_without_elements(rpc: Any) -> None:
     array = np.empty((1, 0), np.float32)
     result = rpc.infer("types", [client_input(tritonclient.grpc, "FP32", array)])
-    assert result is not None
     assert same(result.as_numpy("Y_FP32"), array)

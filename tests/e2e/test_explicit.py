@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ def test_load_and_unload(explicit: Served, module: Any) -> None:
 
 def test_unloading_returns_everything(explicit: Served) -> None:
     """Processes, descriptors and shared memory."""
+
+    def gone(worker: int) -> bool:
+        return worker not in explicit.processes()
+
     before = descriptors(explicit.gateway), descriptors(explicit.process.pid)
     for _ in range(3):
         assert load(explicit, "mirror").status == 200
@@ -61,7 +66,7 @@ def test_unloading_returns_everything(explicit: Served) -> None:
         assert explicit.infer("mirror", json_request(*range(1000))).status == 200
         assert shared_kib(explicit.gateway) > 0
         assert load(explicit, "mirror", "unload").status == 200
-        eventually(lambda worker=worker: worker not in explicit.processes(), "a worker is left")
+        eventually(functools.partial(gone, worker), "a worker is left")
     assert explicit.workers("mirror") == []
     assert mapped_slabs(explicit.gateway) == 2 * len(explicit.workers("add_sub"))
     # the connections of these very requests come and go

@@ -8,9 +8,8 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
-from tritonclient.grpc import service_pb2
 
-from grpc_calls import infer, infer_request
+from grpc_calls import infer, infer_request, pb
 from penstock import protobuf
 from puppets import row, told
 
@@ -43,7 +42,7 @@ def test_outputs_come_in_the_order_asked_for(channel: grpc.Channel) -> None:
 
 def test_fields_may_come_in_any_order(channel: grpc.Channel) -> None:
     """Parsers must take the fields of a message in whatever order they are written."""
-    tensors = service_pb2.ModelInferRequest(raw_input_contents=[row(5).tobytes()])
+    tensors = pb.ModelInferRequest(raw_input_contents=[row(5).tobytes()])
     rest = infer_request(shape=[1, 1], raw=[], id="later")
     backwards = tensors.SerializeToString() + rest.SerializeToString()
     # an unknown field too: clients may be newer than the server
@@ -77,12 +76,11 @@ def test_ids_do_not_stick(channel: grpc.Channel) -> None:
         assert response.raw_output_contents[0] == array.tobytes()
 
 
-def test_classes(rpc: tritonclient.grpc.InferenceServerClient) -> None:
+def test_classes(rpc: Any) -> None:
     rows = np.array([[0.25, 0.75, 0.5, 0.0], [4, 3, 2, 1]], np.float32)
     tensor = tritonclient.grpc.InferInput("X", [2, 4], "FP32").set_data_from_numpy(rows)
     wanted = tritonclient.grpc.InferRequestedOutput("Y", class_count=2)
     result = rpc.infer("classes", [tensor], outputs=[wanted])
-    assert result is not None
     assert result.as_numpy("Y").tolist() == [
         [b"0.750000:1:one", b"0.500000:2:two"],
         [b"4.000000:0:zero", b"3.000000:1:one"],
@@ -90,13 +88,10 @@ def test_classes(rpc: tritonclient.grpc.InferenceServerClient) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_compression_as_tritonclient_does_it(
-    rpc: tritonclient.grpc.InferenceServerClient, algorithm: str
-) -> None:
+def test_compression_as_tritonclient_does_it(rpc: Any, algorithm: str) -> None:
     array = np.zeros((2, 50_000), np.float32)
     tensor = tritonclient.grpc.InferInput("X", [2, 50_000], "FP32").set_data_from_numpy(array)
     result = rpc.infer("puppet", [tensor], compression_algorithm=algorithm)
-    assert result is not None
     assert np.array_equal(result.as_numpy("Y"), array)
 
 

@@ -179,7 +179,7 @@ def test_more_classes_than_there_are(server: Served) -> None:
 
 
 def test_classes_as_tritonclient_asks_for_them(
-    http: tritonclient.http.InferenceServerClient,
+    http: Any,
 ) -> None:
     row = np.array([[0.25, 0.75, 0.5, 0.0]], np.float32)
     tensor = tritonclient.http.InferInput("X", [1, 4], "FP32").set_data_from_numpy(row)
@@ -206,9 +206,7 @@ def test_compressed_bodies(
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_compression_as_tritonclient_does_it(
-    http: tritonclient.http.InferenceServerClient, encoding: str
-) -> None:
+def test_compression_as_tritonclient_does_it(http: Any, encoding: str) -> None:
     array = np.arange(2000, dtype=np.float32).reshape(2, 1000)
     tensor = tritonclient.http.InferInput("X", [2, 1000], "FP32").set_data_from_numpy(array)
     result = http.infer(

@@ -6,12 +6,9 @@ from typing import Any
 
 import grpc
 import pytest
-import tritonclient.grpc
-from tritonclient.grpc import InferenceServerClient as GrpcClient
-from tritonclient.http import InferenceServerClient as HttpClient
 
 import penstock
-from grpc_calls import call, failure, infer_request
+from grpc_calls import call, failure, infer_request, pb
 from penstock.gateway.server_state import EXTENSIONS
 from served import Served
 from served_models import BROKEN
@@ -19,7 +16,7 @@ from served_models import BROKEN
 pytestmark = pytest.mark.e2e
 
 
-def test_live_and_ready(http: HttpClient, rpc: GrpcClient) -> None:
+def test_live_and_ready(http: Any, rpc: Any) -> None:
     for client in (http, rpc):
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -38,7 +35,7 @@ def test_not_ready_is_400(server: Served) -> None:
     assert server.get("/v2/models/puppet/ready").status == 200
 
 
-def test_server_metadata(http: HttpClient, rpc: GrpcClient) -> None:
+def test_server_metadata(http: Any, rpc: Any) -> None:
     expected = {
         "name": "penstock",
         "version": penstock.__version__,
@@ -48,7 +45,7 @@ def test_server_metadata(http: HttpClient, rpc: GrpcClient) -> None:
     assert rpc.get_server_metadata(as_json=True) == expected
 
 
-def test_model_metadata(http: HttpClient, rpc: GrpcClient) -> None:
+def test_model_metadata(http: Any, rpc: Any) -> None:
     over_http = http.get_model_metadata("puppet")
     assert over_http == {
         "name": "puppet",
@@ -61,14 +58,13 @@ def test_model_metadata(http: HttpClient, rpc: GrpcClient) -> None:
         ],
     }
     metadata = rpc.get_model_metadata("puppet")
-    assert metadata is not None
     assert (metadata.name, metadata.versions, metadata.platform) == ("puppet", ["1"], "python")
     for kind in ("inputs", "outputs"):
         tensors = [(t.name, t.datatype, list(t.shape)) for t in getattr(metadata, kind)]
         assert tensors == [tuple(tensor.values()) for tensor in over_http[kind]]
 
 
-def test_model_metadata_without_a_batch_dimension(http: HttpClient) -> None:
+def test_model_metadata_without_a_batch_dimension(http: Any) -> None:
     metadata = http.get_model_metadata("add_sub")
     assert metadata["inputs"][0] == {"name": "INPUT0", "datatype": "FP32", "shape": [4]}
 
@@ -106,7 +102,7 @@ def test_models_that_are_not_there(
     assert (answer.status, answer.error) == (status, text)
     name, _, version = model.partition("/versions/")
     method = "ModelConfig" if what else "ModelMetadata"
-    request = getattr(tritonclient.grpc.service_pb2, f"{method}Request")(name=name, version=version)
+    request = getattr(pb, f"{method}Request")(name=name, version=version)
     assert failure(channel, method, request) == (code, text)
     assert failure(channel, "ModelInfer", infer_request(name, model_version=version)) == (
         code,
@@ -114,7 +110,7 @@ def test_models_that_are_not_there(
     )
 
 
-def test_model_config(http: HttpClient, rpc: GrpcClient) -> None:
+def test_model_config(http: Any, rpc: Any) -> None:
     config = http.get_model_config("puppet_patient")
     assert config["name"] == "puppet_patient"
     assert config["backend"] == "python"
@@ -123,12 +119,11 @@ def test_model_config(http: HttpClient, rpc: GrpcClient) -> None:
     assert config["input"][0]["dims"] == [-1]
     assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 60_000_000
     message = rpc.get_model_config("puppet_patient")
-    assert message is not None
     assert message.config.dynamic_batching.preferred_batch_size == [2]
     assert message.config.input[0].dims == [-1]
 
 
-def test_config_tells_what_was_completed(http: HttpClient) -> None:
+def test_config_tells_what_was_completed(http: Any) -> None:
     """`bare` has no configuration file: the ONNX model says it all."""
     config = http.get_model_config("bare")
     assert (config["backend"], config["max_batch_size"] > 0) == ("onnxruntime", True)
@@ -137,13 +132,13 @@ def test_config_tells_what_was_completed(http: HttpClient) -> None:
     assert http.get_model_metadata("bare")["inputs"][0]["shape"] == [-1, 3]
 
 
-def test_config_yaml_wins_over_the_class(http: HttpClient) -> None:
+def test_config_yaml_wins_over_the_class(http: Any) -> None:
     config = http.get_model_config("doubled")
     assert config["max_batch_size"] == 6
     assert "dynamic_batching" in config
 
 
-def test_version_policies(server: Served, http: HttpClient) -> None:
+def test_version_policies(server: Served, http: Any) -> None:
     expected = {"newest": ["2"], "newest_two": ["2", "3"], "every": ["1", "3"], "chosen": ["1"]}
     index = server.index()
     for model, versions in expected.items():
@@ -151,14 +146,13 @@ def test_version_policies(server: Served, http: HttpClient) -> None:
         assert [version for name, version in index if name == model] == versions
 
 
-def test_index(server: Served, http: HttpClient, rpc: GrpcClient) -> None:
+def test_index(server: Served, http: Any, rpc: Any) -> None:
     index = server.index()
     assert index["puppet", "1"]["state"] == "READY"
     for model in BROKEN:
         (line,) = (line for (name, _), line in index.items() if name == model)
         assert line["state"] == "UNAVAILABLE"
     over_rpc = rpc.get_model_repository_index()
-    assert over_rpc is not None
     assert {(m.name, m.version): m.state for m in over_rpc.models} == {
         key: line["state"] for key, line in index.items()
     }
@@ -256,7 +250,6 @@ def test_load_and_unload_need_explicit_mode(server: Served, channel: grpc.Channe
         answer = server.request("POST", f"/v2/repository/models/puppet/{action}")
         assert answer.status == 503
         assert answer.error.startswith(text)
-    pb: Any = tritonclient.grpc.service_pb2
     for name in ("RepositoryModelLoad", "RepositoryModelUnload"):
         code, details = failure(channel, name, getattr(pb, f"{name}Request")(model_name="puppet"))
         assert (code, details[: len(text)]) == ("UNAVAILABLE", text)
@@ -265,4 +258,9 @@ def test_load_and_unload_need_explicit_mode(server: Served, channel: grpc.Channe
 def test_unknown_method(channel: grpc.Channel) -> None:
     assert failure(channel, "NoSuchMethod")[0] == "UNIMPLEMENTED"
     assert failure(channel, "/some.Service/Method")[0] == "UNIMPLEMENTED"
+    assert failure(channel, "SystemSharedMemoryStatus")[0] == "UNIMPLEMENTED"
+    stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream(iter([infer_request().SerializeToString()]), timeout=20))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert call(channel, "ServerLive") == b"\x08\x01"

@@ -11,6 +11,9 @@ from tritonclient.grpc import service_pb2
 
 from penstock.types import Array
 
+pb: Any = service_pb2
+"""The messages as tritonclient has them."""
+
 INFERENCE = "/inference.GRPCInferenceService/"
 MODEL_INFER = f"{INFERENCE}ModelInfer"
 
@@ -47,7 +50,7 @@ def infer_request(
 ) -> Any:
     """A ModelInferRequest with one input; `raw` and `shape` are what its array says unless they are given."""
     array = np.array([[1.0, 2.0]], np.float32) if array is None else array
-    request: Any = service_pb2.ModelInferRequest(model_name=model, **fields)
+    request: Any = pb.ModelInferRequest(model_name=model, **fields)
     request.inputs.add(
         name=name, datatype=datatype, shape=array.shape if shape is None else list(shape)
     )
@@ -62,4 +65,4 @@ def infer_request(
 
 def infer(channel: grpc.Channel, request: Any, **options: Any) -> Any:
     """The ModelInferResponse. Raises grpc.RpcError."""
-    return service_pb2.ModelInferResponse.FromString(call(channel, MODEL_INFER, request, **options))
+    return pb.ModelInferResponse.FromString(call(channel, MODEL_INFER, request, **options))

@@ -88,12 +88,10 @@ def write_onnx_identity(model_dir: Path, datatype: str, shape: Shape) -> Path:
 
 def batch_of(*requests: Mapping[str, Array], outputs: Sequence[Sequence[str]] = ()) -> Batch:
     """A batch as the worker makes it: inputs joined along the first dimension, read-only."""
-    names = requests[0].keys()
+    first, *others = requests
     inputs = {
-        name: np.concatenate([r[name] for r in requests])
-        if len(requests) > 1
-        else requests[0][name]
-        for name in names
+        name: np.concatenate([r[name] for r in requests]) if others else array
+        for name, array in first.items()
     }
     for array in inputs.values():
         array.flags.writeable = False

@@ -9,9 +9,8 @@ from typing import Any
 
 import grpc
 import numpy as np
-from tritonclient.grpc import service_pb2
 
-from grpc_calls import MODEL_INFER, infer_request
+from grpc_calls import MODEL_INFER, infer_request, pb
 from penstock.types import Array
 from served import Served
 from supervised import eventually
@@ -50,8 +49,8 @@ class Gate:
         """Send one more request; the call's future."""
         call = self.channel.unary_unary(
             MODEL_INFER,
-            service_pb2.ModelInferRequest.SerializeToString,
-            service_pb2.ModelInferResponse.FromString,
+            pb.ModelInferRequest.SerializeToString,
+            pb.ModelInferResponse.FromString,
         )
         future: Any = call.future(infer_request(self.model, array, **changes), timeout=timeout_s)
         self._sent.append(future)

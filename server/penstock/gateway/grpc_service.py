@@ -72,7 +72,8 @@ class GrpcService:
         """
         header, request_id, buffers = self._decoder.decode(message)
         bound = self._inference.bind(header)
-        return self._inference.submit(bound, request_id, buffers, self._encoder(bound), respond)
+        encoder = self._encoder(bound)
+        return self._inference.submit(bound, request_id, buffers, encoder, respond, len(message))
 
     async def _infer(self, message: bytes) -> bytes:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -174,17 +175,24 @@ class GrpcService:
         request: Any = parse(message_class("grpc.health.v1.HealthCheckRequest"), message)
         told = None
         while True:
-            try:
-                status = self._health(request.service)
-            except NotFound:
-                status = _health_response(SERVICE_UNKNOWN)
+            # looked at first: a drain that begins while the client takes its message has a status yet to be told
+            draining = self._state.draining.is_set()
+            status = self._watched(request.service)
             if status != told:
                 told = status
                 yield self._frame(status)
-            if self._state.draining.is_set():
+            if draining:
                 return
             async with self._state.changed:
-                await self._state.changed.wait()
+                if self._watched(request.service) == told and not self._state.draining.is_set():
+                    await self._state.changed.wait()
+
+    def _watched(self, service: str) -> Message:
+        """As `_health`, but a service that is not known has a status too."""
+        try:
+            return self._health(service)
+        except NotFound:
+            return _health_response(SERVICE_UNKNOWN)
 
     def _health(self, service: str) -> Message:
         """`""` and the service's own name are the server; any other name is a model's."""

@@ -64,7 +64,8 @@ class HttpInference:
         header, buffers = self._raw(decoded) if decoded.raw else (decoded.header, decoded.buffers)
         bound = self._inference.bind(header)
         encoder = HttpEncoder(bound.model, header.outputs, decoded.binary_data_output)
-        pending = self._inference.submit(bound, decoded.id, buffers, encoder, respond)
+        received = len(request.body)
+        pending = self._inference.submit(bound, decoded.id, buffers, encoder, respond, received)
         return pending, encoder
 
     def respond(self, request: HttpRequest, body: bytes, encoder: HttpEncoder) -> HttpResponse:

@@ -15,6 +15,9 @@ from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respon
 MAX_BOUND = 2048
 """Headers whose model and plan are remembered."""
 
+MAX_PARAMETER_CHARACTERS = 4096
+"""Headers with longer parameters are not remembered: they are seldom repeated, and would fill the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -42,8 +45,11 @@ class Inference:
         buffers: Sequence[Buffer],
         encode: Encode,
         respond: Respond,
+        received_bytes: int,
     ) -> PendingRequest:
         """Check the bytes, and queue the request; `respond` gets what `encode` makes of the outputs, or the error.
+
+        `received_bytes`: how long the whole message or body was, which the buffers may keep alive.
 
         Raises InvalidRequest, QueueFull, Unavailable.
         """
@@ -53,7 +59,7 @@ class Inference:
         check_sizes(plan, buffers)
         pool = bound.model.pool
         request = PendingRequest(
-            plan, request_id, buffers, encode, respond, time.monotonic_ns(), pool
+            plan, request_id, buffers, encode, respond, time.monotonic_ns(), pool, received_bytes
         )
         pool.submit(request)
         return request
@@ -72,5 +78,13 @@ class Inference:
             self._bound.clear()
             self._bound_of = self._repository.generation
         bound = Bound(header, model, model.signature.plan(header), self._repository.generation)
-        self._bound[id(header)] = bound
+        if _parameter_characters(header) <= MAX_PARAMETER_CHARACTERS:
+            self._bound[id(header)] = bound
         return bound
+
+
+def _parameter_characters(header: InferHeader) -> int:
+    return sum(
+        len(name) + (len(value) if isinstance(value, str) else 0)
+        for name, value in header.parameters.items()
+    )

@@ -94,6 +94,7 @@ class Pool:
         """A loaded instance takes part from now on."""
         instance.listener = self
         self._instances[instance] = index
+        self._statistics.ready = True
         self._started_at[instance] = self._loop.time()
         if instance.process.exited.done():
             self.on_exit(instance, instance.process.exited.result())
@@ -170,6 +171,10 @@ class Pool:
             except PenstockError as error:
                 for request in batch:
                     self._fail(request, error, FailureReason.OTHER)
+            except Exception:
+                log.exception("a batch could not be sent to its worker")
+                for request in batch:
+                    self._fail(request, InternalError("batch not sent"), FailureReason.OTHER)
         self._count_waiting()
 
     def _free_instance(self) -> Instance | None:
@@ -238,6 +243,7 @@ class Pool:
         index = self._instances.pop(instance, None)
         if index is None:
             return
+        self._statistics.ready = bool(self._instances)
         self.last_crash = f"a worker ended: {reason}"
         log.error(
             "model %s version %s: %s",

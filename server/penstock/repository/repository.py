@@ -151,9 +151,7 @@ class ModelRepository:
     @property
     def all_ready(self) -> bool:
         """No model is unavailable, but for those that were unloaded on request."""
-        return all(
-            report.state == "READY" or report.reason == UNLOADED for report in self.index()
-        )
+        return all(report.state == "READY" or report.reason == UNLOADED for report in self.index())
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,7 +203,11 @@ class ModelRepository:
         found: dict[str, list[Path]] = {}
         for repository in self._settings.model_repository:
             for folder in sorted(repository.iterdir()):
-                if folder.is_dir() and not folder.name.startswith((".", "__")):
+                if not folder.is_dir() or folder.name.startswith((".", "__")):
+                    continue
+                if not _is_text(folder.name):
+                    log.error("%a is not served: its name is not UTF-8", str(folder))
+                else:
                     found.setdefault(folder.name, []).append(folder)
         return found
 
@@ -322,6 +324,15 @@ def _only_folder(name: str, folders: list[Path] | None, repositories: Iterable[P
 
 def _no_folder(name: str, repositories: Iterable[Path]) -> str:
     return f"no folder named '{name}' in {', '.join(map(str, repositories))}"
+
+
+def _is_text(name: str) -> bool:
+    """Whether messages and answers can carry the name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _versions_in(folder: Path) -> list[int]:

@@ -143,7 +143,6 @@ async def load(
     if not pool.ready:
         raise LoadFailed(f"the worker process ended right after loading: {pool.last_crash}")
     statistics.load_duration_s = time.monotonic() - started
-    statistics.ready = True
     return ServedModel(name, version, complete, parsed, Signature(parsed), labels, statistics, pool)
 
 

@@ -20,7 +20,8 @@ def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingReque
     Raises Unavailable when there is no memory for a larger slab.
     """
     plan = batch[0].plan
-    needed = sum(request.nbytes for request in batch) + align(1) * (len(plan.input_names) + 1)
+    nbytes = sum([sum(map(len, request.buffers)) for request in batch])
+    needed = nbytes + align(1) * (len(plan.input_names) + 1)
     slab.ensure(needed)
     rows = sum(request.rows for request in batch)
     slots = []

@@ -99,9 +99,10 @@ class Instance:
         slab_id = self._free[-1]
         self._next_batch += 1
         command = gather(self._next_batch, slab_id, self._slabs[slab_id], requests)
+        # first, for what fails here must not cost a slab
+        self._send(command)
         self._free.pop()
         self.running[command.batch] = RunningBatch(requests, slab_id, now_ns)
-        self._send(command)
 
     def slab_of(self, batch: RunningBatch) -> Slab:
         """Where the batch's tensors lie until `release`."""
@@ -133,6 +134,10 @@ class Instance:
             self._loop.remove_reader(self._channel.fileno())
             return
         match messages.decode_worker_event(data):
+            case messages.Done(batch=number) | messages.BatchFailed(batch=number) if (
+                number not in self.running
+            ):
+                log.error("worker %d answered twice: did its model fork?", self.process.pid)
             case messages.Done() as done:
                 batch = self.running.pop(done.batch)
                 if done.slab_bytes > self._slabs[batch.slab_id].size_bytes:

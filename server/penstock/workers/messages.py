@@ -20,6 +20,11 @@ SETTINGS_FILE: Final = "PENSTOCK_SETTINGS_FILE"
 """Environment variable: the file from which the gateway reads its settings."""
 
 
+def sendable(text: str) -> str:
+    """The text, with lone surrogates, which no message can carry, as escapes. Models' errors may have them."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Base of all messages."""
 

@@ -78,6 +78,7 @@ class PendingRequest:
         respond: Respond,
         arrived_ns: int,
         queue: Queue,
+        received_bytes: int = 0,
     ) -> None:
         self.plan = plan
         self.id = request_id
@@ -89,7 +90,8 @@ class PendingRequest:
         self.queue = queue
         self.rows = plan.rows
         self.shape_key = plan.shape_key
-        self.nbytes = sum(map(len, buffers))
+        self.nbytes = max(received_bytes, sum(map(len, buffers)))
+        """What it holds: its inputs, or all that came with them and is kept alive by them, where that is more."""
         self.attempts = 0
         """How many workers died while they ran it."""
 

@@ -14,7 +14,7 @@ from penstock.model_config import ModelConfig
 from penstock.model_config import Tensor as TensorConfig
 from penstock.tensors import serialize_bytes
 from penstock.types import DATATYPES, Array
-from penstock.workers.messages import OutputSlot, RequestError
+from penstock.workers.messages import OutputSlot, RequestError, sendable
 from penstock.workers.slab import Slab, align
 
 Answers = Outputs | Sequence[Outputs | ModelFailed]
@@ -82,7 +82,7 @@ def _joined(
                     raise answer
                 _check_all(config, signature, answer, request.rows)
             except ModelFailed as error:
-                errors.append(RequestError(index, str(error)))
+                errors.append(RequestError(index, sendable(str(error))))
                 first, layout = index + 1, None
                 continue
         run.append(answer)  # type: ignore[arg-type]

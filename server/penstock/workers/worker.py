@@ -74,7 +74,9 @@ class Worker:
             log.warning(
                 "model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG)
             )
-            return messages.BatchFailed(command.batch, one_line(error)[:MAX_REASON])
+            return messages.BatchFailed(
+                command.batch, messages.sendable(one_line(error)[:MAX_REASON])
+            )
         return messages.Done(
             batch=command.batch,
             outputs=outputs,
@@ -100,10 +102,10 @@ class Worker:
             self._model = self._load(spec)
             self._config = model_config.parse(self._model.config)
         except LoadFailed as error:
-            return messages.LoadRefused(str(error))
+            return messages.LoadRefused(messages.sendable(str(error)))
         except Exception as error:
             log.exception("model %s can't be loaded", command.model_name)
-            return messages.LoadRefused(one_line(error)[:MAX_REASON])
+            return messages.LoadRefused(messages.sendable(one_line(error)[:MAX_REASON]))
         return messages.Ready(
             config_json=model_config.to_json(self._model.config),
             load_us=(time.perf_counter_ns() - started) // 1000,
