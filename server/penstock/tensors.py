@@ -18,9 +18,6 @@ MAX_DIMENSIONS: Final = 32
 MAX_ELEMENTS: Final = 2**63 - 1
 """Most elements a shape may stand for."""
 
-MAX_EMPTY: Final = 2**40
-"""Most elements that the other dimensions of a shape with a 0 may stand for: NumPy refuses too many even there."""
-
 _LENGTH_BYTES: Final = 4
 _LENGTH: Final = Struct("<I")
 _UNIFORM_FROM: Final = 16
@@ -39,7 +36,7 @@ def element_count(shape: Sequence[int]) -> int:
     if shape and min(shape) < 0:
         raise InvalidRequest(f"shape {list(shape)} has a negative dimension")
     count = prod(shape)
-    if count > MAX_ELEMENTS or (not count and prod(filter(None, shape)) > MAX_EMPTY):
+    if count > MAX_ELEMENTS:
         raise InvalidRequest(f"shape {list(shape)} has too many elements, over 2**63 - 1")
     return count
 

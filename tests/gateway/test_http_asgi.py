@@ -51,7 +51,7 @@ class FakeInference:
         self.pending: list[PendingRequest] = []
         self.cancelled: list[PendingRequest] = []
 
-    def submit(
+    async def submit(
         self, name: str, version: str, request: HttpRequest, respond: Respond
     ) -> tuple[PendingRequest, Any]:
         self.submitted.append((name, version, request))

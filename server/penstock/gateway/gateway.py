@@ -11,6 +11,7 @@ from pathlib import Path
 
 from penstock.config import Settings
 from penstock.gateway.asgi import Receive, Scope, Send
+from penstock.gateway.aside import Aside
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_asgi import GrpcOverAsgi
 from penstock.gateway.grpc_service import GrpcService
@@ -38,15 +39,16 @@ class Gateway:
         self.repository = ModelRepository(settings, link)
         self.state = ServerState(settings, self.repository)
         inference = Inference(self.repository)
+        self._aside = Aside()
         metrics = MetricsPage(lambda: (model.statistics for model in self.repository.served()))
         disconnects = Disconnects()
-        self.grpc = GrpcService(self.state, inference, framed=framed)
+        self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)
         self.grpc_over_asgi = GrpcOverAsgi(
             self.grpc, disconnects, int(settings.grpc_max_message_bytes)
         )
         self._http = HttpOverAsgi(
             HttpRoutes(self.state, metrics),
-            HttpInference(inference, self.repository),
+            HttpInference(inference, self.repository, self._aside),
             disconnects,
             int(settings.http_max_input_size),
             settings.metrics_port,
@@ -90,6 +92,7 @@ class Gateway:
         """End all workers. The front has answered everything by now."""
         if self._loading is not None:
             self._loading.cancel()
+        self._aside.close()
         await self.repository.close()
         self.link.close()
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
 from penstock.gateway.asgi import Message, Receive, Scope, Send, forget_frames
+from penstock.gateway.aside import LARGE_BYTES
 from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
@@ -46,12 +47,21 @@ class GrpcOverAsgi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call. Every way out of here completes the response: a bridge that gets none would tell the
-        client OK (D1), or nothing at all (D2)."""
+        client OK (D1), or nothing at all (D2).
+
+        An inference is only read, decoded, bound and queued here: `GrpcAnswer` writes its response when its batch is
+        done. No task has to be woken for it, which would cost more than all else that a small request takes.
+        """
         path = scope["path"]
         try:
             if path == MODEL_INFER:
                 message = await self._read_message(scope, receive)
-                self._infer(message, receive, send)
+                answer = GrpcAnswer(send, self._disconnects)
+                if len(message) < LARGE_BYTES:
+                    request = self._service.infer(message, answer)
+                else:
+                    request = await self._service.infer_large(message, answer)
+                self._disconnects.watch(request, receive)
             elif unary := self._service.unary.get(path):
                 await self._unary(unary, scope, receive, send)
             elif stream := self._service.streams.get(path):
@@ -60,12 +70,6 @@ class GrpcOverAsgi:
                 raise Unsupported(f"unknown method {path}")
         except BaseException as error:  # noqa: BLE001 - all of them end the response
             await _send_error(send, *_outcome(path, error))
-
-    def _infer(self, message: bytes, receive: Receive, send: Send) -> None:
-        """A request's way in: decode, bind, queue. `GrpcAnswer` writes the response when its batch is done: no task
-        has to be woken for it, which would cost more than all else that a small request takes."""
-        request = self._service.infer(message, GrpcAnswer(send, self._disconnects))
-        self._disconnects.watch(request, receive)
 
     async def _unary(self, unary: Unary, scope: Scope, receive: Receive, send: Send) -> None:
         await _send_message(send, await unary(await self._read_message(scope, receive)))

@@ -9,7 +9,8 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from penstock.errors import NotFound, Unsupported
-from penstock.gateway.grpc_request import GrpcInferDecoder
+from penstock.gateway.aside import LARGE_BYTES, Aside
+from penstock.gateway.grpc_request import Decoded, GrpcInferDecoder
 from penstock.gateway.grpc_response import PREFIX, GrpcEncoder
 from penstock.gateway.inference import Bound, Inference
 from penstock.gateway.reflection import ReflectionService
@@ -34,13 +35,16 @@ SERVICE_UNKNOWN: Final = 3
 class GrpcService:
     """All RPCs by path. `unary` and `streams` are what a front serves; `infer` is ModelInfer's own way."""
 
-    def __init__(self, state: ServerState, inference: Inference, *, framed: bool) -> None:
+    def __init__(
+        self, state: ServerState, inference: Inference, aside: Aside, *, framed: bool
+    ) -> None:
         """`framed`: whether answers begin with gRPC's five-byte prefix."""
         self._state = state
         self._repository = state.repository
         self._inference = inference
         self._framed = framed
         self._decoder = GrpcInferDecoder()
+        self._aside = aside
         self._encoders: dict[int, tuple[ServedModel, GrpcEncoder]] = {}
         self._encoders_of = self._repository.generation
         self.unary: dict[str, Unary] = {
@@ -70,14 +74,26 @@ class GrpcService:
 
         Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull.
         """
-        header, request_id, buffers = self._decoder.decode(message)
+        return self.submit(self._decoder.decode(message), len(message), respond)
+
+    async def infer_large(self, message: bytes, respond: Respond) -> PendingRequest:
+        """As `infer`, without keeping the event loop from others while the message is decoded."""
+        decoded = await self._aside.run(self._decoder.decode, message)
+        return self.submit(decoded, len(message), respond)
+
+    def submit(self, decoded: Decoded, received_bytes: int, respond: Respond) -> PendingRequest:
+        """The second half of `infer`: bind and submit."""
+        header, request_id, buffers = decoded
         bound = self._inference.bind(header)
         encoder = self._encoder(bound)
-        return self._inference.submit(bound, request_id, buffers, encoder, respond, len(message))
+        return self._inference.submit(bound, request_id, buffers, encoder, respond, received_bytes)
 
     async def _infer(self, message: bytes) -> bytes:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        request = self.infer(message, into(answer))
+        if len(message) < LARGE_BYTES:
+            request = self.infer(message, into(answer))
+        else:
+            request = await self.infer_large(message, into(answer))
         try:
             return await answer
         except asyncio.CancelledError:

@@ -75,7 +75,7 @@ class HttpOverAsgi:
     ) -> HttpResponse:
         """An inference request's whole way: decode, queue, wait, encode."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        pending, encoder = self._inference.submit(name, version, request, into(answer))
+        pending, encoder = await self._inference.submit(name, version, request, into(answer))
         self._disconnects.watch(pending, receive)
         try:
             body = await answer

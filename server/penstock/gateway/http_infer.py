@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.compression import choose_encoding, compress
 from penstock.gateway.http_request import DecodedHttpRequest, HttpInferDecoder
 from penstock.gateway.http_response import encode_http_infer
@@ -44,12 +45,13 @@ class HttpEncoder:
 class HttpInference:
     """Answers inference requests over HTTP."""
 
-    def __init__(self, inference: Inference, repository: ModelRepository) -> None:
+    def __init__(self, inference: Inference, repository: ModelRepository, aside: Aside) -> None:
         self._inference = inference
         self._repository = repository
+        self._aside = aside
         self._decoder = HttpInferDecoder()
 
-    def submit(
+    async def submit(
         self, name: str, version: str, request: HttpRequest, respond: Respond
     ) -> tuple[PendingRequest, HttpEncoder]:
         """A request's way in: decode, bind to its model, queue.
@@ -58,9 +60,13 @@ class HttpInference:
         """
         # the model first: a client that misspelt it should not be told of its tensors
         self._repository.get(name, version)
-        decoded = self._decoder.decode(
-            name, version, request.body, request.headers.get(HEADER_LENGTH)
-        )
+        header_length = request.headers.get(HEADER_LENGTH)
+        if len(request.body) < LARGE_BYTES:
+            decoded = self._decoder.decode(name, version, request.body, header_length)
+        else:
+            decoded = await self._aside.run(
+                self._decoder.decode, name, version, request.body, header_length
+            )
         header, buffers = self._raw(decoded) if decoded.raw else (decoded.header, decoded.buffers)
         bound = self._inference.bind(header)
         encoder = HttpEncoder(bound.model, header.outputs, decoded.binary_data_output)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from penstock.errors import InvalidRequest
 from penstock.gateway.json_tensors import format_elements
 from penstock.types import Buffer, InferResponse, OutputTensor, Parameter, RequestedOutput
 
@@ -58,10 +59,19 @@ def encode_http_infer(
     return (header, None) if len(parts) == 1 else (b"".join(parts), len(header))
 
 
+MAX_JSON_BYTES: Final = 16 << 20
+"""Larger outputs must be binary: as JSON they would keep the event loop from everybody for seconds."""
+
+
 def _describe(output: OutputTensor, binary: bool) -> _Output:
     if binary:
         size = _BinaryParameters(len(output.data))
         return _Output(output.name, output.datatype, output.shape, parameters=size)
+    if len(output.data) > MAX_JSON_BYTES:
+        raise InvalidRequest(
+            f"output '{output.name}' has {len(output.data)} bytes, JSON may carry {MAX_JSON_BYTES}: ask for it with "
+            "binary_data"
+        )
     return _Output(output.name, output.datatype, output.shape, data=format_elements(output))
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import Final
 
 from penstock.errors import InvalidRequest
 from penstock.model_config import ModelConfig, Tensor, wire_shape
 from penstock.tensors import expected_nbytes
 from penstock.types import Buffer, InferHeader, TensorSpec
 from penstock.workers.request import RequestPlan
+
+MAX_EMPTY: Final = 2**40
+"""Most that the dimensions beside a 0 may multiply to: neither NumPy nor messages take any size there."""
 
 
 class Signature:
@@ -111,6 +116,10 @@ class Signature:
             raise InvalidRequest(
                 f"unexpected shape for input '{tensor.name}' for model '{self._model}'. "
                 f"Expected {_brackets(dims)}, got {_brackets(tensor.shape)}"
+            )
+        if 0 in tensor.shape and prod(filter(None, tensor.shape)) > MAX_EMPTY:
+            raise InvalidRequest(
+                f"shape {_brackets(tensor.shape)} of input '{tensor.name}' has a too large dimension"
             )
 
     def _rows(self, tensors: Sequence[TensorSpec]) -> int:
