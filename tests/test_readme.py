@@ -131,7 +131,7 @@ def test_plain_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("file", "functions"),
     [
-        ("server/penstock/gateway/grpc_asgi.py", ["GrpcOverAsgi.__call__", "GrpcOverAsgi._infer"]),
+        ("server/penstock/gateway/grpc_asgi.py", ["GrpcOverAsgi.__call__"]),
         ("server/penstock/gateway/grpc_service.py", ["GrpcService.infer"]),
         ("server/penstock/gateway/inference.py", ["Inference.submit"]),
         ("server/penstock/workers/worker.py", ["Worker.step", "Worker._execute"]),

@@ -94,7 +94,9 @@ def peers(
         cases = select(case)
         match = Peers(
             subject=_server(subject, peers, penstock, penstock_flags, ""),
-            baseline=_server(baseline, peers, penstock, penstock_flags, "'"),
+            baseline=_server(
+                baseline, peers, penstock, penstock_flags, "'" if baseline is subject else ""
+            ),
             peers=_folder(peers),
             model_repo=model_repo.resolve(),
             client=client.override,

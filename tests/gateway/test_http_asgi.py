@@ -116,7 +116,7 @@ async def test_a_request_and_its_response(bench: Bench) -> None:
     assert (exchange.status, exchange.body) == (200, b"body")
     assert exchange.headers[b"x-method"] == b"PUT"
     (path, request) = bench.routes.requests[0]
-    assert (path, request.headers) == ("/v2/x", {"content-length": "4"})
+    assert (path, request.headers) == ("/v2/x", {b"content-length": b"4"})
 
 
 @pytest.mark.parametrize("size", [0, LIMIT])

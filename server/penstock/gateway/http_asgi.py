@@ -12,12 +12,19 @@ from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.http_infer import HttpInference
 from penstock.gateway.http_routes import HttpRoutes, model_path
-from penstock.gateway.http_types import HttpRequest, HttpResponse, error_response
+from penstock.gateway.http_types import (
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    error_response,
+    header,
+)
 from penstock.gateway.status import HIDDEN_TEXT, status_of, text_of
 from penstock.workers.request import into
 
 log = logging.getLogger(__name__)
 
+MAX_TARGETS = 1024
 CLIENT_CLOSED_REQUEST = 499
 """Nginx's code for a client that went away; nobody reads it but logs."""
 
@@ -38,6 +45,7 @@ class HttpOverAsgi:
         self._disconnects = disconnects
         self._max_body_bytes = max_body_bytes
         self._metrics_port = metrics_port
+        self._targets: dict[str, tuple[str, str, str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever happens, there is a response."""
@@ -55,9 +63,7 @@ class HttpOverAsgi:
     async def _answer(self, scope: Scope, receive: Receive) -> HttpResponse:
         path = scope["path"]
         server = scope["server"]
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        headers: Headers = dict(scope["headers"])
         if server is not None and server[1] == self._metrics_port:
             if path.rstrip("/") != "/metrics":
                 return error_response("this port has /metrics only", HTTPStatus.NOT_FOUND)
@@ -65,10 +71,19 @@ class HttpOverAsgi:
         body = await self._read_body(headers, receive)
         request = HttpRequest(scope["method"], headers, body)
         if path.endswith("/infer") and request.method == "POST":
-            target = model_path(path)
+            target = self._target(path)
             if target is not None and target[2] == "infer":
                 return await self._infer(target[0], target[1], request, receive)
         return await self._routes(path, request)
+
+    def _target(self, path: str) -> tuple[str, str, str] | None:
+        """`model_path`, remembered: clients repeat their few paths."""
+        target = self._targets.get(path)
+        if target is None and (target := model_path(path)) is not None:
+            if len(self._targets) >= MAX_TARGETS:
+                self._targets.clear()
+            self._targets[path] = target
+        return target
 
     async def _infer(
         self, name: str, version: str, request: HttpRequest, receive: Receive
@@ -86,7 +101,7 @@ class HttpOverAsgi:
             self._disconnects.forget(pending)
         return self._inference.respond(request, body, encoder)
 
-    async def _read_body(self, headers: dict[str, str], receive: Receive) -> bytes:
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, decompressed. Raises PayloadTooLarge before reading it where its length says so."""
         declared = _content_length(headers)
         if declared > self._max_body_bytes:
@@ -100,7 +115,7 @@ class HttpOverAsgi:
         if declared >= 0 and len(body) != declared:
             # a body that was cut off looks complete to the app (pyvoy): its length tells
             raise InvalidRequest(f"content-length says {declared} bytes, {len(body)} came")
-        encoding = headers.get("content-encoding", "")
+        encoding = header(headers, b"content-encoding")
         return decompress(body, encoding, self._max_body_bytes) if encoding else body
 
     async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
@@ -122,9 +137,9 @@ class HttpOverAsgi:
         return f"the body has {size} bytes or more, the limit is {self._max_body_bytes}"
 
 
-def _content_length(headers: dict[str, str]) -> int:
+def _content_length(headers: Headers) -> int:
     """-1 when the client sends none."""
-    text = headers.get("content-length", "-1")
+    text = header(headers, b"content-length") or "-1"
     try:
         return int(text)
     except ValueError:

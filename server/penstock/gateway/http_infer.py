@@ -6,7 +6,7 @@ from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.compression import choose_encoding, compress
 from penstock.gateway.http_request import DecodedHttpRequest, HttpInferDecoder
 from penstock.gateway.http_response import encode_http_infer
-from penstock.gateway.http_types import HttpRequest, HttpResponse
+from penstock.gateway.http_types import HttpRequest, HttpResponse, header
 from penstock.gateway.inference import Inference
 from penstock.gateway.outputs import chosen_outputs
 from penstock.repository.repository import ModelRepository
@@ -60,7 +60,8 @@ class HttpInference:
         """
         # the model first: a client that misspelt it should not be told of its tensors
         self._repository.get(name, version)
-        header_length = request.headers.get(HEADER_LENGTH)
+        length = request.headers.get(HEADER_LENGTH.encode())
+        header_length = None if length is None else length.decode("latin-1")
         if len(request.body) < LARGE_BYTES:
             decoded = self._decoder.decode(name, version, request.body, header_length)
         else:
@@ -81,7 +82,7 @@ class HttpInference:
         if encoder.header_length is not None:
             content_type = "application/octet-stream"
             headers.append((HEADER_LENGTH, str(encoder.header_length)))
-        accepted = request.headers.get("accept-encoding", "")
+        accepted = header(request.headers, b"accept-encoding")
         if accepted and (encoding := choose_encoding(accepted)):
             body = compress(body, encoding)
             headers.append(("content-encoding", encoding))

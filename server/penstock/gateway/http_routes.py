@@ -9,7 +9,13 @@ from typing import Any
 import msgspec
 
 from penstock.errors import InvalidRequest, NotFound, Unsupported
-from penstock.gateway.http_types import HttpRequest, HttpResponse, error_response, json_response
+from penstock.gateway.http_types import (
+    HttpRequest,
+    HttpResponse,
+    error_response,
+    header,
+    json_response,
+)
 from penstock.gateway.server_state import EXTENSIONS, SERVER_NAME, ServerState
 from penstock.model_config import Tensor, wire_shape
 from penstock.telemetry.metrics import MetricsPage
@@ -53,7 +59,7 @@ class HttpRoutes:
 
     def metrics(self, request: HttpRequest) -> HttpResponse:
         """The page for Prometheus."""
-        body, content_type = self._metrics.render(request.headers.get("accept", ""))
+        body, content_type = self._metrics.render(header(request.headers, b"accept"))
         return HttpResponse(body, HTTPStatus.OK, content_type)
 
     # ── /v2/models/NAME[/versions/N][/WHAT] ─────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,13 @@ from typing import Any
 
 import msgspec
 
-Headers = dict[str, str]
+Headers = dict[bytes, bytes]
+"""Lower-case names; the last of repeated ones. Bytes, for most of them are never looked at."""
+
+
+def header(headers: Headers, name: bytes) -> str:
+    """The header's value; empty when there is none."""
+    return headers.get(name, b"").decode("latin-1")
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
@@ -15,7 +21,6 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
     method: str
     headers: Headers
-    """Lower-case names; the last of repeated ones."""
     body: bytes
 
 
