@@ -53,7 +53,7 @@ class FakeInference:
 
     async def submit(
         self, name: str, version: str, request: HttpRequest, respond: Respond
-    ) -> tuple[PendingRequest, Any]:
+    ) -> PendingRequest:
         self.submitted.append((name, version, request))
         made = pending(
             {"X": np.zeros((1, 1), np.float32)},
@@ -62,13 +62,13 @@ class FakeInference:
             queue=self,
         )
         self.pending.append(made)
-        return made, "encoder"
+        return made
 
     def cancel(self, request: PendingRequest) -> None:
         self.cancelled.append(request)
 
-    def respond(self, request: HttpRequest, body: bytes, encoder: Any) -> HttpResponse:
-        assert encoder == "encoder"
+    def respond(self, request: HttpRequest, body: bytes, made: PendingRequest) -> HttpResponse:
+        assert made in self.pending
         return HttpResponse(body)
 
 
@@ -228,13 +228,13 @@ async def test_a_front_that_does_not_know_its_port(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("path", "version"), [(INFER, ""), ("/v2/models/m/versions/7/infer", "7")])
 async def test_an_inference(bench: Bench, path: str, version: str) -> None:
-    calling = asyncio.ensure_future(bench.call(b"body", path=path))
-    await settle()
+    exchange = await bench.call(b"body", path=path)
     ((name, got_version, request),) = bench.inference.submitted
     assert (name, got_version, request.body) == ("m", version, b"body")
-    assert not calling.done()
+    assert exchange.sent == []
     bench.inference.pending[0].finish(b"response")
-    assert (await calling).body == b"response"
+    exchange.check_complete()
+    assert exchange.body == b"response"
 
 
 async def test_an_inference_that_fails(bench: Bench) -> None:
@@ -244,13 +244,17 @@ async def test_an_inference_that_fails(bench: Bench) -> None:
     assert error_of(await calling) == (500, "division by zero")
 
 
-async def test_a_cancelled_inference_leaves_the_queue(bench: Bench) -> None:
-    calling = asyncio.ensure_future(bench.call(b"", path=INFER))
-    await settle()
-    calling.cancel()
-    assert error_of(await calling) == (499, "cancelled")
-    assert bench.inference.cancelled == bench.inference.pending
-    bench.inference.pending[0].finish(b"too late")
+async def test_a_client_that_is_gone_does_not_disturb_its_batch_mates(bench: Bench) -> None:
+    exchange = await bench.call(b"", path=INFER, refuse=lambda _: ConnectionResetError())
+    bench.inference.pending[0].finish(b"response")
+    assert exchange.sent == []
+
+
+async def test_a_response_that_cannot_be_made_is_an_error(bench: Bench) -> None:
+    exchange = await bench.call(b"", path=INFER)
+    bench.inference.respond = None  # type: ignore[assignment,method-assign]
+    bench.inference.pending[0].finish(b"response")
+    assert error_of(exchange) == (500, HIDDEN_TEXT)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+SendNow = Callable[[Message], object]
+"""A `send` that acts when it is called, as the bridge's does: it can be used outside of the handler's task."""
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from penstock.config import Settings
-from penstock.gateway.asgi import Receive, Scope, Send
+from penstock.gateway.asgi import Message, Receive, Scope, Send
 from penstock.gateway.aside import Aside
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_asgi import GrpcOverAsgi
@@ -80,8 +80,14 @@ class Gateway:
         return await self._http(scope, receive, send)
 
     async def serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI for HTTP alone, where another server takes gRPC."""
-        await self._http(scope, receive, send)
+        """ASGI for HTTP alone, where another server takes gRPC, and whose `send` acts only when it is awaited."""
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+        await self._http(scope, receive, messages.put_nowait)
+        while True:
+            message = await messages.get()
+            await send(message)
+            if message["type"] == "http.response.body":
+                return
 
     def drain(self) -> None:
         """Not ready from now on; requests are answered as before."""

@@ -7,7 +7,7 @@ import logging
 from http import HTTPStatus
 
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError
-from penstock.gateway.asgi import Receive, Scope, Send, forget_frames
+from penstock.gateway.asgi import Receive, Scope, SendNow, forget_frames
 from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.http_infer import HttpInference
@@ -20,7 +20,7 @@ from penstock.gateway.http_types import (
     header,
 )
 from penstock.gateway.status import HIDDEN_TEXT, status_of, text_of
-from penstock.workers.request import into
+from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,12 @@ class HttpOverAsgi:
         self._metrics_port = metrics_port
         self._targets: dict[str, tuple[str, str, str]] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: SendNow) -> None:
         """Answer one request; whatever happens, there is a response."""
         try:
-            response = await self._answer(scope, receive)
+            response = await self._answer(scope, receive, send)
+            if response is None:
+                return
         except PenstockError as error:
             response = error_response(text_of(error), status_of(error).http)
         except asyncio.CancelledError:
@@ -58,9 +60,10 @@ class HttpOverAsgi:
         except BaseException:
             log.exception("%s %s failed", scope["method"], scope["path"])
             response = error_response(HIDDEN_TEXT, HTTPStatus.INTERNAL_SERVER_ERROR)
-        await _send(send, response)
+        _send(send, response)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> HttpResponse:
+    async def _answer(self, scope: Scope, receive: Receive, send: SendNow) -> HttpResponse | None:
+        """The response; None for an inference, which `HttpAnswer` responds to when its batch is done."""
         path = scope["path"]
         server = scope["server"]
         headers: Headers = dict(scope["headers"])
@@ -73,7 +76,10 @@ class HttpOverAsgi:
         if path.endswith("/infer") and request.method == "POST":
             target = self._target(path)
             if target is not None and target[2] == "infer":
-                return await self._infer(target[0], target[1], request, receive)
+                answer = HttpAnswer(send, self._disconnects, self._inference, request)
+                pending = await self._inference.submit(target[0], target[1], request, answer)
+                self._disconnects.watch(pending, receive)
+                return None
         return await self._routes(path, request)
 
     def _target(self, path: str) -> tuple[str, str, str] | None:
@@ -84,22 +90,6 @@ class HttpOverAsgi:
                 self._targets.clear()
             self._targets[path] = target
         return target
-
-    async def _infer(
-        self, name: str, version: str, request: HttpRequest, receive: Receive
-    ) -> HttpResponse:
-        """An inference request's whole way: decode, queue, wait, encode."""
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        pending, encoder = await self._inference.submit(name, version, request, into(answer))
-        self._disconnects.watch(pending, receive)
-        try:
-            body = await answer
-        except asyncio.CancelledError:
-            pending.cancel()
-            raise
-        finally:
-            self._disconnects.forget(pending)
-        return self._inference.respond(request, body, encoder)
 
     async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, decompressed. Raises PayloadTooLarge before reading it where its length says so."""
@@ -146,16 +136,44 @@ def _content_length(headers: Headers) -> int:
         raise InvalidRequest(f"content-length '{text[:40]}' is not a number") from None
 
 
-async def _send(send: Send, response: HttpResponse) -> None:
+class HttpAnswer:
+    """Responds to one inference, from its batch's callback."""
+
+    __slots__ = ("_disconnects", "_inference", "_request", "_send")
+
+    def __init__(
+        self,
+        send: SendNow,
+        disconnects: Disconnects,
+        inference: HttpInference,
+        request: HttpRequest,
+    ) -> None:
+        self._send = send
+        self._disconnects = disconnects
+        self._inference = inference
+        self._request = request
+
+    def __call__(self, pending: PendingRequest, answer: Answer) -> None:
+        self._disconnects.forget(pending)
+        try:
+            if isinstance(answer, bytes):
+                response = self._inference.respond(self._request, answer, pending)
+            else:
+                response = error_response(text_of(answer), status_of(answer).http)
+        except Exception:
+            log.exception("a response could not be made")
+            response = error_response(HIDDEN_TEXT, HTTPStatus.INTERNAL_SERVER_ERROR)
+        _send(self._send, response)
+
+
+def _send(send: SendNow, response: HttpResponse) -> None:
     headers = [
         (b"content-type", response.content_type.encode()),
         (b"content-length", str(len(response.body)).encode()),
         *((name.encode(), value.encode()) for name, value in response.headers),
     ]
     try:
-        await send(
-            {"type": "http.response.start", "status": int(response.status), "headers": headers}
-        )
-        await send({"type": "http.response.body", "body": response.body})
+        send({"type": "http.response.start", "status": int(response.status), "headers": headers})
+        send({"type": "http.response.body", "body": response.body})
     except OSError as error:
         forget_frames(error)

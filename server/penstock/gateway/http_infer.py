@@ -53,7 +53,7 @@ class HttpInference:
 
     async def submit(
         self, name: str, version: str, request: HttpRequest, respond: Respond
-    ) -> tuple[PendingRequest, HttpEncoder]:
+    ) -> PendingRequest:
         """A request's way in: decode, bind to its model, queue.
 
         Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull.
@@ -72,11 +72,12 @@ class HttpInference:
         bound = self._inference.bind(header)
         encoder = HttpEncoder(bound.model, header.outputs, decoded.binary_data_output)
         received = len(request.body)
-        pending = self._inference.submit(bound, decoded.id, buffers, encoder, respond, received)
-        return pending, encoder
+        return self._inference.submit(bound, decoded.id, buffers, encoder, respond, received)
 
-    def respond(self, request: HttpRequest, body: bytes, encoder: HttpEncoder) -> HttpResponse:
-        """The response of a body that `encoder` has made, compressed where the client asks for it."""
+    def respond(self, request: HttpRequest, body: bytes, pending: PendingRequest) -> HttpResponse:
+        """The response of a body that the request's encoder has made, compressed where the client asks for it."""
+        encoder = pending.encode
+        assert isinstance(encoder, HttpEncoder)
         headers: list[tuple[str, str]] = []
         content_type = "application/json"
         if encoder.header_length is not None:
