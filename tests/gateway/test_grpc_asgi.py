@@ -80,7 +80,7 @@ class Bench:
     def __init__(self) -> None:
         self.service = FakeService()
         self.disconnects = Disconnects()
-        self.app = GrpcOverAsgi(self.service, self.disconnects, LIMIT)  # type: ignore[arg-type]
+        self.app = GrpcOverAsgi(self.service, self.disconnects, LIMIT, 8000)  # type: ignore[arg-type]
 
     async def call(
         self, *chunks: bytes | None, path: str = "/echo", encoding: str = "", **driver: Any

@@ -22,6 +22,7 @@ from penstock.gateway.status import HIDDEN_TEXT
 from penstock.workers.request import PendingRequest, Respond
 
 LIMIT = 100
+GRPC_PORT = 8001
 METRICS_PORT = 8002
 INFER = "/v2/models/m/infer"
 
@@ -82,6 +83,7 @@ class Bench:
             Disconnects(),
             LIMIT,
             METRICS_PORT,
+            GRPC_PORT,
         )
 
     async def call(

@@ -44,7 +44,7 @@ class Gateway:
         disconnects = Disconnects()
         self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)
         self.grpc_over_asgi = GrpcOverAsgi(
-            self.grpc, disconnects, int(settings.grpc_max_message_bytes)
+            self.grpc, disconnects, int(settings.grpc_max_message_bytes), settings.grpc_port
         )
         self._http = HttpOverAsgi(
             HttpRoutes(self.state, metrics),
@@ -52,6 +52,7 @@ class Gateway:
             disconnects,
             int(settings.http_max_input_size),
             settings.metrics_port,
+            settings.grpc_port,
         )
         self._loading: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()

@@ -39,11 +39,13 @@ class GrpcOverAsgi:
     """Serves the RPCs of a GrpcService, whose answers are framed."""
 
     def __init__(
-        self, service: GrpcService, disconnects: Disconnects, max_message_bytes: int
+        self, service: GrpcService, disconnects: Disconnects, max_message_bytes: int, port: int
     ) -> None:
+        """`port`: where gRPC is served. Envoy has one listener for all ports, which must not mean one access."""
         self._service = service
         self._disconnects = disconnects
         self._max_message_bytes = max_message_bytes
+        self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call. Every way out of here completes the response: a bridge that gets none would tell the
@@ -53,7 +55,11 @@ class GrpcOverAsgi:
         done. No task has to be woken for it, which would cost more than all else that a small request takes.
         """
         path = scope["path"]
+        server = scope["server"]
         try:
+            # none: the supervisor's own socket
+            if server is not None and server[1] != self._port:
+                raise Unsupported("this port does not serve gRPC")
             if path == MODEL_INFER:
                 message = await self._read_message(scope, receive)
                 answer = GrpcAnswer(send, self._disconnects)

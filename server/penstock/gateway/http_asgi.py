@@ -39,12 +39,14 @@ class HttpOverAsgi:
         disconnects: Disconnects,
         max_body_bytes: int,
         metrics_port: int,
+        grpc_port: int,
     ) -> None:
         self._routes = routes
         self._inference = inference
         self._disconnects = disconnects
         self._max_body_bytes = max_body_bytes
         self._metrics_port = metrics_port
+        self._grpc_port = grpc_port
         self._targets: dict[str, tuple[str, str, str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendNow) -> None:
@@ -71,6 +73,8 @@ class HttpOverAsgi:
             if path.rstrip("/") != "/metrics":
                 return error_response("this port has /metrics only", HTTPStatus.NOT_FOUND)
             return self._routes.metrics(HttpRequest(scope["method"], headers, b""))
+        if server is not None and server[1] == self._grpc_port:
+            return error_response("this port has gRPC only", HTTPStatus.NOT_FOUND)
         body = await self._read_body(headers, receive)
         request = HttpRequest(scope["method"], headers, body)
         if path.endswith("/infer") and request.method == "POST":
