@@ -24,6 +24,7 @@ MAX_ENVOY_THREADS: Final = 2
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 Size = Annotated[ByteSize, Field(gt=0)]
 
 
@@ -84,12 +85,24 @@ class Settings(BaseSettings):
     """Requests that one model's queue holds."""
     max_queue_bytes: Size = ByteSize(1 << 30)
     """Bytes of inputs that one model's queue holds."""
+    max_queue_secs: Seconds = 60
+    """Longest wait in a queue that a new request may have to expect before it is refused; 0: any."""
     max_batch_bytes: Size = ByteSize(1 << 30)
     """Bytes of inputs that one batch holds."""
     default_threads: Count = 0
     """Compute threads of one model, divided among its instances; 0: as many as cores."""
     envoy_threads: Count = 0
     """Envoy's own threads; 0: one a core, two at most."""
+
+    execution_timeout_secs: Seconds = 300
+    """A worker that is busy with one batch for longer hangs and is killed; 0: never."""
+    quarantine_secs: Seconds = 600
+    """How long a request that kills workers is remembered, and refused at once."""
+
+    tenant_header: Annotated[str, Field(pattern="^[a-z0-9-]*$")] = ""
+    """Header (HTTP) or metadata key (gRPC) that names the tenant, set by a proxy you trust; none: one tenant."""
+    tenant_weights: Annotated[Mapping[str, Weight], NoDecode] = Field(default_factory=dict)
+    """Tenant's share of a busy model, as NAME=WEIGHT; 1 for all others. Repeatable; `,` in the environment."""
 
     access_log: bool = False
     """Log each request to standard output as JSON (Envoy front)."""
@@ -128,6 +141,18 @@ class Settings(BaseSettings):
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("tenant_weights", mode="before")
+    @classmethod
+    def _split_weights(cls, value: object) -> object:
+        words = value.split(",") if isinstance(value, str) else value
+        if not isinstance(words, list | tuple):
+            return value
+        pairs = [str(word).partition("=") for word in words if word]
+        for name, equals, _ in pairs:
+            if not name or not equals:
+                raise ValueError("expected NAME=WEIGHT, such as search=2.5")
+        return {name: weight for name, _, weight in pairs}
 
     @field_validator("host")
     @classmethod

@@ -44,6 +44,11 @@ class Unsupported(PenstockError):
 class Unavailable(PenstockError):
     """The server can't take this request now; trying again later may work."""
 
+    def __init__(self, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+        """When trying again should work, as far as the server can tell; None: it can't."""
+
 
 class QueueFull(Unavailable):
     """The model's queue holds as many requests, or bytes, as it may."""

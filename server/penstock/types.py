@@ -84,6 +84,19 @@ class InferHeader:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
+class CallTerms(msgspec.Struct, frozen=True):
+    """What comes with a call rather than in its message: for whom it is, and how long its client waits."""
+
+    timeout_us: int | None = None
+    """From the call's arrival; None: the client waits for ever."""
+    tenant: str = "default"
+    """Whose share of the model it takes."""
+
+
+NO_TERMS: Final = CallTerms()
+"""Of most calls."""
+
+
 class OutputTensor(msgspec.Struct, frozen=True):
     """An output of one request: `data` is a view into a slab, valid only while the response is being encoded.
 

@@ -65,7 +65,7 @@ def statuses_table() -> str:
     """A row for each error of the tree but its root."""
     rows = []
     for error in _below(PenstockError):
-        status = status_of(error())
+        status = status_of(error(""))
         text = (error.__doc__ or "").splitlines()[0]
         rows.append((f"`{error.__name__}`", str(int(status.http)), status.grpc.name, text))
     return table(("error", "HTTP", "gRPC", "meaning"), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -170,12 +170,12 @@ def _option(name: str, field: FieldInfo) -> Any:
         *ALIASES.get(name, ()),
         metavar=_metavar(name, field),
         help=field.description,
-        show_default=_default(field.default),
+        show_default=_default(field.get_default(call_default_factory=True)),
     )
 
 
 def _repeatable(name: str, field: FieldInfo) -> bool:
-    return name == "host" or get_origin(field.annotation) is tuple
+    return name == "host" or get_origin(field.annotation) in (tuple, Mapping)
 
 
 def _metavar(name: str, field: FieldInfo) -> str:
@@ -189,11 +189,15 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return named[name]
     if name == "load_model":
         return "MODEL"
+    if name == "tenant_weights":
+        return "NAME=WEIGHT"
+    if name == "tenant_header":
+        return "HEADER"
     return "SECONDS" if kind is float else "NUMBER"
 
 
 def _default(value: object) -> str | bool:
-    if value is None or value == ():
+    if value is None or value in ((), {}, ""):
         return False
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
-from penstock.types import Buffer, InferHeader
+from penstock.types import NO_TERMS, Buffer, CallTerms, InferHeader
 from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respond
 
 MAX_BOUND = 2048
@@ -46,20 +47,33 @@ class Inference:
         encode: Encode,
         respond: Respond,
         received_bytes: int,
+        terms: CallTerms = NO_TERMS,
     ) -> PendingRequest:
         """Check the bytes, and queue the request; `respond` gets what `encode` makes of the outputs, or the error.
 
         `received_bytes`: how long the whole message or body was, which the buffers may keep alive.
 
-        Raises InvalidRequest, QueueFull, Unavailable.
+        Raises InvalidRequest, QueueFull, DeadlineExceeded, Unavailable.
         """
         plan = bound.plan
         if plan.order is not None:
             buffers = [buffers[index] for index in plan.order]
         check_sizes(plan, buffers)
         pool = bound.model.pool
+        arrived_ns = time.monotonic_ns()
+        timeout_us, is_clients = _timeout(terms, plan, bound.model.timeout_us)
         request = PendingRequest(
-            plan, request_id, buffers, encode, respond, time.monotonic_ns(), pool, received_bytes
+            plan,
+            request_id,
+            buffers,
+            encode,
+            respond,
+            arrived_ns,
+            pool,
+            received_bytes,
+            terms.tenant,
+            inf if timeout_us is None else arrived_ns // 1000 + timeout_us,
+            is_clients,
         )
         pool.submit(request)
         return request
@@ -81,6 +95,16 @@ class Inference:
         if _parameter_characters(header) <= MAX_PARAMETER_CHARACTERS:
             self._bound[id(header)] = bound
         return bound
+
+
+def _timeout(terms: CallTerms, plan: RequestPlan, policy_us: int | None) -> tuple[int | None, bool]:
+    """The earliest of the time-outs, and whether it is one of the client's."""
+    clients_us = terms.timeout_us
+    if plan.timeout_us is not None and (clients_us is None or plan.timeout_us < clients_us):
+        clients_us = plan.timeout_us
+    if policy_us is not None and (clients_us is None or policy_us < clients_us):
+        return policy_us, False
+    return clients_us, True
 
 
 def _parameter_characters(header: InferHeader) -> int:

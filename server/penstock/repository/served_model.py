@@ -49,6 +49,8 @@ class ServedModel:
     """Output → class names, for the classification extension."""
     statistics: ModelStatistics
     pool: Pool
+    timeout_us: int | None
+    """The server's own bound on a request's time: the SLO, or the queue policy's; None: none."""
 
     @property
     def ready(self) -> bool:
@@ -143,7 +145,17 @@ async def load(
     if not pool.ready:
         raise LoadFailed(f"the worker process ended right after loading: {pool.last_crash}")
     statistics.load_duration_s = time.monotonic() - started
-    return ServedModel(name, version, complete, parsed, Signature(parsed), labels, statistics, pool)
+    return ServedModel(
+        name,
+        version,
+        complete,
+        parsed,
+        Signature(parsed),
+        labels,
+        statistics,
+        pool,
+        timeout_us=None,
+    )
 
 
 async def _add_others(pool: Pool, starter: InstanceStarter, count: int) -> None:

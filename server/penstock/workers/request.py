@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -42,6 +43,10 @@ class RequestPlan(msgspec.Struct, frozen=True):
     classes: Mapping[str, int]
     """Output → the top-k asked for by the classification extension."""
     parameters: dict[str, Parameter]
+    priority: int = 1
+    """Level of the queue, 1 the most urgent."""
+    timeout_us: int | None = None
+    """The request's own `timeout` parameter."""
 
 
 class Queue(Protocol):
@@ -58,15 +63,19 @@ class PendingRequest:
         "arrived_ns",
         "attempts",
         "buffers",
+        "deadline_is_clients",
+        "deadline_us",
         "done",
         "encode",
         "id",
         "nbytes",
         "plan",
+        "priority",
         "queue",
         "respond",
         "rows",
         "shape_key",
+        "tenant",
     )
 
     def __init__(
@@ -79,6 +88,9 @@ class PendingRequest:
         arrived_ns: int,
         queue: Queue,
         received_bytes: int = 0,
+        tenant: str = "default",
+        deadline_us: float = inf,
+        deadline_is_clients: bool = True,
     ) -> None:
         self.plan = plan
         self.id = request_id
@@ -90,6 +102,12 @@ class PendingRequest:
         self.queue = queue
         self.rows = plan.rows
         self.shape_key = plan.shape_key
+        self.priority = plan.priority
+        self.tenant = tenant
+        self.deadline_us = deadline_us
+        """On the monotonic clock; infinite without one."""
+        self.deadline_is_clients = deadline_is_clients
+        """Else it is the server's: what is late gets another error."""
         self.nbytes = max(received_bytes, sum(map(len, buffers)))
         """What it holds: its inputs, or all that came with them and is kept alive by them, where that is more."""
         self.attempts = 0
