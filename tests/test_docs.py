@@ -18,6 +18,7 @@ from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import Settings, flag_of, load_settings
 from penstock.errors import ConfigError
 from penstock.repository.config_file import read_config
+from penstock_loadtest.marked import between
 
 PAGES: Final = [doc_tables.README, *sorted(doc_tables.DOCS.glob("*.md"))]
 MODELS: Final = doc_tables.DOCS / "models.md"
@@ -31,13 +32,13 @@ FLAGS: Final = {
 
 @pytest.mark.parametrize(("page", "name", "make"), doc_tables.GENERATED)
 def test_generated_part_is_up_to_date(page: Path, name: str, make: Callable[[], str]) -> None:
-    assert doc_tables.between(page.read_text(), name) == make(), (
+    assert between(page.read_text(), name) == make(), (
         "run: python tests/support/doc_tables.py"
     )
 
 
 def test_benchmark_table_has_the_benchmarks_rows() -> None:
-    written = doc_tables.between(doc_tables.README.read_text(), "benchmark")
+    written = between(doc_tables.README.read_text(), "benchmark")
     empty = doc_tables.benchmark_table({})
     assert [line.split(" | ")[:2] for line in written.splitlines()] == [
         line.split(" | ")[:2] for line in empty.splitlines()
@@ -56,11 +57,6 @@ def test_benchmark_table_shows_what_was_measured() -> None:
     lines = doc_tables.benchmark_table({"comparisons": [comparison]}).splitlines()
     (line,) = [line for line in lines if "gRPC, 64 at a time" in line]
     assert line.endswith("| Triton 2.51 | 2.10 (2.00 - 2.25) | - | 2.10 (2.00 - 2.25) |")
-
-
-def test_fill_refuses_a_page_without_its_marks() -> None:
-    with pytest.raises(ValueError, match="expected <!-- x --> once, found it 0 times"):
-        doc_tables.fill("text", "x", "new")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes."""
+"""`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
+`resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from penstock_loadtest.errors import BenchmarkError
 from penstock_loadtest.peers import Peers, PeersOutcome
 from penstock_loadtest.profiling import profile_server
 from penstock_loadtest.report import print_report, to_json
+from penstock_loadtest.resilience.report import Part
 from penstock_loadtest.servers import Penstock, Server, Triton
 
 app = typer.Typer(
@@ -58,6 +60,9 @@ PenstockFlags = Annotated[
     str, typer.Option(help="More words for `penstock serve`, e.g. '--front grpcio'.")
 ]
 Client = Annotated[ClientChoice, typer.Option(help="auto: h2load; perf_analyzer for embedder.")]
+PagePath = Annotated[Path, typer.Option(help="Page whose figures are filled in, if it is there.")]
+Parts = Annotated[list[Part], typer.Option("--part", help="Some parts only; the others stay.")]
+Servers = Annotated[list[ServerName], typer.Option("--server", help="Some servers only.")]
 
 
 WIDE_ENOUGH = 170
@@ -130,6 +135,60 @@ def profile(
         started = _server(server, peers, penstock, penstock_flags, "")
         for record in profile_server(started, repository, peers, chosen, seconds, output):
             console.print(record.table(top))
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def chaos(
+    seconds: Annotated[float, typer.Option(min=1, help="How long the server is harmed.")] = 60.0,
+    seed: Annotated[int | None, typer.Option(help="Of all chance; default: the time.")] = None,
+    front: Annotated[str, typer.Option(help="envoy or grpcio.")] = "envoy",
+    poison: Annotated[bool, typer.Option(help="Send requests that kill their worker.")] = True,
+    penstock: PenstockCommand = RUN_PENSTOCK,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+) -> None:
+    """Harm a server under mixed load in every way, then check that each request got exactly one right answer."""
+    # tritonclient, onnx and h2 are not needed by the other commands
+    from penstock_loadtest.chaos.command import run_command
+
+    words = tuple(shlex.split(penstock))
+    try:
+        passed = run_command(_console(), seconds, seed, front, words, poison, json_file)
+    except BenchmarkError as error:
+        _console().print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def resilience(
+    peers: PeersPath = Path("../shared/peers"),
+    output: Annotated[Path, typer.Option(help="Of the plots and the JSON.")] = Path("docs/plots"),
+    page: PagePath = Path("docs/resilience.md"),
+    part: Parts = [],  # noqa: B006 (typer copies it)
+    server: Servers = [],  # noqa: B006
+    seconds: Annotated[float, typer.Option(min=1, help="Length of a turn.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each server.")] = 3,
+    loops: Annotated[int, typer.Option(min=1, help="Reloads of the part `loops`.")] = 200,
+    redraw: Annotated[bool, typer.Option("--redraw", help="Draw the JSON anew.")] = False,
+    penstock: PenstockCommand = RUN_PENSTOCK,
+    penstock_flags: PenstockFlags = "",
+) -> None:
+    """Measure goodput under overload, fair shares and reloads under load; draw the plots and fill in the page."""
+    # grpc.aio and matplotlib are not needed by the other commands
+    from penstock_loadtest.resilience.program import Resilience, publish
+
+    console = _console()
+    try:
+        if not redraw:
+            names = server or list(ServerName)
+            servers = [_server(name, peers, penstock, penstock_flags, "") for name in names]
+            run = Resilience(servers, seconds, rounds, loops, console.print)
+            run.run(part or list(Part), output)
+        publish(output, page, console.print)
     except BenchmarkError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(1) from None

@@ -53,11 +53,12 @@ class Triton:
 
     peers: Path
     name: str = "triton"
+    flags: tuple[str, ...] = ()
 
     def command(self, repository: Path, ports: Ports) -> list[str]:
         """The argv of peers/triton.sh."""
         numbers = map(str, (ports.http, ports.grpc, ports.metrics))
-        return [str(self.peers / "triton.sh"), str(repository), *numbers]
+        return [str(self.peers / "triton.sh"), str(repository), *numbers, "--", *self.flags]
 
 
 @dataclass(frozen=True, slots=True)

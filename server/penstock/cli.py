@@ -68,6 +68,13 @@ def infer(context: typer.Context) -> None:
     _run("infer", module.infer, context.args)
 
 
+@app.command("models", context_settings=_PASS_ON)
+def models(context: typer.Context) -> None:
+    """List a running server's models, or explain how one is scheduled."""
+    module = importlib.import_module("penstock.commands.models")
+    raise typer.Exit(_call(module.app, "penstock models", context.args))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 1 failed, 2 used wrongly, 130 interrupted."""
     try:

@@ -8,9 +8,11 @@ PenstockError
 ├── Unsupported               known to the protocol, not done by this server
 ├── Unavailable               try again later
 │   ├── QueueFull             the model's queue is at its bound
-│   ├── DeadlineExceeded      the request could not be answered in time
-│   └── WorkerCrashed         the process that ran the request ended
+│   └── DeadlineExceeded      the request could not be answered in time
 ├── ModelFailed               the model's own code raised, or gave something it may not give
+│   ├── UnknownError          the same, and the model told the client that it can't say of what kind
+│   └── WorkerCrashed         the request ends the process that runs it: trying again would not help
+├── Cancelled                 nobody waits for the answer any more
 ├── LoadFailed                a model can't be loaded; the text says why
 ├── ConfigError               a file or setting is wrong; names file, line, what was expected
 └── InternalError             a bug of ours; its text is never shown to clients
@@ -58,12 +60,20 @@ class DeadlineExceeded(Unavailable):
     """The request's time was over before it was answered."""
 
 
-class WorkerCrashed(Unavailable):
-    """The worker process ended while it ran this request."""
-
-
 class ModelFailed(PenstockError):
     """The model's own code raised an error, or returned something its configuration does not allow."""
+
+
+class UnknownError(ModelFailed):
+    """The model answered the request with an error of no known kind."""
+
+
+class WorkerCrashed(ModelFailed):
+    """The worker process ended while it ran this request, and again when it ran it alone."""
+
+
+class Cancelled(PenstockError):
+    """The request was cancelled."""
 
 
 class LoadFailed(PenstockError):

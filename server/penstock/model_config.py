@@ -46,6 +46,9 @@ class DynamicBatching(ConfigPart, frozen=True):
     preferred_batch_size: tuple[int, ...] = ()
     max_queue_delay_microseconds: int = 0
     preserve_ordering: bool = False
+    priority_levels: int = 0
+    """0: one level."""
+    default_priority_level: int = 0
     default_queue_policy: QueuePolicy = QueuePolicy()
 
 

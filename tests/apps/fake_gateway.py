@@ -1,6 +1,7 @@
 """A gateway without models: answers probes, speaks the control protocol, and misbehaves on request.
 
-`/crash`, `/hang` and `/fail` do what they say, `/slow?SECONDS` answers late, `/worker/N` starts.
+`/crash`, `/hang` and `/fail` do what they say, `/slow?SECONDS` answers late, `/worker/N` starts, `/loaded/N` says that
+it has its model, and `/inherited` what an earlier gateway left.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.messages import (
     Drain,
     GatewayFailed,
+    Inheritance,
     ModelReport,
     Report,
     Shutdown,
     StartWorker,
     StopWorker,
     WorkerExited,
+    WorkerKept,
+    WorkerLoaded,
     WorkerStarted,
     decode_supervisor_message,
 )
@@ -43,6 +47,8 @@ class Gateway:
         self.answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.exits: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.seen: list[str] = []
+        self.kept: dict[int, WorkerKept] = {}
+        self.inheritance: asyncio.Future[Inheritance] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(self.channel.fileno(), self.read)
 
     def report(self, *states: str) -> None:
@@ -51,7 +57,7 @@ class Gateway:
             ModelReport(f"m{i}", "1", state, "no such file" * (state != "READY"), "fake", 1)
             for i, state in enumerate(states)
         )
-        self.channel.send(Report(models, ()))
+        self.channel.send(Report(models, (), tuple(model.name for model in models)))
 
     def read(self) -> None:
         try:
@@ -66,6 +72,12 @@ class Gateway:
             case WorkerStarted(worker_id=number, pid=pid):
                 self.workers[number] = Channel.from_fd(descriptors[0])
                 self.answers[number].set_result({"pid": pid})
+            case WorkerKept(worker_id=number) as kept:
+                self.kept[number] = kept
+                self.workers[number] = Channel.from_fd(descriptors[0])
+                self.exits[number] = asyncio.get_running_loop().create_future()
+            case Inheritance() as inheritance:
+                self.inheritance.set_result(inheritance)
             case WorkerExited(worker_id=number, status=status, reason=reason):
                 self.exits[number].set_result({"status": status, "reason": reason})
             case Drain():
@@ -96,6 +108,12 @@ class Gateway:
                 command = StartWorker(int(number), f"m0/1 #{number}", {"FAKE": "yes"})
                 self.channel.send(command)
                 return 200, await self.answers[int(number)]
+            case ["loaded", number]:
+                self.channel.send(WorkerLoaded(int(number), b"key of " + number.encode()))
+            case ["inherited"]:
+                left = await self.inheritance
+                kept = {n: [k.pid, k.name, k.key.decode()] for n, k in self.kept.items()}
+                return 200, {"kept": kept, "next": left.next_worker_id, "wanted": left.wanted}
             case ["stop", number]:
                 self.channel.send(StopWorker(int(number), 5.0))
                 return 200, await self.exits[int(number)]

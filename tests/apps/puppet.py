@@ -1,7 +1,8 @@
 """A Triton model that does what each request's parameters tell it. `served_models.py` writes it into repositories.
 
-`started`: make that file. `wait_for`: answer only when that file exists. `error`: answer with that error.
-`raise`: fail the whole batch. `die`: end the process. Otherwise Y is X, and TOLD is the request as JSON.
+`started`: make that file. `wait_for`: answer only when that file exists. `error`: answer with that error
+of that `code`. `raise`: fail the whole batch. `die`: end the process. `allocate`: that many bytes. Otherwise Y is X, and TOLD is the request as
+JSON.
 """
 
 import json
@@ -30,6 +31,8 @@ class TritonPythonModel:
                 Path(parameters["started"]).touch()
             if "raise" in parameters:
                 raise ValueError(parameters["raise"])
+            if "allocate" in parameters:
+                np.ones(parameters["allocate"], np.uint8)
             if "die" in parameters:
                 os.kill(os.getpid(), signal.SIGKILL)
             wait_for(parameters.get("wait_for"))
@@ -37,7 +40,9 @@ class TritonPythonModel:
 
     def _answer(self, request: Any, parameters: dict[str, Any], batch: int) -> Any:
         if "error" in parameters:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(parameters["error"]))
+            code = getattr(pb_utils.TritonError, parameters.get("code", "INTERNAL"))
+            error = pb_utils.TritonError(parameters["error"], code)
+            return pb_utils.InferenceResponse(error=error)
         x = pb_utils.get_input_tensor_by_name(request, "X").as_numpy()
         told = {
             "id": request.request_id(),

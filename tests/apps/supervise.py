@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -13,13 +14,6 @@ from penstock.supervisor.front import GatewayCommand, envoy_command
 from penstock.supervisor.liveness import ProbeTiming
 from penstock.supervisor.supervisor import Supervisor, Timing
 from penstock.telemetry.log import configure_logging
-
-TIMING = Timing(
-    probe=ProbeTiming(interval_s=0.2, timeout_s=0.3, misses=3),
-    first_delay_s=0.02,
-    longest_delay_s=0.1,
-    quick_crashes=3,
-)
 
 
 def command(settings: Settings, run_dir: Path) -> GatewayCommand:
@@ -36,7 +30,14 @@ async def main(arguments: list[str]) -> int:
     given = {name.replace("-", "_"): value for name, value in pairs}
     settings = load_settings({**given, "model_repository": [folder]})
     configure_logging(0, settings.log_format, sys.stderr)
-    return await Supervisor(settings, sys.stdout, command, TIMING).run()
+    delay_s = float(os.environ.get("FIRST_DELAY_S", "0.02"))
+    timing = Timing(
+        probe=ProbeTiming(interval_s=0.2, timeout_s=0.3, misses=3),
+        first_delay_s=delay_s,
+        longest_delay_s=5 * delay_s,
+        quick_crashes=3,
+    )
+    return await Supervisor(settings, sys.stdout, command, timing).run()
 
 
 if __name__ == "__main__":

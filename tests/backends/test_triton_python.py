@@ -11,7 +11,16 @@ import pytest
 
 from model_files import batch_of, each
 from penstock.backends.base import Batch, RequestInfo
-from penstock.errors import ModelFailed
+from penstock.errors import (
+    AlreadyExists,
+    Cancelled,
+    InvalidRequest,
+    ModelFailed,
+    NotFound,
+    Unavailable,
+    UnknownError,
+    Unsupported,
+)
 from triton_models import ADD_SUB, TEXT_XY, XY, answering, executing, loaded, row
 
 
@@ -81,11 +90,34 @@ return responses
 """
     )
     answers = each(loaded(model_dir, source).execute(batch_of(row(-1), row(1), row(0))))
-    assert isinstance(answers[0], ModelFailed)
+    assert type(answers[0]) is InvalidRequest
     assert str(answers[0]) == "negative"
     assert answers[1]["Y"].tolist() == [[1]]
     assert isinstance(answers[2], ModelFailed)
     assert "returned None" in str(answers[2])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("pb_utils.TritonError('no')", ModelFailed),
+        ("pb_utils.TritonError('no', pb_utils.TritonError.UNKNOWN)", UnknownError),
+        ("pb_utils.TritonError('no', pb_utils.TritonError.INTERNAL)", ModelFailed),
+        ("pb_utils.TritonError('no', pb_utils.TritonError.NOT_FOUND)", NotFound),
+        ("pb_utils.TritonError('no', pb_utils.TritonError.INVALID_ARG)", InvalidRequest),
+        ("pb_utils.TritonError('no', pb_utils.TritonError.UNAVAILABLE)", Unavailable),
+        ("pb_utils.TritonError('no', pb_utils.TritonErrorCode.UNSUPPORTED)", Unsupported),
+        ("pb_utils.TritonError('no', code=6)", AlreadyExists),
+        ("pb_utils.TritonError('no', pb_utils.TritonError.CANCELLED)", Cancelled),
+        ("pb_utils.TritonError('no', 99)", ModelFailed),
+        ("pb_utils.TritonError('no', [])", ModelFailed),
+        ("'no'", ModelFailed),
+    ],
+)
+def test_the_code_of_an_error_response(model_dir: Path, error: str, expected: type) -> None:
+    source = executing(f"return [pb_utils.InferenceResponse(error={error}) for _ in requests]")
+    (answer,) = each(loaded(model_dir, source).execute(batch_of(row(1))))
+    assert (type(answer), str(answer)) == (expected, "no")
 
 
 def test_exception_fails_the_batch_with_type_message_and_line(

@@ -101,7 +101,7 @@ def test_a_request_that_kills_stands_alone(
         held.wait_queued(4)
         held.open()
         error = bad.exception(60)
-        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert error.code() is grpc.StatusCode.INTERNAL
         assert "the worker process ended while it ran this request" in error.details()
         assert "SIGKILL" in error.details()
         answers = [future.result(60).raw_output_contents[0] for future in good]

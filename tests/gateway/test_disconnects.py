@@ -89,6 +89,20 @@ async def test_one_receive_at_a_time_and_none_spins() -> None:
     assert waiting.cancels == eager.cancels == 0
 
 
+async def test_a_receive_under_way_is_left_to_end() -> None:
+    """The bridge fails, and logs it, when it is to wake somebody who was cancelled."""
+    watcher = Disconnects()
+    client = Client(watcher, waits=True)
+    await ticks(4)
+    (task,) = watcher._asking.values()
+    client.request.finish(b"answer")
+    watcher.forget(client.request)
+    client.leave()
+    await asyncio.wait_for(task, 5)
+    assert client.cancels == 0
+    assert not watcher._asking
+
+
 async def test_nothing_ticks_when_nothing_waits() -> None:
     watcher = Disconnects()
     client = Client(watcher, waits=False)

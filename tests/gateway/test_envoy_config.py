@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from penstock.config import Settings
+from penstock.gateway import envoy_config as module
 from penstock.gateway.envoy_config import EnvoyFiles, envoy_config
+from penstock.gateway.grpc_service import INFERENCE, MODEL_INFER
 
 FILES = EnvoyFiles(Path("/m.so"), "a:app", Path("/r/http.sock"), Path("/r/admin.sock"))
 
@@ -56,3 +58,23 @@ def test_an_exception_at_the_applications_start_is_not_ignored() -> None:
 def test_the_access_log_is_off_unless_asked_for() -> None:
     assert "access_log" not in manager(Settings())
     assert len(manager(Settings(access_log=True))["access_log"]) == 1
+
+
+def test_only_one_keeps_a_calls_deadline() -> None:
+    """The scheduler an inference's, Envoy that of the service's other calls, which are all unary."""
+    assert (module.INFERENCE, module.MODEL_INFER) == (INFERENCE, MODEL_INFER)
+    (host,) = manager(Settings())["route_config"]["virtual_hosts"]
+    kept = [(route["match"], "max_stream_duration" in route["route"]) for route in host["routes"]]
+    assert kept == [
+        ({"path": MODEL_INFER}, False),
+        ({"prefix": INFERENCE}, True),
+        ({"prefix": "/"}, False),
+    ]
+
+
+def test_cancelled_calls_are_bounded_by_their_rate_alone() -> None:
+    """A connection dies with all its calls when there are too many: not for the sum of those in its whole life."""
+    http2 = manager(Settings())["http2_protocol_options"]
+    assert 1000 < http2["stream_reset_rate"] <= http2["stream_reset_burst"] < 100_000
+    (layer,) = envoy_config(Settings(), FILES)["layered_runtime"]["layers"]
+    assert layer["static_layer"]["overload.premature_reset_total_stream_count"] > 1 << 31

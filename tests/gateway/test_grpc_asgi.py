@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import struct
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from asgi_driver import Exchange, drive, scope
 from pending import pending
-from penstock.errors import InvalidRequest, ModelFailed, NotFound, PenstockError
+from penstock.errors import InvalidRequest, ModelFailed, NotFound, PenstockError, QueueFull
 from penstock.gateway.asgi import Message
+from penstock.gateway.aside import LARGE_BYTES
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_asgi import GrpcOverAsgi
 from penstock.gateway.grpc_service import MODEL_INFER
 from penstock.gateway.status import HIDDEN_TEXT
+from penstock.gateway.terms import TermsReader
+from penstock.types import NO_TERMS, CallTerms
 from penstock.workers.request import PendingRequest, Respond
 
 LIMIT = 1000
@@ -37,12 +43,19 @@ class FakeService:
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.requests: list[PendingRequest] = []
+        self.terms: list[CallTerms] = []
         self.error: BaseException | None = None
         self.unary = {"/echo": self._echo}
         self.streams = {"/stream": self._stream, "/fails": self._fails, "/silent": self._silent}
 
-    def infer(self, message: bytes, respond: Respond) -> PendingRequest:
+    async def infer_large(
+        self, message: bytes, respond: Respond, terms: CallTerms
+    ) -> PendingRequest:
+        return self.infer(message, respond, terms)
+
+    def infer(self, message: bytes, respond: Respond, terms: CallTerms) -> PendingRequest:
         self.messages.append(message)
+        self.terms.append(terms)
         if self.error is not None:
             raise self.error
         request = pending(
@@ -77,16 +90,27 @@ class FakeService:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LIMIT) -> None:
         self.service = FakeService()
         self.disconnects = Disconnects()
-        self.app = GrpcOverAsgi(self.service, self.disconnects, LIMIT, 8000)  # type: ignore[arg-type]
+        self.app = GrpcOverAsgi(
+            self.service,  # type: ignore[arg-type]
+            TermsReader("x-tenant"),
+            self.disconnects,
+            limit,
+            8000,
+        )
 
     async def call(
-        self, *chunks: bytes | None, path: str = "/echo", encoding: str = "", **driver: Any
+        self,
+        *chunks: bytes | None,
+        path: str = "/echo",
+        encoding: str = "",
+        headers: Mapping[str, str] = {},
+        **driver: Any,
     ) -> Exchange:
-        headers = {"grpc_encoding": encoding} if encoding else {}
-        return await drive(self.app, scope(path, headers=headers), chunks, **driver)
+        named = {**headers, "grpc_encoding": encoding} if encoding else headers
+        return await drive(self.app, scope(path, headers=named), chunks, **driver)
 
 
 @pytest.fixture
@@ -279,6 +303,95 @@ async def test_an_inference_that_fails_later(bench: Bench) -> None:
     exchange, request = await infer(bench)
     request.finish(InvalidRequest("class result not available"))
     assert exchange.grpc == (3, "class result not available")
+
+
+@pytest.mark.parametrize(
+    ("headers", "terms"),
+    [
+        ({}, NO_TERMS),
+        ({"grpc_timeout": "5S"}, CallTerms(5_000_000)),
+        ({"x_tenant": "search"}, CallTerms(tenant="search")),
+        ({"x_tenant": "search", "grpc_timeout": "5S"}, CallTerms(5_000_000, "search")),
+    ],
+)
+async def test_an_inference_brings_its_terms(
+    bench: Bench, headers: Mapping[str, str], terms: CallTerms
+) -> None:
+    await infer(bench, headers=headers)
+    assert bench.service.terms == [terms]
+
+
+@pytest.mark.parametrize("headers", [{"grpc_timeout": "5"}, {"x_tenant": "x" * 129}])
+async def test_bad_terms_are_told_before_anything_is_read(
+    bench: Bench, headers: Mapping[str, str]
+) -> None:
+    exchange = await bench.call(framed(b"request"), path=MODEL_INFER, headers=headers)
+    (name,) = headers
+    code, text = exchange.grpc
+    assert (code, text.split()[0]) == (3, name.replace("_", "-"))
+    assert (exchange.received, bench.service.messages) == (0, [])
+
+
+@pytest.mark.parametrize("size", [1, LARGE_BYTES])
+async def test_a_message_that_was_slow_to_come_has_less_time_left(
+    bench: Bench, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = 1_000_000_000
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+
+    async def receive() -> Message:
+        nonlocal now_ns
+        now_ns += 30_000_000
+        return {"type": "http.request", "body": framed(bytes(size)), "more_body": False}
+
+    app = Bench(LARGE_BYTES)
+    await app.app(scope(MODEL_INFER, headers={"grpc_timeout": "50m"}), receive, _send_nothing)
+    assert app.service.terms == [CallTerms(20_000)]
+
+
+async def _send_nothing(_: Message) -> None:
+    raise AssertionError("nothing is to be sent yet")
+
+
+# ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_hint(exchange: Exchange, after_ms: int) -> None:
+    """The response says when to come back, in both ways."""
+    code, _ = exchange.grpc
+    assert exchange.headers[b"grpc-retry-pushback-ms"] == str(after_ms).encode()
+    details = exchange.headers[b"grpc-status-details-bin"]
+    assert b"=" not in details
+    status = Status.FromString(base64.b64decode(details + b"=" * (-len(details) % 4)))
+    assert status.code == code
+    retry = RetryInfo()
+    assert status.details[0].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == after_ms
+
+
+# lengths that would be padded in all ways
+@pytest.mark.parametrize("text", ["full", "full!", "full!!", "50% of é"])
+@pytest.mark.parametrize("path", ["/echo", MODEL_INFER, "/silent", "/fails"])
+async def test_a_refusal_says_when_to_come_back(bench: Bench, path: str, text: str) -> None:
+    bench.service.error = QueueFull(text, retry_after_s=1.5)
+    exchange = await bench.call(framed(b"x"), path=path)
+    assert exchange.grpc[0] == 14
+    check_hint(exchange, 1500)
+
+
+async def test_an_inference_that_is_refused_later(bench: Bench) -> None:
+    exchange, request = await infer(bench)
+    request.finish(QueueFull("full", retry_after_s=0.02))
+    assert exchange.grpc == (14, "full")
+    check_hint(exchange, 20)
+    # trailers-only: what else a client would not retry
+    assert "trailers" not in exchange.start
+
+
+async def test_nothing_is_promised_that_nobody_knows(bench: Bench) -> None:
+    bench.service.error = QueueFull("full")
+    exchange = await bench.call(framed(b"x"))
+    assert exchange.headers.keys() == {b"content-type", b"grpc-status", b"grpc-message"}
 
 
 class ClientDisconnectedError(OSError):

@@ -15,10 +15,13 @@ from asgi_driver import Exchange, drive, scope
 from fake_workers import settle
 from pending import pending
 from penstock.errors import ModelFailed, NotFound, PenstockError, QueueFull
+from penstock.gateway.asgi import Message
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.http_asgi import HttpOverAsgi
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.status import HIDDEN_TEXT
+from penstock.gateway.terms import TermsReader
+from penstock.types import NO_TERMS, CallTerms
 from penstock.workers.request import PendingRequest, Respond
 
 LIMIT = 100
@@ -49,13 +52,18 @@ class FakeInference:
 
     def __init__(self) -> None:
         self.submitted: list[tuple[str, str, HttpRequest]] = []
+        self.terms: list[CallTerms] = []
+        self.error: PenstockError | None = None
         self.pending: list[PendingRequest] = []
         self.cancelled: list[PendingRequest] = []
 
     async def submit(
-        self, name: str, version: str, request: HttpRequest, respond: Respond
+        self, name: str, version: str, request: HttpRequest, respond: Respond, terms: CallTerms
     ) -> PendingRequest:
         self.submitted.append((name, version, request))
+        self.terms.append(terms)
+        if self.error is not None:
+            raise self.error
         made = pending(
             {"X": np.zeros((1, 1), np.float32)},
             respond=respond,
@@ -80,6 +88,7 @@ class Bench:
         self.app = HttpOverAsgi(
             self.routes,  # type: ignore[arg-type]
             self.inference,  # type: ignore[arg-type]
+            TermsReader("x-tenant"),
             Disconnects(),
             LIMIT,
             METRICS_PORT,
@@ -237,6 +246,68 @@ async def test_an_inference(bench: Bench, path: str, version: str) -> None:
     bench.inference.pending[0].finish(b"response")
     exchange.check_complete()
     assert exchange.body == b"response"
+
+
+@pytest.mark.parametrize(
+    ("headers", "terms"),
+    [
+        ({}, NO_TERMS),
+        ({"x_request_timeout_ms": "0.5"}, CallTerms(500)),
+        ({"x_tenant": "search"}, CallTerms(tenant="search")),
+        ({"x_tenant": "search", "x_request_timeout_ms": "20"}, CallTerms(20_000, "search")),
+    ],
+)
+async def test_an_inference_brings_its_terms(
+    bench: Bench, headers: dict[str, Any], terms: CallTerms
+) -> None:
+    await bench.call(b"", path=INFER, **headers)
+    assert bench.inference.terms == [terms]
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "text"),
+    [
+        ("x_request_timeout_ms", "soon", "X-Request-Timeout-Ms 'soon' is none"),
+        ("x_tenant", "x" * 129, "x-tenant 'xxx"),
+    ],
+)
+async def test_bad_terms_are_told_before_anything_is_read(
+    bench: Bench, header: str, value: str, text: str
+) -> None:
+    headers: dict[str, Any] = {header: value}
+    exchange = await bench.call(b"", path=INFER, **headers)
+    status, error = error_of(exchange)
+    assert status == 400
+    assert error.startswith(text)
+    assert (exchange.received, bench.inference.submitted) == (0, [])
+
+
+async def test_a_body_that_was_slow_to_come_has_less_time_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = 1_000_000_000
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+
+    async def receive() -> Message:
+        nonlocal now_ns
+        now_ns += 30_000_000
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    where = scope(INFER, headers={"x_request_timeout_ms": "50"})
+    await bench.app(where, receive, lambda _: None)
+    assert bench.inference.terms == [CallTerms(20_000)]
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_refusal_says_when_to_come_back(bench: Bench, later: bool) -> None:
+    error = QueueFull("full", retry_after_s=1.5)
+    bench.inference.error = None if later else error
+    exchange = await bench.call(b"", path=INFER)
+    if later:
+        bench.inference.pending[0].finish(error)
+    assert error_of(exchange) == (503, "full")
+    assert exchange.headers[b"retry-after"] == b"2"
+    assert exchange.headers[b"retry-after-ms"] == b"1500"
 
 
 async def test_an_inference_that_fails(bench: Bench) -> None:

@@ -75,9 +75,11 @@ def test_every_error_has_a_status() -> None:
         (errors.Unsupported, 501, 12),
         (errors.Unavailable, 503, 14),
         (errors.QueueFull, 503, 14),
-        (errors.WorkerCrashed, 503, 14),
+        (errors.WorkerCrashed, 500, 13),
         (errors.DeadlineExceeded, 504, 4),
         (errors.ModelFailed, 500, 13),
+        (errors.UnknownError, 400, 2),
+        (errors.Cancelled, 400, 1),
         (errors.InternalError, 500, 13),
     ],
 )

@@ -108,4 +108,5 @@ def test_commands(tmp_path: Path) -> None:
         str(tmp_path / "triton.sh"),
         "repo",
         *"123",
+        "--",
     ]

@@ -1,12 +1,14 @@
-"""Pools that are closed at the end."""
+"""Pools and repositories that are closed at the end."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import repository_bench
 from pool_bench import Bench, Make
 
 
@@ -22,3 +24,19 @@ async def make_pool() -> AsyncIterator[Make]:
     yield one
     for bench in benches:
         await bench.end()
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[repository_bench.Make]:
+    """`make(*folders, **settings)` gives a repository over folders below `tmp_path`, `a` by default."""
+    benches: list[repository_bench.Bench] = []
+
+    def one(*folders: str, **settings: Any) -> repository_bench.Bench:
+        paths = [tmp_path / name for name in folders or ("a",)]
+        benches.append(repository_bench.Bench(paths, **settings))
+        return benches[-1]
+
+    yield one
+    for bench in benches:
+        await bench.repository.close()
+        bench.link.close()

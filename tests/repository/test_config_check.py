@@ -16,6 +16,10 @@ def complete(**changes: Any) -> dict[str, Any]:
     return {"name": "m", "max_batch_size": 8, "input": [TENSOR], "output": [TENSOR], **changes}
 
 
+def warmup(given: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"name": "w", "inputs": {"T": given}, **fields}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -32,6 +36,9 @@ def complete(**changes: Any) -> dict[str, Any]:
         {"version_policy": {"specific": {"versions": [1, 2]}}},
         {"model_transaction_policy": {"decoupled": False}},
         {"default_model_filename": "model..onnx"},
+        {"model_warmup": [warmup({"zero_data": True, "dims": [2, 3]}, batch_size=8)]},
+        {"max_batch_size": 0, "model_warmup": [warmup({"random_data": True, "dims": [1, 3]})]},
+        {"model_warmup": [warmup({"input_data_file": "a/b.bin", "dims": [2, 3]})]},
     ],
 )
 def test_good_ones(changes: dict[str, Any]) -> None:
@@ -133,6 +140,38 @@ def test_good_ones(changes: dict[str, Any]) -> None:
             {"cc_model_filenames": {"7.5": ".."}},
             "cc_model_filenames['7.5'] is '..';"
             " expected the name of a file in the version's folder, without a path",
+        ),
+        (
+            {"model_warmup": [warmup({}), warmup({"zero_data": True, "dims": [2, 3]})]},
+            "model_warmup[0].inputs['T'] says nothing of its data;"
+            " expected one of zero_data, random_data, input_data_file",
+        ),
+        (
+            {"model_warmup": [warmup({"zero_data": True, "dims": [2, 3]}, batch_size=9)]},
+            "model_warmup[0].batch_size is 9; expected 1 to max_batch_size, which is 8",
+        ),
+        (
+            {"model_warmup": [warmup({"zero_data": True, "dims": [-1, 3]})]},
+            "model_warmup[0].inputs['T'].dims[0] is -1;"
+            " expected 1 or more, the size to warm up with",
+        ),
+        (
+            {"model_warmup": [warmup({"zero_data": True, "dims": [2, 4]})]},
+            "model_warmup[0].inputs['T'].dims are [2, 4]; expected [-1, 3], which the input has",
+        ),
+        (
+            {
+                "model_warmup": [
+                    warmup({"zero_data": True, "dims": [2, 3], "data_type": "TYPE_BOOL"})
+                ]
+            },
+            "model_warmup[0].inputs['T'].data_type is TYPE_BOOL;"
+            " expected TYPE_FP32, which the input has",
+        ),
+        (
+            {"model_warmup": [warmup({"input_data_file": "../../other", "dims": [2, 3]})]},
+            "model_warmup[0].inputs['T'].input_data_file is '../../other';"
+            " expected the name of a file in the folder warmup of the model's own",
         ),
         ({"sequence_batching": {}}, "sequence_batching is not supported yet"),
         ({"ensemble_scheduling": {}}, "ensemble_scheduling is not supported yet"),

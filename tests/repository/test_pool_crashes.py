@@ -1,59 +1,91 @@
-"""A pool's worker ends: what it had runs again, alone, and only what kills is refused."""
+"""A pool's worker ends: what it had runs again, and only what kills is refused."""
 
 from __future__ import annotations
 
 import pytest
 
-from fake_workers import settle
+from fake_workers import settle, until
 from penstock.errors import LoadFailed, Unavailable, WorkerCrashed
-from penstock.repository import pool as pool_module
+from penstock.repository import restarts
+from penstock.scheduling.refusals import Refusal
 from penstock.telemetry.statistics import FailureReason
-from pool_bench import Make
+from pool_bench import Bench, Make
 
 
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "FIRST_BACKOFF_S", 0.0)
+    monkeypatch.setattr(restarts, "FIRST_BACKOFF_S", 0.0)
 
 
-async def test_after_a_crash_each_request_runs_again_alone(make_pool: Make) -> None:
+async def test_after_a_crash_the_batch_runs_again_as_it_was(make_pool: Make) -> None:
     bench = await make_pool().with_workers(1)
     bench.submit("a", "b")
     await settle()
+    bench.submit("stranger")
     await bench.workers[0].crash()
     assert bench.started == [0]
     assert bench.changes == 2
-    assert bench.workers[1].ids == [["a"]]
+    assert bench.workers[1].ids == [["a", "b"]]
     await bench.workers[1].answer()
-    assert bench.workers[1].ids == [["b"]]
+    assert bench.workers[1].ids == [["stranger"]]
     await bench.workers[1].answer()
-    assert bench.values() == {"a": [97], "b": [98]}
+    assert bench.values() == {"a": [97], "b": [98], "stranger": [114]}
     assert bench.statistics.worker_restarts == 1
     assert sum(bench.statistics.failures.values()) == 0
 
 
 @pytest.mark.usefixtures("no_backoff")
-@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize(("merge", "workers"), [(True, 4), (False, 3)])
 async def test_the_request_that_kills_is_refused_and_its_mates_are_answered(
-    make_pool: Make, merge: bool
+    make_pool: Make, merge: bool, workers: int
 ) -> None:
     bench = await make_pool(merge=merge, max_rows=1 if not merge else 8).with_workers(1)
     bench.submit("a", "killer", "b", "c")
-    for _ in range(12):
-        await settle()
-        worker = bench.workers[-1]
-        if not worker.ids:
-            continue
-        if "killer" in worker.ids[0]:
-            await worker.crash("killed by SIGSEGV")
-        else:
-            await worker.answer()
+    await run_with_killer(bench)
     killed = bench.heard.by_id["killer"]
     assert isinstance(killed, WorkerCrashed)
     assert str(killed) == "the worker process ended while it ran this request: killed by SIGSEGV"
     assert bench.values() == {"killer": "WorkerCrashed", "a": [97], "b": [98], "c": [99]}
-    assert len(bench.workers) == 3
+    assert len(bench.workers) == workers
     assert bench.statistics.failures[FailureReason.BACKEND] == 1
+
+
+@pytest.mark.usefixtures("no_backoff")
+async def test_a_request_like_the_one_that_killed_is_refused_at_once(make_pool: Make) -> None:
+    bench = await make_pool().with_workers(1)
+    bench.submit("killer")
+    await run_with_killer(bench)
+    with pytest.raises(WorkerCrashed, match="refused, for a request like this was run before"):
+        bench.submit("another")
+    assert bench.statistics.refused[Refusal.QUARANTINED] == 1
+    assert bench.statistics.failures[FailureReason.REJECTED] == 1
+    bench.submit("b")
+    await settle()
+    await bench.workers[-1].answer()
+    assert bench.values() == {"killer": "WorkerCrashed", "b": [98]}
+
+
+async def run_with_killer(bench: Bench) -> None:
+    """Answer batches, but for those with `killer`, which end their worker."""
+    for _ in range(16):
+        await settle()
+        worker = bench.workers[-1]
+        if worker.ids and "killer" in worker.ids[0]:
+            await worker.crash("killed by SIGSEGV")
+        elif worker.ids:
+            await worker.answer()
+
+
+async def test_a_worker_that_hangs_is_ended_and_its_batch_divided(make_pool: Make) -> None:
+    bench = await make_pool(execution_timeout_us=20_000).with_workers(1)
+    bench.submit("a", "b")
+    await settle()
+    await until(lambda: bench.workers[-1].ids == [["a"]])
+    assert bench.workers[0].process.exited.done()
+    assert "busy with one batch for longer than 0.02 s" in bench.pool.last_crash
+    await bench.workers[1].answer()
+    await until(lambda: "b" in bench.heard.by_id)
+    assert isinstance(bench.heard.by_id["b"], WorkerCrashed)
 
 
 async def test_a_batch_that_had_not_begun_is_not_blamed(make_pool: Make) -> None:
@@ -88,7 +120,7 @@ async def test_other_instances_take_over(make_pool: Make) -> None:
     await settle()
     bench.start_errors = [LoadFailed("not now")] * 1000
     await bench.workers[0].crash()
-    assert bench.pool.ready and bench.pool.instances == 1
+    assert bench.pool.ready and len(bench.pool.instances) == 1
     await bench.workers[1].answer()
     await bench.workers[1].answer()
     assert bench.values() == {"a": [97], "b": [98]}

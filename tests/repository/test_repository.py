@@ -3,129 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fake_workers import FakeLink, settle
-from penstock import model_config
-from penstock.config import Settings
+from fake_workers import until
 from penstock.errors import InvalidRequest, LoadFailed, NotFound, PenstockError, Unavailable
-from penstock.repository.repository import ModelRepository
-from penstock.workers import messages
-from penstock.workers.channel import Channel, ChannelClosed
-from penstock.workers.control import WorkerProcess
-
-TENSOR = {"name": "X", "data_type": "TYPE_FP32", "dims": [1]}
-
-
-class LoadingLink(FakeLink):
-    """A supervisor whose workers load at once, or refuse with the reason in `refuse` for their model's name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.refuse: dict[str, str] = {}
-        self.started: list[str] = []
-        self.environments: list[Mapping[str, str]] = []
-        self.loads: list[messages.Load] = []
-        self.workers: dict[str, WorkerProcess] = {}
-        self._ends: list[tuple[Channel, Channel]] = []
-
-    async def start_worker(self, name: str, environment: Mapping[str, str]) -> WorkerProcess:
-        """As ControlLink."""
-        self.started.append(name)
-        self.environments.append(environment)
-        ours, theirs = Channel.pair()
-        theirs.setblocking(False)
-        self._ends.append((ours, theirs))
-        worker = self.workers[name] = WorkerProcess(len(self._ends), 4242, ours)
-        asyncio.get_running_loop().add_reader(theirs.fileno(), self._answer, theirs)
-        return worker
-
-    def _answer(self, channel: Channel) -> None:
-        try:
-            command = messages.decode_worker_command(channel.receive()[0])
-        except ChannelClosed:
-            asyncio.get_running_loop().remove_reader(channel.fileno())
-            return
-        if not isinstance(command, messages.Load):
-            return
-        self.loads.append(command)
-        reason = self.refuse.get(f"{command.model_name}/{command.version}")
-        config = {"input": [TENSOR], "output": [TENSOR]} | {
-            key: value
-            for key, value in model_config.from_json(command.config_json).items()
-            if value
-        }
-        channel.send(
-            messages.LoadRefused(reason)
-            if reason
-            else messages.Ready(model_config.to_json(config), 1)
-        )
-
-    def close(self) -> None:
-        """Close all that is open."""
-        for ours, theirs in self._ends:
-            if theirs.fileno() >= 0:
-                asyncio.get_running_loop().remove_reader(theirs.fileno())
-            ours.close()
-            theirs.close()
-
-
-class Bench:
-    """A repository over folders."""
-
-    def __init__(self, folders: list[Path], **settings: Any) -> None:
-        self.link = LoadingLink()
-        self.changes = 0
-        self.repository = ModelRepository(
-            Settings(model_repository=tuple(folders), default_threads=4, **settings),
-            self.link,  # type: ignore[arg-type]
-        )
-        self.repository.on_change = self._changed
-
-    def _changed(self) -> None:
-        self.changes += 1
-
-    @property
-    def lines(self) -> list[tuple[str, str, str, str]]:
-        """Name, version, state and reason of all lines of the index."""
-        return [(r.name, r.version, r.state, r.reason) for r in self.repository.index()]
-
-    @property
-    def states(self) -> dict[str, str]:
-        """`name/version` → state."""
-        return {f"{name}/{version}": state for name, version, state, _ in self.lines}
-
-
-@pytest.fixture
-async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Bench]]:
-    benches: list[Bench] = []
-
-    def one(*folders: str, **settings: Any) -> Bench:
-        benches.append(Bench([tmp_path / name for name in folders or ("a",)], **settings))
-        return benches[-1]
-
-    yield one
-    for bench in benches:
-        await bench.repository.close()
-        bench.link.close()
-
-
-Make = Callable[..., Bench]
-
-
-def write(folder: Path, *versions: int | str, config: str = "") -> Path:
-    """A model's folder; its model files are never looked into here."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for version in versions:
-        (folder / str(version)).mkdir(exist_ok=True)
-        (folder / str(version) / "model.py").touch()
-    if config:
-        (folder / "config.pbtxt").write_text(config)
-    return folder
+from repository_bench import Make, explicit, write
 
 
 async def test_all_models_are_served_and_all_failures_listed(make: Make, tmp_path: Path) -> None:
@@ -292,8 +177,7 @@ async def test_a_model_whose_workers_are_gone_is_not_ready(make: Make, tmp_path:
     before = bench.changes
     bench.link.refuse["m/1"] = "no more"
     bench.link.workers["m/1#0"].exited.set_result("killed by SIGKILL")
-    await settle()
-    assert bench.lines == [("m", "1", "UNAVAILABLE", "no more")]
+    await until(lambda: bench.lines == [("m", "1", "UNAVAILABLE", "no more")])
     assert not bench.repository.is_ready("m")
     assert bench.changes > before
     with pytest.raises(Unavailable, match="has no available versions"):
@@ -301,12 +185,6 @@ async def test_a_model_whose_workers_are_gone_is_not_ready(make: Make, tmp_path:
 
 
 # ── loading and unloading on request ────────────────────────────────────────────────────────────────────────────────
-
-
-async def explicit(make: Make, **settings: Any) -> Bench:
-    bench = make(model_control_mode="explicit", **settings)
-    await bench.repository.start()
-    return bench
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from penstock.supervisor.envoy_admin import EnvoyAdmin
+from served import descriptors
 from supervised import Server, eventually, marked
 
 pytestmark = pytest.mark.e2e
@@ -76,7 +77,7 @@ def test_requests_under_way_are_answered_before_the_end(start: Start, tmp_path: 
     assert connection.getresponse().status == 200
     connection.close()
     assert server.wait() == 0
-    assert json.loads(seen.read_text()) == ["Drain", "Shutdown"]
+    assert json.loads(seen.read_text()) == ["Inheritance", "Drain", "Shutdown"]
 
 
 def test_a_drain_that_takes_too_long_says_what_it_dropped(start: Start) -> None:
@@ -109,14 +110,72 @@ def test_sigkill_of_the_supervisor_leaves_no_process(start: Start) -> None:
     eventually(lambda: not marked(server.mark), "processes are left")
 
 
-def test_a_crashed_gateway_is_started_again_without_its_workers(start: Start) -> None:
+def test_the_first_gateway_inherits_nothing(start: Start) -> None:
     server = start().wait_ready()
-    _, worker = server.get("/worker/1")
+    assert server.get("/inherited")[1] == {"kept": {}, "next": 1, "wanted": None}
+
+
+def test_a_crashed_gateways_loaded_workers_go_to_the_next_one(start: Start) -> None:
+    """Those that have nothing loaded end."""
+    server = start().wait_ready()
+    (_, loading), (_, loaded) = server.get("/worker/1"), server.get("/worker/2")
+    server.get("/loaded/2")
     with pytest.raises(ConnectionError):
         server.get("/crash")
     eventually(lambda: "the gateway ended: exit code 3" in server.log, "crash not told")
-    eventually(lambda: not Path(f"/proc/{worker['pid']}").exists(), "the worker lives")
+    eventually(lambda: gone(loading["pid"]), "the worker that had nothing loaded lives")
     eventually(lambda: answers(server), "the gateway did not come back")
+    _, inherited = server.get("/inherited")
+    kept = {"2": [loaded["pid"], "m0/1 #2", "key of 2"]}
+    assert inherited == {"kept": kept, "next": 3, "wanted": ["m0"]}
+    eventually(lambda: "the gateway serves again" in server.log, "not told")
+    assert "1 workers went on" in server.log
+    # it is this gateway's own now
+    server.get("/stop/2")
+    assert gone(loaded["pid"])
+
+
+def test_a_worker_that_ends_while_there_is_no_gateway_is_not_handed_on(start: Start) -> None:
+    server = start().wait_ready()
+    workers = [server.get(f"/worker/{number}")[1]["pid"] for number in (1, 2)]
+    for number in (1, 2):
+        server.get(f"/loaded/{number}")
+    # the supervisor sees both at once: it looks for ended workers before it starts a gateway
+    server.signal(signal.SIGSTOP)
+    crash(server)
+    os.kill(workers[0], signal.SIGKILL)
+    server.signal(signal.SIGCONT)
+    eventually(lambda: answers(server), "the gateway did not come back")
+    _, inherited = server.get("/inherited")
+    assert [(number, kept[0]) for number, kept in inherited["kept"].items()] == [("2", workers[1])]
+
+
+def test_crashes_leave_no_descriptors(start: Start) -> None:
+    server = start().wait_ready()
+    server.get("/worker/1")
+    server.get("/loaded/1")
+    before = descriptors(server.process.pid)
+    for _ in range(2):
+        crash(server)
+        eventually(lambda: answers(server), "the gateway did not come back")
+        server.get("/inherited")
+    # probes come and go
+    eventually(lambda: descriptors(server.process.pid) <= before, "descriptors are left")
+
+
+def test_a_stop_while_there_is_no_gateway_ends_the_workers(start: Start) -> None:
+    server = start(FIRST_DELAY_S="60").wait_ready()
+    server.get("/worker/1")
+    server.get("/loaded/1")
+    crash(server)
+    eventually(lambda: answers(server), "the gateway did not come back")
+    # only the second one is waited after
+    crash(server)
+    eventually(lambda: server.log.count("the gateway ended") == 2, "crash not told")
+    assert len(marked(server.mark)) == 2
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert not marked(server.mark)
 
 
 def test_a_blocked_application_is_killed_and_started_again(start: Start) -> None:
@@ -221,6 +280,10 @@ def test_headers_forge_no_identity(start: Start) -> None:
     _, seen = start().wait_ready().get("/scope", forged)
     assert seen["client"][0] == "127.0.0.1"
     assert "x-forwarded-client-cert" not in seen["headers"]
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
 
 
 def answers(server: Server) -> bool:

@@ -1,7 +1,8 @@
 """The parts of README.md and docs/ that are made from the code. They lie between `<!-- name -->` and `<!-- /name -->`.
 
 `python tests/support/doc_tables.py` writes them anew; with the JSON file of `penstock_loadtest peers --json` as its
-argument also README's table of ratios, which is otherwise left alone.
+argument also README's table of ratios, which is otherwise left alone. Figures in docs/resilience.md come from the JSON
+beside its plots.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -19,6 +21,7 @@ from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import Settings, flag_of
 from penstock.errors import PenstockError
 from penstock.gateway.status import status_of
+from penstock.scheduling.refusals import Refusal
 from penstock.telemetry.families import (
     FAILURE_HELP,
     FAILURE_NAME,
@@ -26,13 +29,19 @@ from penstock.telemetry.families import (
     HISTOGRAMS,
     HOST,
     OWN_COUNTERS,
+    REFUSED_HELP,
+    REFUSED_NAME,
+    SLO_GAUGES,
     TRITON_COUNTERS,
 )
 from penstock_loadtest.cases import EMBEDDER_CASE, PEER_CASES, Case
+from penstock_loadtest.marked import fill, table
+from penstock_loadtest.resilience.page import MAKERS, part_of
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 DOCS: Final = ROOT / "docs"
+RESILIENCE: Final = DOCS / "resilience.md"
 
 LOADS: Final = {
     "identity": "`identity`, FP32[16], Triton's Python class",
@@ -77,12 +86,18 @@ def metrics_table() -> str:
         *((family.name, "counter", family.help) for family in TRITON_COUNTERS),
         (FAILURE_NAME, "counter", f"{FAILURE_HELP}. Label `reason`"),
         *((f"{family.name}_total", "counter", family.help) for family in OWN_COUNTERS),
+        (f"{REFUSED_NAME}_total", "counter", f"{REFUSED_HELP}. Label `reason`: {_reasons()}"),
         *((family.name, "gauge", family.help) for family in GAUGES),
+        *((f.name, "gauge", f"{f.help}. Models with `slo_p99_ms`") for f in SLO_GAUGES),
         *((family.name, "histogram", family.help) for family in HISTOGRAMS),
         *((name, "gauge", f"{text}. Of the machine") for name, text, _ in HOST),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]
     return table(("metric", "type", "meaning"), [(f"`{n}`", kind, text) for n, kind, text in rows])
+
+
+def _reasons() -> str:
+    return ", ".join(f"`{reason.value}`" for reason in Refusal)
 
 
 def benchmark_table(report: Mapping[str, Any]) -> str:
@@ -104,32 +119,8 @@ GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
     (DOCS / "configuration.md", "refused", refused_flags),
     (DOCS / "protocol.md", "statuses", statuses_table),
     (DOCS / "metrics.md", "metrics", metrics_table),
+    *((RESILIENCE, name, partial(part_of, RESILIENCE.parent / "plots", name)) for name in MAKERS),
 )
-
-
-def between(text: str, name: str) -> str:
-    """What lies between the marks of that name. Raises ValueError where they are not there."""
-    _, _, rest = _cut(text, f"<!-- {name} -->\n")
-    return _cut(rest, f"<!-- /{name} -->")[0].rstrip("\n")
-
-
-def fill(text: str, name: str, content: str) -> str:
-    """`text` with something else between the marks."""
-    before, start, rest = _cut(text, f"<!-- {name} -->\n")
-    _, end, after = _cut(rest, f"<!-- /{name} -->")
-    return f"{before}{start}{content}\n{end}{after}"
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cut(text: str, mark: str) -> tuple[str, str, str]:
-    if text.count(mark) != 1:
-        raise ValueError(f"expected {mark.strip()} once, found it {text.count(mark)} times")
-    return text.partition(mark)
 
 
 def _flags(name: str) -> str:

@@ -32,11 +32,46 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until it holds, where threads take part; the test's time-out ends what never does."""
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0.001)
+
+
 class FakeLink:
     """In the supervisor's place: a worker that is to stop is gone at once."""
 
     def __init__(self) -> None:
         self.stopped: list[WorkerProcess] = []
+        self.wanted: tuple[str, ...] | None = None
+        self.kept: dict[str, tuple[bytes, WorkerProcess]] = {}
+        """What an earlier gateway left: name → key and worker."""
+        self.told_loaded: list[tuple[WorkerProcess, bytes]] = []
+
+    async def inherited(self) -> tuple[str, ...] | None:
+        """As ControlLink."""
+        return self.wanted
+
+    def has_unclaimed(self, prefix: str) -> bool:
+        """As ControlLink."""
+        return any(name.startswith(prefix) for name in self.kept)
+
+    def claim(self, name: str, key: bytes) -> WorkerProcess | None:
+        """As ControlLink."""
+        kept, worker = self.kept.pop(name, (b"", None))
+        if worker is None or kept == key:
+            return worker
+        self.stop_worker(worker, 5)
+        return None
+
+    def end_unclaimed(self) -> None:
+        """As ControlLink."""
+        while self.kept:
+            self.stop_worker(self.kept.popitem()[1][1], 5)
+
+    def loaded(self, worker: WorkerProcess, key: bytes) -> None:
+        """As ControlLink."""
+        self.told_loaded.append((worker, key))
 
     def stop_worker(self, worker: WorkerProcess, grace_s: float) -> None:
         """As ControlLink."""
@@ -56,10 +91,11 @@ class FakeWorker:
         self.instance = Instance(self.link, self.process)  # type: ignore[arg-type]
         self._slabs: dict[int, Slab] = {}
         self._batches: list[messages.Execute] = []
+        self.resets: list[int] = []
 
     async def load(self, timeout_s: float = 5) -> Instance:
         """The instance, ready for batches."""
-        self.send(messages.Ready(b"{}", 1))
+        self.send(messages.Ready(b"{}", 1, 0))
         await self.instance.load(LOAD, timeout_s)
         return self.instance
 
@@ -78,6 +114,8 @@ class FakeWorker:
             match messages.decode_worker_command(data):
                 case messages.Execute() as command:
                     self._batches.append(command)
+                case messages.Reset(number=number):
+                    self.resets.append(number)
                 case messages.AttachSlab(slab=number):
                     self._slabs[number] = Slab(descriptors[0])
         return self._batches

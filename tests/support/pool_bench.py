@@ -10,8 +10,9 @@ import numpy as np
 
 from fake_workers import FakeWorker, row
 from pending import Heard, joined, pending
-from penstock.repository.pool import Pool
+from penstock.repository.pool import Pool, PoolPolicy
 from penstock.scheduling.batcher import BatchPolicy
+from penstock.scheduling.scheduler import SchedulingPolicy
 from penstock.telemetry.statistics import ModelStatistics
 from penstock.types import Array, OutputTensor
 from penstock.workers.instance import Instance
@@ -23,20 +24,22 @@ Encode = Callable[[PendingRequest, list[OutputTensor]], bytes]
 class Bench:
     """A pool, its workers, and what its requests heard."""
 
-    def __init__(self, preserve_ordering: bool = False, **policy: Any) -> None:
+    def __init__(
+        self, preserve_ordering: bool = False, execution_timeout_us: float = 0, **policy: Any
+    ) -> None:
         self.workers: list[FakeWorker] = []
         self.started: list[int] = []
         self.start_errors: list[Exception] = []
         self.changes = 0
         self.heard = Heard()
         self.statistics = ModelStatistics("m", "1", {})
-        self.pool = Pool(
-            BatchPolicy(**{"max_rows": 8, "merge": True, **policy}),
-            preserve_ordering,
-            self.statistics,
-            self._start,
-            self._changed,
+        batching = BatchPolicy(**{"max_rows": 8, "merge": True, **policy})
+        self.policy = PoolPolicy(
+            SchedulingPolicy(batching),
+            preserve_ordering=preserve_ordering,
+            execution_timeout_us=execution_timeout_us,
         )
+        self.pool = Pool(self.policy, self.statistics, self._start, self._changed)
 
     async def with_workers(self, count: int) -> Bench:
         """Start that many."""
@@ -45,7 +48,12 @@ class Bench:
         return self
 
     def submit(
-        self, *ids: str, encode: Encode = joined, inputs: Mapping[str, Array] | None = None
+        self,
+        *ids: str,
+        encode: Encode = joined,
+        inputs: Mapping[str, Array] | None = None,
+        timeout_us: int | None = None,
+        deadline_is_clients: bool = True,
     ) -> None:
         """A request of one row for each id, whose value is the id's last character's code."""
         for name in ids:
@@ -58,6 +66,9 @@ class Bench:
                 queue=self.pool,
                 encode=encode,
             )
+            if timeout_us is not None:
+                request.deadline_us = request.arrived_ns // 1000 + timeout_us
+                request.deadline_is_clients = deadline_is_clients
             self.pool.submit(request)
             self.last = request
 

@@ -56,6 +56,16 @@ class Gate:
         self._sent.append(future)
         return future
 
+    def wait_arrived(self, count: int) -> None:
+        """Until so many requests, the first one too, wait or are with the worker."""
+
+        def arrived() -> bool:
+            told = self.server.get(f"/v2/models/{self.model}/explain").json
+            given = sum(sum(each["running_rows"]) for each in told["instances"])
+            return bool(given + told["queue"]["requests"] == count)
+
+        eventually(arrived, f"{count} have not arrived")
+
     def wait_queued(self, count: int) -> None:
         """Until so many requests wait for their execution."""
         eventually(lambda: queued(self.server, self.model) == count, f"{count} are not queued")

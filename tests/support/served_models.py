@@ -61,6 +61,17 @@ def write_repository(folder: Path) -> None:
         "max_batch_size: 8\ndynamic_batching { preferred_batch_size: [ 2 ] "
         "max_queue_delay_microseconds: 60000000 }" + PUPPET,
     )
+    write_model(
+        folder / "puppet_levels",
+        "puppet",
+        "max_batch_size: 1\n"
+        "dynamic_batching { priority_levels: 3 default_priority_level: 2 }" + PUPPET,
+    )
+    write_model(
+        folder / "puppet_hanging", "puppet", f"{batched}\n{own(execution_timeout_ms=300)}\n{PUPPET}"
+    )
+    write_model(folder / "steady", "steady", f"{batched}\n{XY}")
+    write_model(folder / "steady_slo", "steady", f"{batched}\n{own(slo_p99_ms=200)}\n{XY}")
     write_model(folder / "doubled", "doubled", None)
     (folder / "doubled" / "config.yaml").write_text("max_batch_size: 6\ndynamic_batching: {}\n")
 
@@ -82,6 +93,14 @@ def write_model(folder: Path, app: str, config: str | None, versions: Sequence[i
         (folder / str(version) / "model.py").write_text((APPS / f"{app}.py").read_text())
     if config is not None:
         write_config(folder, f'backend: "python"\n{config}')
+
+
+def own(**parameters: float) -> str:
+    """Penstock's own keys, as config.pbtxt has them."""
+    return "\n".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+        for key, value in parameters.items()
+    )
 
 
 def write_config(folder: Path, text: str) -> None:

@@ -11,6 +11,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import penstock
+from penstock.scheduling.refusals import Refusal
+from penstock.scheduling.slo import Decision
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
@@ -125,6 +127,34 @@ def test_each_reason_of_failure_has_its_counter(page: MetricsPage) -> None:
         for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")
     }
     assert failures == {"REJECTED": 0, "CANCELED": 4, "BACKEND": 0, "OTHER": 0}
+
+
+def test_each_reason_of_refusal_has_its_counter(
+    page: MetricsPage, statistics: ModelStatistics
+) -> None:
+    statistics.refused = {**dict.fromkeys(Refusal, 0), Refusal.TOO_LATE: 5}
+    refused = {
+        reason.value: value(page, "penstock_refused_requests_total", reason=reason.value, **MODEL)
+        for reason in Refusal
+    }
+    assert refused == {
+        "queue_full": 0,
+        "queue_time": 0,
+        "too_late": 5,
+        "expired": 0,
+        "quarantined": 0,
+    }
+
+
+def test_what_the_slo_controller_decided(page: MetricsPage, statistics: ModelStatistics) -> None:
+    assert "penstock_slo_headroom{" not in page.render("")[0].decode()
+    statistics.slo = Decision(
+        at_us=1, rows_cap=16, delay_us=2_500, measured_p99_us=40_000, headroom=0.85, reason=""
+    )
+    assert value(page, "penstock_slo_measured_p99_seconds", **MODEL) == 0.04
+    assert value(page, "penstock_slo_batch_rows", **MODEL) == 16
+    assert value(page, "penstock_slo_delay_seconds", **MODEL) == 0.0025
+    assert value(page, "penstock_slo_headroom", **MODEL) == 0.85
 
 
 def test_values_of_the_gauges(page: MetricsPage) -> None:

@@ -7,11 +7,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from descriptors import none_left
 from fake_workers import settle
 from penstock.errors import LoadFailed
 from penstock.workers import messages
-from penstock.workers.channel import Channel
-from penstock.workers.control import SUPERVISOR_GONE, ControlLink, WorkerProcess
+from penstock.workers.channel import Channel, ChannelClosed
+from penstock.workers.control import (
+    SUPERVISOR_GONE,
+    UNCLAIMED_GRACE_S,
+    ControlLink,
+    WorkerProcess,
+)
 
 
 class Supervisor:
@@ -22,6 +28,7 @@ class Supervisor:
         self.channel.setblocking(False)
         self.link = ControlLink(theirs)
         self.workers: list[Channel] = []
+        self.channel.send(messages.Inheritance(1, None))
 
     def heard(self) -> messages.GatewayMessage:
         """The next message of the gateway."""
@@ -66,9 +73,9 @@ async def test_a_worker_is_started_and_its_socket_works(supervisor: Supervisor) 
     await supervisor.grant(1, pid=5)
     worker = await starting
     assert (worker.worker_id, worker.pid, worker.exited.done()) == (1, 5, False)
-    worker.channel.send(messages.Ready(b"", 0))
+    worker.channel.send(messages.Ready(b"", 0, 0))
     data, _ = supervisor.workers[0].receive()
-    assert messages.decode_worker_event(data) == messages.Ready(b"", 0)
+    assert messages.decode_worker_event(data) == messages.Ready(b"", 0, 0)
     worker.channel.close()
 
 
@@ -137,7 +144,7 @@ async def test_drain_and_shutdown_are_passed_on(supervisor: Supervisor) -> None:
 
 async def test_reports_go_out(supervisor: Supervisor) -> None:
     line = messages.ModelReport("m", "1", "READY", "", "python", 1)
-    report = messages.Report((line,) * 2000, ("statistics",))
+    report = messages.Report((line,) * 2000, ("statistics",), ("m",))
     supervisor.link.report(report)
     supervisor.link.fail("the disk is full")
     assert supervisor.heard() == report
@@ -160,7 +167,7 @@ async def test_without_its_supervisor_a_gateway_ends_and_asks_nothing_more(
         await starting
     with pytest.raises(LoadFailed, match=SUPERVISOR_GONE):
         await supervisor.link.start_worker("m", {})
-    supervisor.link.report(messages.Report((), ()))
+    supervisor.link.report(messages.Report((), (), ()))
     supervisor.link.stop_worker(worker, 1)
     supervisor.link.close()
     assert told == ["shutdown"]
@@ -171,3 +178,125 @@ async def test_a_loss_that_only_sending_notices(supervisor: Supervisor) -> None:
     supervisor.channel.close()
     with pytest.raises(LoadFailed, match=SUPERVISOR_GONE):
         await supervisor.link.start_worker("m", {})
+
+
+# ── what an earlier gateway left ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Heir(Supervisor):
+    """The supervisor of a gateway that is not the first."""
+
+    async def keep(self, worker_id: int, name: str = "m/1#0", key: bytes = b"key") -> None:
+        """Hand a loaded worker over."""
+        ours, theirs = Channel.pair()
+        self.workers.append(ours)
+        kept = messages.WorkerKept(worker_id, 70 + worker_id, name, key)
+        await self.say(kept, theirs.fileno())
+        theirs.close()
+
+    def sees_end(self, number: int) -> bool:
+        """Whether nobody holds the gateway's end of that worker's channel any more."""
+        self.workers[number].setblocking(False)
+        try:
+            self.workers[number].receive()
+        except BlockingIOError:
+            return False
+        except ChannelClosed:
+            return True
+        raise AssertionError("the gateway said something")
+
+
+@pytest.fixture
+async def heir() -> AsyncIterator[Heir]:
+    with none_left():
+        made = Heir()
+        yield made
+        made.link.close()
+        for channel in (made.channel, *made.workers):
+            channel.close()
+
+
+async def test_a_worker_is_claimed_once_by_what_it_has_loaded(heir: Heir) -> None:
+    await heir.keep(3)
+    assert heir.link.has_unclaimed("m/1#") and not heir.link.has_unclaimed("m/10#")
+    worker = heir.link.claim("m/1#0", b"key")
+    assert worker is not None
+    assert (worker.worker_id, worker.pid, worker.exited.done()) == (3, 73, False)
+    assert heir.link.claim("m/1#0", b"key") is None
+    worker.channel.send(messages.Reset(5))
+    data, _ = heir.workers[0].receive()
+    assert messages.decode_worker_command(data) == messages.Reset(5)
+    heir.link.end_unclaimed()
+    await heir.say(messages.WorkerExited(3, -9, "killed by SIGKILL"))
+    assert worker.exited.result() == "killed by SIGKILL"
+    worker.channel.close()
+
+
+async def test_a_worker_with_something_else_loaded_ends(heir: Heir) -> None:
+    await heir.keep(3, key=b"old")
+    await heir.keep(4, name="m/1#1", key=b"new")
+    assert heir.link.claim("m/1#0", b"new") is None
+    assert heir.heard() == messages.StopWorker(3, UNCLAIMED_GRACE_S)
+    assert (heir.sees_end(0), heir.sees_end(1)) == (True, False)
+
+
+async def test_the_newest_of_two_is_taken(heir: Heir) -> None:
+    """A load anew had begun."""
+    for worker_id in (3, 9, 10):
+        await heir.keep(worker_id)
+    worker = heir.link.claim("m/1#0", b"key")
+    assert worker is not None and worker.worker_id == 10
+    assert [heir.heard(), heir.heard()] == [
+        messages.StopWorker(3, UNCLAIMED_GRACE_S),
+        messages.StopWorker(9, UNCLAIMED_GRACE_S),
+    ]
+    worker.channel.close()
+
+
+async def test_what_nobody_claims_ends(heir: Heir) -> None:
+    await heir.keep(3)
+    await heir.keep(4)
+    await heir.say(messages.WorkerExited(3, -9, "killed by SIGKILL"))
+    assert heir.sees_end(0)
+    heir.link.end_unclaimed()
+    assert heir.heard() == messages.StopWorker(4, UNCLAIMED_GRACE_S)
+    assert heir.sees_end(1)
+    assert not heir.link.has_unclaimed("")
+    with pytest.raises(BlockingIOError):
+        heir.heard()
+
+
+async def test_ids_go_on_where_they_ended(heir: Heir) -> None:
+    """And nothing is started before it is known where."""
+    theirs, ours = Channel.pair()
+    ours.setblocking(False)
+    link = ControlLink(theirs)
+    starting = asyncio.ensure_future(link.start_worker("m/1#0", {}))
+    await settle()
+    with pytest.raises(BlockingIOError):
+        ours.receive()
+    ours.send(messages.Inheritance(12, ("m", "n")))
+    await settle()
+    assert await link.inherited() == ("m", "n")
+    assert messages.decode_gateway_message(ours.receive()[0]) == messages.StartWorker(
+        12, "m/1#0", {}
+    )
+    starting.cancel()
+    link.close()
+    ours.close()
+
+
+async def test_what_is_loaded_is_told(heir: Heir) -> None:
+    worker = await heir.start()
+    heir.link.loaded(worker, b"key")
+    assert heir.heard() == messages.WorkerLoaded(worker.worker_id, b"key")
+    worker.channel.close()
+
+
+async def test_without_its_supervisor_nothing_is_inherited() -> None:
+    theirs, ours = Channel.pair()
+    link = ControlLink(theirs)
+    ours.close()
+    await settle()
+    with pytest.raises(LoadFailed, match=SUPERVISOR_GONE):
+        await link.inherited()

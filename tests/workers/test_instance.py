@@ -160,3 +160,52 @@ async def test_nothing_is_left_open() -> None:
         assert len(worker.link.stopped) == 1
     del worker, instance
     assert open_descriptors() == before
+
+
+# ── taking over ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def asked_to_reset(worker: FakeWorker) -> int:
+    """The number of the Reset it got."""
+    await settle()
+    assert worker.batches == []
+    (number,) = worker.resets
+    return number
+
+
+async def test_what_another_gateway_asked_for_is_dropped(worker: FakeWorker) -> None:
+    """A batch's answer, and that to a Reset of a gateway that crashed before it came."""
+    taking = asyncio.ensure_future(worker.instance.take_over(5))
+    number = await asked_to_reset(worker)
+    worker.send(messages.Done(1, (), (), 0, 1, 2, 3))
+    worker.send(messages.BatchFailed(2, "too late"))
+    worker.send(messages.Ready(b"{}", 1, 0))
+    worker.send(messages.Ready(b"{}", 1, number - 1))
+    await settle()
+    assert not taking.done()
+    worker.send(messages.Ready(b'{"name":"m"}', 1, number))
+    assert (await taking).config_json == b'{"name":"m"}'
+    instance = worker.instance
+    assert (instance.idle, instance.can_take, told(worker).failed) == (True, True, [])
+    instance.execute([pending(row(1), id="a")], 0)
+    await worker.answer()
+    assert told(worker).values == [[1]]
+
+
+async def test_numbers_of_resets_differ(worker: FakeWorker) -> None:
+    other = FakeWorker()
+    for one in (worker, other):
+        with pytest.raises(LoadFailed, match=r"its last batch takes longer than 0.01 s"):
+            await one.instance.take_over(0.01)
+    assert await asked_to_reset(worker) != await asked_to_reset(other)
+    other.instance.close()
+    other.close()
+
+
+async def test_a_worker_that_ends_while_it_is_taken_over(worker: FakeWorker) -> None:
+    taking = asyncio.ensure_future(worker.instance.take_over(5))
+    await settle()
+    worker.send(messages.Done(1, (), (), 0, 1, 2, 3))
+    await worker.crash()
+    with pytest.raises(LoadFailed, match="the worker process ended: killed by SIGKILL"):
+        await taking

@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from descriptors import open_descriptors
 from pending import pending
 from penstock import model_config
 from penstock.backends.base import Batch, LoadSpec, Outputs
-from penstock.errors import LoadFailed, ModelFailed, Unavailable
+from penstock.errors import (
+    InvalidRequest,
+    LoadFailed,
+    ModelFailed,
+    PayloadTooLarge,
+    PenstockError,
+    Unavailable,
+)
 from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.gather import gather, scatter
@@ -25,7 +33,7 @@ CONFIG: dict[str, Any] = {
     "input": [{"name": "X", "data_type": "TYPE_FP32", "dims": [-1]}],
     "output": [{"name": "Y", "data_type": "TYPE_FP32", "dims": [-1]}],
 }
-Answer = Outputs | Sequence[Outputs | ModelFailed]
+Answer = Outputs | Sequence[Outputs | PenstockError]
 
 
 class Model:
@@ -118,7 +126,7 @@ def test_loading_tells_the_backend_all_and_gives_the_complete_configuration(benc
     [
         (LoadFailed("no weights in /models/m"), "no weights in /models/m"),
         (ValueError("bad\nweights"), "ValueError: bad weights"),
-        (MemoryError(), "MemoryError"),
+        (MemoryError(), "out of memory"),
     ],
 )
 def test_a_load_that_is_refused(
@@ -207,6 +215,20 @@ def test_one_request_of_a_batch_may_fail(bench: Bench) -> None:
     assert [(slot.first, slot.count) for slot in done.outputs] == [(0, 1)]
 
 
+def test_the_kind_of_an_error_arrives_with_it(bench: Bench) -> None:
+    answers = [Unavailable("later"), InvalidRequest("never"), PayloadTooLarge("no model's")]
+    bench.loaded().model.run = lambda batch: answers
+    requests = [request(1), request(2), request(3)]
+    done = bench.run(requests)
+    assert isinstance(done, messages.Done)
+    found = scatter(bench.slab, done, requests)
+    assert [(type(error), str(error)) for error in found] == [
+        (Unavailable, "later"),
+        (InvalidRequest, "never"),
+        (ModelFailed, "no model's"),
+    ]
+
+
 def test_the_slab_grows_on_either_side(bench: Bench) -> None:
     bench.loaded().model.run = lambda batch: {"Y": np.tile(batch.inputs["X"], 4)}
     large = pending({"X": np.ones((1, 2 * PAGE_BYTES), np.float32)})
@@ -236,3 +258,25 @@ def test_the_gateways_end_is_told_and_the_model_closed_once(bench: Bench) -> Non
     bench.worker.close()
     bench.worker.close()
     assert bench.model.closed == 1
+
+
+def test_another_gateway_begins_with_new_slabs(bench: Bench) -> None:
+    """What came before is still answered; then the old slabs are given back, and the model stays."""
+    bench.loaded()
+    before = len(open_descriptors())
+    bench.gateway.send(messages.AttachSlab(1), (bench.slab.fd,))
+    bench.gateway.send(gather(7, 0, bench.slab, [request(1)]))
+    for _ in range(2):
+        bench.worker.step()
+    assert len(open_descriptors()) > before
+    # views that a model keeps keep their mapping
+    bench.model.batches.clear()
+    assert isinstance(messages.decode_worker_event(bench.gateway.receive()[0]), messages.Done)
+    ready = bench.step(messages.Reset(99))
+    assert isinstance(ready, messages.Ready)
+    assert (ready.number, model_config.from_json(ready.config_json)) == (99, CONFIG)
+    bench.gateway.send(messages.AttachSlab(0), (bench.slab.fd,))
+    bench.worker.step()
+    assert len(open_descriptors()) == before
+    assert isinstance(bench.run([request(1)]), messages.Done)
+    assert bench.model.closed == 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from penstock.errors import ModelFailed
+from penstock.errors import PenstockError
 from penstock.model_config import ConfigDict
 from penstock.types import Array, Parameter
 
@@ -69,7 +69,7 @@ class LoadedModel(Protocol):
         """The configuration with what the model's files could fill in (inputs, outputs, max_batch_size)."""
         ...
 
-    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | ModelFailed]:
+    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
         """Run the batch.
 
         Returns either the outputs of the whole batch (first dimension: the sum of the requests' rows), or one answer

@@ -47,7 +47,8 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, PenstockError):
         return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+    return f"{name}: {text}" if text else name
 
 
 def one_by_one(batch: Batch) -> Iterator[Batch]:

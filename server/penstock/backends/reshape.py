@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.backends.base import Batch, LoadedModel, Outputs
-from penstock.errors import ModelFailed
+from penstock.errors import ModelFailed, PenstockError
 from penstock.model_config import ConfigDict
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,7 +34,7 @@ class ReshapedModel:
         """The inner model's configuration."""
         return self._model.config
 
-    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | ModelFailed]:
+    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
         """Run the batch. Raises ModelFailed when an array has not as many elements as its new shape needs."""
         answer = self._model.execute(
             Batch(self._reshape(batch.inputs, self._inputs), batch.requests)
@@ -42,7 +42,7 @@ class ReshapedModel:
         if isinstance(answer, Mapping):
             return self._reshape(answer, self._outputs)
         return [
-            one if isinstance(one, ModelFailed) else self._reshape(one, self._outputs)
+            one if isinstance(one, PenstockError) else self._reshape(one, self._outputs)
             for one in answer
         ]
 

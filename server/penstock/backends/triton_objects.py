@@ -9,6 +9,17 @@ from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
+from penstock.errors import (
+    AlreadyExists,
+    Cancelled,
+    InvalidRequest,
+    ModelFailed,
+    NotFound,
+    PenstockError,
+    Unavailable,
+    UnknownError,
+    Unsupported,
+)
 from penstock.types import DATATYPES, Array
 
 _logger = logging.getLogger("penstock.model")
@@ -112,7 +123,7 @@ class TritonErrorCode(IntEnum):
 
 
 class TritonError:
-    """Why a request failed. Clients see the message; the code is the model's to read."""
+    """Why a request failed. Clients see the message, and the code as a status."""
 
     __slots__ = ("_code", "_message")
 
@@ -137,6 +148,25 @@ class TritonError:
 
     def __str__(self) -> str:
         return self._message
+
+
+_ERRORS: Final[Mapping[int, type[PenstockError]]] = {
+    TritonErrorCode.UNKNOWN: UnknownError,
+    TritonErrorCode.INTERNAL: ModelFailed,
+    TritonErrorCode.NOT_FOUND: NotFound,
+    TritonErrorCode.INVALID_ARG: InvalidRequest,
+    TritonErrorCode.UNAVAILABLE: Unavailable,
+    TritonErrorCode.UNSUPPORTED: Unsupported,
+    TritonErrorCode.ALREADY_EXISTS: AlreadyExists,
+    TritonErrorCode.CANCELLED: Cancelled,
+}
+
+
+def error_of(error: object) -> PenstockError:
+    """The error that a model put into a response. What is no TritonError is told by its text."""
+    code = error.code() if isinstance(error, TritonError) else TritonErrorCode.INTERNAL
+    kind = _ERRORS.get(code, ModelFailed) if isinstance(code, int) else ModelFailed
+    return kind(str(error))
 
 
 class TritonLogLevel(IntEnum):

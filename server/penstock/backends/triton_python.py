@@ -12,9 +12,10 @@ from penstock.backends.byte_arrays import is_text, to_byte_array
 from penstock.backends.isolation import one_line
 from penstock.backends.model_module import load_failed, where_in_model
 from penstock.backends.triton_model_config import ModelConfig
+from penstock.backends.triton_objects import error_of
 from penstock.backends.triton_python_backend_utils import using_decoupled_model_transaction_policy
 from penstock.backends.triton_requests import InferenceResponse, ModelIdentity, requests_of
-from penstock.errors import LoadFailed, ModelFailed
+from penstock.errors import LoadFailed, ModelFailed, PenstockError
 from penstock.model_config import ConfigDict
 from penstock.types import Array
 
@@ -57,7 +58,7 @@ class TritonPythonModelRunner:
         """The configuration, with what `auto_complete_config` added."""
         return self._config
 
-    def execute(self, batch: Batch) -> Sequence[Outputs | ModelFailed]:
+    def execute(self, batch: Batch) -> Sequence[Outputs | PenstockError]:
         """One answer a request, with the outputs it asked for. Raises ModelFailed when `execute` raised.
 
         A failed batch is not run again: a Triton model may have state.
@@ -106,12 +107,12 @@ class TritonPythonModelRunner:
 
     def _answer(
         self, response: InferenceResponse | None, request: RequestInfo
-    ) -> Outputs | ModelFailed:
+    ) -> Outputs | PenstockError:
         if response is None:
             return ModelFailed("the model returned None for this request, no InferenceResponse")
         error = response._error
         if error is not None:
-            return ModelFailed(str(error))
+            return error_of(error)
         wanted = request.outputs or self._outputs
         try:
             outputs: dict[str, Array] = {

@@ -1,4 +1,4 @@
-"""A small HTTP client of the Open Inference Protocol: what `penstock infer` needs, typed."""
+"""A small HTTP client of the Open Inference Protocol: what `penstock infer` and `penstock models` need, typed."""
 
 from __future__ import annotations
 
@@ -121,6 +121,20 @@ class Client:
         """The model's configuration; None where the server doesn't show it."""
         answer = self._call("GET", _model_path(model, version) + "/config")
         return self._decode(answer.body, ModelConfig) if answer.status == 200 else None
+
+    def explain(self, model: str, version: str) -> dict[str, Any]:
+        """How the model is scheduled, as the server tells it. Raises NotFound with what is there, or Unavailable."""
+        answer = self._call("GET", _model_path(model, version) + "/explain")
+        if answer.status != 200:
+            raise self._why_not(model, version) or self._refusal(answer)
+        return self._decode(answer.body, dict[str, Any])
+
+    def index(self) -> list[IndexEntry]:
+        """All models and their versions, by name."""
+        answer = self._call("POST", _INDEX_PATH, b"{}")
+        if answer.status != 200:
+            raise self._refusal(answer)
+        return self._decode(answer.body, list[IndexEntry])
 
     def infer(
         self,

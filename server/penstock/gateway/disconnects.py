@@ -34,10 +34,9 @@ class Disconnects:
             self._loop.call_later(PERIOD_S, self._tick, self._loop.time())
 
     def forget(self, request: PendingRequest) -> None:
-        """The request is answered."""
+        """The request is answered. A `receive` that is under way ends with its connection: the bridge can't stand that
+        it is cancelled."""
         self._watched.pop(request, None)
-        if self._asking and (task := self._asking.pop(request, None)):
-            task.cancel()
 
     def _tick(self, since: float) -> None:
         if not self._watched:
@@ -58,5 +57,5 @@ class Disconnects:
         """One `receive`, which is never cancelled while the request is in flight: that could lose data (D5)."""
         message: Message = await receive()
         self._asking.pop(request, None)
-        if message["type"] == "http.disconnect":
+        if message["type"] == "http.disconnect" and not request.done:
             request.cancel()

@@ -17,6 +17,14 @@ STAT_PREFIX: Final = "in"
 MAX_CONNECTIONS: Final = 10_000
 MAX_STREAMS: Final = 1024
 """Requests under way on one HTTP/2 connection."""
+MAX_RESETS_PER_S: Final = 10_000
+"""Calls that a client may cancel, on one connection. At its deadline it cancels them all, so an overloaded server must
+bear many: beyond, the whole connection is closed, and calls fail on it that nobody cancelled. Each costs the gateway
+what a call costs, without MAX_STREAMS to bound them: without a limit one client could fill the memory."""
+MAX_RESETS_AT_ONCE: Final = 2 * MAX_RESETS_PER_S
+NO_LIMIT: Final = (1 << 32) - 1
+INFERENCE: Final = "/inference.GRPCInferenceService/"
+MODEL_INFER: Final = f"{INFERENCE}ModelInfer"
 MAX_HEADERS: Final = 100
 MAX_HEADERS_KIB: Final = 32
 CONNECTION_BUFFER_BYTES: Final = 1 << 20
@@ -46,7 +54,15 @@ def envoy_config(settings: Settings, files: EnvoyFiles) -> Json:
         "admin": {"address": _pipe(files.admin_socket)},
         "static_resources": {"listeners": [_listener(settings, files)]},
         "overload_manager": _overload_manager(),
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": dict(_RUNTIME)}]},
     }
+
+
+_RUNTIME: Final[Mapping[str, int]] = {
+    # closes a connection once half of its calls, over its whole life, were cancelled within 2 s: with short deadlines
+    # that is nobody's attack, and MAX_RESETS_PER_S stands against those
+    "overload.premature_reset_total_stream_count": NO_LIMIT,
+}
 
 
 def _listener(settings: Settings, files: EnvoyFiles) -> Json:
@@ -84,17 +100,18 @@ def _connection_manager(settings: Settings, files: EnvoyFiles) -> Json:
 
 
 def _routes() -> Json:
-    """All goes to the application; Envoy ends requests at their `grpc-timeout`, however long."""
-    route = {
-        "cluster": "none",
-        "timeout": "0s",
-        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
-    }
-    host = {
-        "name": "all",
-        "domains": ["*"],
-        "routes": [{"match": {"prefix": "/"}, "route": route}],
-    }
+    """All goes to the application. Who ends a call at its `grpc-timeout` must be one alone: where the application does,
+    Envoy's own timer would now and then fire between an answer's body and its trailers, and reset the call."""
+    own = {"cluster": "none", "timeout": "0s"}
+    ended = {**own, "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
+    routes = [
+        # its scheduler answers at the deadline
+        {"match": {"path": MODEL_INFER}, "route": own},
+        {"match": {"prefix": INFERENCE}, "route": ended},
+        # streams, which end when their clients do, and HTTP
+        {"match": {"prefix": "/"}, "route": own},
+    ]
+    host = {"name": "all", "domains": ["*"], "routes": routes}
     return {"validate_clusters": False, "virtual_hosts": [host]}
 
 
@@ -122,6 +139,8 @@ def _limits() -> Json:
         },
         "http2_protocol_options": {
             "max_concurrent_streams": MAX_STREAMS,
+            "stream_reset_burst": MAX_RESETS_AT_ONCE,
+            "stream_reset_rate": MAX_RESETS_PER_S,
             "connection_keepalive": {"interval": "60s", "timeout": "20s"},
         },
         "common_http_protocol_options": {

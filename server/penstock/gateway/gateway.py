@@ -20,6 +20,7 @@ from penstock.gateway.http_infer import HttpInference
 from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.inference import Inference
 from penstock.gateway.server_state import EXTENSIONS, ServerState
+from penstock.gateway.terms import TermsReader
 from penstock.repository.repository import ModelRepository
 from penstock.telemetry.log import configure_logging
 from penstock.telemetry.metrics import MetricsPage
@@ -42,13 +43,19 @@ class Gateway:
         self._aside = Aside()
         metrics = MetricsPage(lambda: (model.statistics for model in self.repository.served()))
         disconnects = Disconnects()
+        self.terms = TermsReader(settings.tenant_header)
         self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)
         self.grpc_over_asgi = GrpcOverAsgi(
-            self.grpc, disconnects, int(settings.grpc_max_message_bytes), settings.grpc_port
+            self.grpc,
+            self.terms,
+            disconnects,
+            int(settings.grpc_max_message_bytes),
+            settings.grpc_port,
         )
         self._http = HttpOverAsgi(
             HttpRoutes(self.state, metrics),
             HttpInference(inference, self.repository, self._aside),
+            self.terms,
             disconnects,
             int(settings.http_max_input_size),
             settings.metrics_port,
@@ -119,7 +126,8 @@ class Gateway:
 
     def _changed(self) -> None:
         if self.state.started:
-            self.link.report(Report(tuple(self.repository.index()), EXTENSIONS))
+            lines = tuple(self.repository.index())
+            self.link.report(Report(lines, EXTENSIONS, self.repository.wanted()))
         self._tell_watchers()
 
     def _tell_watchers(self) -> None:

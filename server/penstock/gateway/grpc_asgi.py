@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,8 +20,11 @@ from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
 from penstock.gateway.grpc_service import MODEL_INFER, GrpcService
+from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, Unary
 from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
+from penstock.gateway.terms import TermsReader, from_now
+from penstock.types import NO_TERMS
 from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
@@ -33,16 +38,27 @@ START: Final = {
 TRAILERS_OK: Final = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 EMPTY_BODY: Final = {"type": "http.response.body", "body": b""}
 PREFIX_BYTES: Final = PREFIX.size
+MAX_TEXT: Final = 4000
+"""Characters of a status message: clients bound the size of headers."""
+
+Status = tuple[GrpcCode, str, int | None]
+"""Code, text, and milliseconds after which to try again."""
 
 
 class GrpcOverAsgi:
     """Serves the RPCs of a GrpcService, whose answers are framed."""
 
     def __init__(
-        self, service: GrpcService, disconnects: Disconnects, max_message_bytes: int, port: int
+        self,
+        service: GrpcService,
+        terms: TermsReader,
+        disconnects: Disconnects,
+        max_message_bytes: int,
+        port: int,
     ) -> None:
         """`port`: where gRPC is served. Envoy has one listener for all ports, which must not mean one access."""
         self._service = service
+        self._terms = terms
         self._disconnects = disconnects
         self._max_message_bytes = max_message_bytes
         self._port = port
@@ -61,12 +77,16 @@ class GrpcOverAsgi:
             if server is not None and server[1] != self._port:
                 raise Unsupported("this port does not serve gRPC")
             if path == MODEL_INFER:
+                terms = self._terms.of_grpc(scope["headers"])
+                began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
                 message = await self._read_message(scope, receive)
+                if terms is not NO_TERMS:
+                    terms = from_now(terms, began_ns)
                 answer = GrpcAnswer(send, self._disconnects)
                 if len(message) < LARGE_BYTES:
-                    request = self._service.infer(message, answer)
+                    request = self._service.infer(message, answer, terms)
                 else:
-                    request = await self._service.infer_large(message, answer)
+                    request = await self._service.infer_large(message, answer, terms)
                 self._disconnects.watch(request, receive)
             elif unary := self._service.unary.get(path):
                 await self._unary(unary, scope, receive, send)
@@ -201,7 +221,7 @@ class GrpcAnswer:
                 send({"type": "http.response.body", "body": answer})
                 send(TRAILERS_OK)
             else:
-                send(_error_start(status_of(answer).grpc, text_of(answer)))
+                send(_error_start(*_status(answer)))
                 send(EMPTY_BODY)
         except OSError as error:
             forget_frames(error)
@@ -209,18 +229,22 @@ class GrpcAnswer:
             log.exception("a response could not be sent")
 
 
-def _outcome(path: str, error: BaseException) -> tuple[GrpcCode, str]:
+def _status(error: PenstockError) -> Status:
+    return status_of(error).grpc, text_of(error), retry_after_ms(error)
+
+
+def _outcome(path: str, error: BaseException) -> Status:
     """What the client is told of an exception. Those that nobody foresaw are logged."""
     if isinstance(error, PenstockError):
-        return status_of(error).grpc, text_of(error)
+        return _status(error)
     if isinstance(error, asyncio.CancelledError):
-        return GrpcCode.CANCELLED, "cancelled"
+        return GrpcCode.CANCELLED, "cancelled", None
     # that the client is gone, the bridge tells by an OSError without a number
     if not isinstance(error, OSError) or error.errno is not None:
         log.error("%s failed", path, exc_info=error)
     if isinstance(error, OSError):
         forget_frames(error)
-    return GrpcCode.INTERNAL, HIDDEN_TEXT
+    return GrpcCode.INTERNAL, HIDDEN_TEXT, None
 
 
 async def _send_message(send: Send, response: bytes) -> None:
@@ -229,10 +253,10 @@ async def _send_message(send: Send, response: bytes) -> None:
     await send(TRAILERS_OK)
 
 
-async def _send_error(send: Send, code: GrpcCode, text: str) -> None:
+async def _send_error(send: Send, code: GrpcCode, text: str, after_ms: int | None) -> None:
     """A response of nothing but headers."""
     try:
-        await send(_error_start(code, text))
+        await send(_error_start(code, text, after_ms))
         await send(EMPTY_BODY)
     except OSError as error:
         forget_frames(error)
@@ -240,15 +264,21 @@ async def _send_error(send: Send, code: GrpcCode, text: str) -> None:
         log.debug("the response had begun already")
 
 
-def _error_start(code: GrpcCode, text: str) -> Message:
-    headers = [(b"content-type", b"application/grpc"), *_status_headers(code, text)]
+def _error_start(code: GrpcCode, text: str, after_ms: int | None) -> Message:
+    headers = [(b"content-type", b"application/grpc"), *_status_headers(code, text, after_ms)]
     return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-def _status_headers(code: GrpcCode, text: str) -> list[tuple[bytes, bytes]]:
+def _status_headers(code: GrpcCode, text: str, after_ms: int | None) -> list[tuple[bytes, bytes]]:
+    text = text[:MAX_TEXT]
     # percent-encoded by gRPC's own rules: printable ASCII but % stays as it is
-    message = quote(text[:4000], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
-    return [(b"grpc-status", str(int(code)).encode()), (b"grpc-message", message.encode())]
+    message = quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    headers = [(b"grpc-status", str(int(code)).encode()), (b"grpc-message", message.encode())]
+    if after_ms is not None:
+        # binary values are base64 without padding
+        details = b64encode(status_details(code, text, after_ms)).rstrip(b"=")
+        headers += [(DETAILS.encode(), details), (PUSHBACK.encode(), str(after_ms).encode())]
+    return headers
 
 
 def _header(scope: Scope, name: bytes) -> str:

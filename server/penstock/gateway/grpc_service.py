@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -16,10 +17,12 @@ from penstock.gateway.inference import Bound, Inference
 from penstock.gateway.reflection import ReflectionService
 from penstock.gateway.rpc import Stream, Unary, parse
 from penstock.gateway.server_state import EXTENSIONS, SERVER_NAME, ServerState
+from penstock.gateway.terms import from_now
 from penstock.model_config import wire_shape
 from penstock.protobuf import message_class
 from penstock.repository.config_json import config_to_proto
 from penstock.repository.served_model import ServedModel
+from penstock.types import CallTerms
 from penstock.workers.request import PendingRequest, Respond, into
 
 INFERENCE: Final = "/inference.GRPCInferenceService/"
@@ -33,7 +36,8 @@ SERVICE_UNKNOWN: Final = 3
 
 
 class GrpcService:
-    """All RPCs by path. `unary` and `streams` are what a front serves; `infer` is ModelInfer's own way."""
+    """All RPCs by path but ModelInfer: `unary` and `streams` are what a front serves. ModelInfer goes its own way,
+    with terms: `infer`, or `model_infer` for those who await its answer."""
 
     def __init__(
         self, state: ServerState, inference: Inference, aside: Aside, *, framed: bool
@@ -62,38 +66,45 @@ class GrpcService:
                 ("RepositoryModelUnload", "RepositoryModelUnloadRequest", self._unload),
             )
         }
-        self.unary[MODEL_INFER] = self._infer
         self.unary[f"{HEALTH}Check"] = self._message(
             "grpc.health.v1.HealthCheckRequest", self._check
         )
         reflection = ReflectionService(self._frame)
         self.streams: dict[str, Stream] = {f"{HEALTH}Watch": self._watch, **reflection.methods}
 
-    def infer(self, message: bytes, respond: Respond) -> PendingRequest:
+    def infer(self, message: bytes, respond: Respond, terms: CallTerms) -> PendingRequest:
         """A request's way in: decode, bind to its model, submit. `respond` gets the answer's bytes, or its error.
 
-        Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull.
+        Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull, DeadlineExceeded.
         """
-        return self.submit(self._decoder.decode(message), len(message), respond)
+        return self.submit(self._decoder.decode(message), len(message), respond, terms)
 
-    async def infer_large(self, message: bytes, respond: Respond) -> PendingRequest:
+    async def infer_large(
+        self, message: bytes, respond: Respond, terms: CallTerms
+    ) -> PendingRequest:
         """As `infer`, without keeping the event loop from others while the message is decoded."""
+        began_ns = time.monotonic_ns()
         decoded = await self._aside.run(self._decoder.decode, message)
-        return self.submit(decoded, len(message), respond)
+        return self.submit(decoded, len(message), respond, from_now(terms, began_ns))
 
-    def submit(self, decoded: Decoded, received_bytes: int, respond: Respond) -> PendingRequest:
+    def submit(
+        self, decoded: Decoded, received_bytes: int, respond: Respond, terms: CallTerms
+    ) -> PendingRequest:
         """The second half of `infer`: bind and submit."""
         header, request_id, buffers = decoded
         bound = self._inference.bind(header)
         encoder = self._encoder(bound)
-        return self._inference.submit(bound, request_id, buffers, encoder, respond, received_bytes)
+        return self._inference.submit(
+            bound, request_id, buffers, encoder, respond, received_bytes, terms
+        )
 
-    async def _infer(self, message: bytes) -> bytes:
+    async def model_infer(self, message: bytes, terms: CallTerms) -> bytes:
+        """ModelInfer as one call: the answer. Cancelled, it takes its request out of the queue."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if len(message) < LARGE_BYTES:
-            request = self.infer(message, into(answer))
+            request = self.infer(message, into(answer), terms)
         else:
-            request = await self.infer_large(message, into(answer))
+            request = await self.infer_large(message, into(answer), terms)
         try:
             return await answer
         except asyncio.CancelledError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from http import HTTPStatus
 
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError
@@ -19,7 +20,10 @@ from penstock.gateway.http_types import (
     error_response,
     header,
 )
-from penstock.gateway.status import HIDDEN_TEXT, status_of, text_of
+from penstock.gateway.refusals import http_refusal
+from penstock.gateway.status import HIDDEN_TEXT
+from penstock.gateway.terms import TermsReader, from_now
+from penstock.types import NO_TERMS
 from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ class HttpOverAsgi:
         self,
         routes: HttpRoutes,
         inference: HttpInference,
+        terms: TermsReader,
         disconnects: Disconnects,
         max_body_bytes: int,
         metrics_port: int,
@@ -43,6 +48,7 @@ class HttpOverAsgi:
     ) -> None:
         self._routes = routes
         self._inference = inference
+        self._terms = terms
         self._disconnects = disconnects
         self._max_body_bytes = max_body_bytes
         self._metrics_port = metrics_port
@@ -56,7 +62,7 @@ class HttpOverAsgi:
             if response is None:
                 return
         except PenstockError as error:
-            response = error_response(text_of(error), status_of(error).http)
+            response = http_refusal(error)
         except asyncio.CancelledError:
             response = error_response("cancelled", CLIENT_CLOSED_REQUEST)
         except BaseException:
@@ -75,16 +81,20 @@ class HttpOverAsgi:
             return self._routes.metrics(HttpRequest(scope["method"], headers, b""))
         if server is not None and server[1] == self._grpc_port:
             return error_response("this port has gRPC only", HTTPStatus.NOT_FOUND)
-        body = await self._read_body(headers, receive)
-        request = HttpRequest(scope["method"], headers, body)
-        if path.endswith("/infer") and request.method == "POST":
-            target = self._target(path)
-            if target is not None and target[2] == "infer":
-                answer = HttpAnswer(send, self._disconnects, self._inference, request)
-                pending = await self._inference.submit(target[0], target[1], request, answer)
-                self._disconnects.watch(pending, receive)
-                return None
-        return await self._routes(path, request)
+        method = scope["method"]
+        target = self._target(path) if method == "POST" and path.endswith("/infer") else None
+        if target is None or target[2] != "infer":
+            body = await self._read_body(headers, receive)
+            return await self._routes(path, HttpRequest(method, headers, body))
+        terms = self._terms.of_http(headers)
+        began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
+        request = HttpRequest(method, headers, await self._read_body(headers, receive))
+        if terms is not NO_TERMS:
+            terms = from_now(terms, began_ns)
+        answer = HttpAnswer(send, self._disconnects, self._inference, request)
+        pending = await self._inference.submit(target[0], target[1], request, answer, terms)
+        self._disconnects.watch(pending, receive)
+        return None
 
     def _target(self, path: str) -> tuple[str, str, str] | None:
         """`model_path`, remembered: clients repeat their few paths."""
@@ -163,7 +173,7 @@ class HttpAnswer:
             if isinstance(answer, bytes):
                 response = self._inference.respond(self._request, answer, pending)
             else:
-                response = error_response(text_of(answer), status_of(answer).http)
+                response = http_refusal(answer)
         except Exception:
             log.exception("a response could not be made")
             response = error_response(HIDDEN_TEXT, HTTPStatus.INTERNAL_SERVER_ERROR)

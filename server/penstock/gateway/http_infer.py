@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.compression import choose_encoding, compress
 from penstock.gateway.http_request import DecodedHttpRequest, HttpInferDecoder
@@ -9,10 +11,18 @@ from penstock.gateway.http_response import encode_http_infer
 from penstock.gateway.http_types import HttpRequest, HttpResponse, header
 from penstock.gateway.inference import Inference
 from penstock.gateway.outputs import chosen_outputs
+from penstock.gateway.terms import from_now
 from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.tensors import serialize_bytes
-from penstock.types import Buffer, InferHeader, InferResponse, OutputTensor, RequestedOutput
+from penstock.types import (
+    Buffer,
+    CallTerms,
+    InferHeader,
+    InferResponse,
+    OutputTensor,
+    RequestedOutput,
+)
 from penstock.workers.request import PendingRequest, Respond
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -52,11 +62,11 @@ class HttpInference:
         self._decoder = HttpInferDecoder()
 
     async def submit(
-        self, name: str, version: str, request: HttpRequest, respond: Respond
+        self, name: str, version: str, request: HttpRequest, respond: Respond, terms: CallTerms
     ) -> PendingRequest:
         """A request's way in: decode, bind to its model, queue.
 
-        Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull.
+        Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull, DeadlineExceeded.
         """
         # the model first: a client that misspelt it should not be told of its tensors
         self._repository.get(name, version)
@@ -65,14 +75,16 @@ class HttpInference:
         if len(request.body) < LARGE_BYTES:
             decoded = self._decoder.decode(name, version, request.body, header_length)
         else:
+            began_ns = time.monotonic_ns()
             decoded = await self._aside.run(
                 self._decoder.decode, name, version, request.body, header_length
             )
+            terms = from_now(terms, began_ns)
         header, buffers = self._raw(decoded) if decoded.raw else (decoded.header, decoded.buffers)
         bound = self._inference.bind(header)
         encoder = HttpEncoder(bound.model, header.outputs, decoded.binary_data_output)
         received = len(request.body)
-        return self._inference.submit(bound, decoded.id, buffers, encoder, respond, received)
+        return self._inference.submit(bound, decoded.id, buffers, encoder, respond, received, terms)
 
     def respond(self, request: HttpRequest, body: bytes, pending: PendingRequest) -> HttpResponse:
         """The response of a body that the request's encoder has made, compressed where the client asks for it."""

@@ -78,6 +78,8 @@ class HttpRoutes:
                 return {"GET": lambda _: self._config(name, version)}
             case "stats":
                 return {"GET": lambda _: self._statistics(name, version)}
+            case "explain":
+                return {"GET": lambda _: self._explain(name, version)}
             case "infer":
                 # only what is no POST gets here: `HttpOverAsgi` answers inference itself
                 return {"POST": lambda _: _unknown(path)}
@@ -158,6 +160,12 @@ class HttpRoutes:
     async def _statistics(self, name: str, version: str) -> HttpResponse:
         models = self._repository.matching(name, version)
         return json_response({"model_stats": [model.statistics.to_json() for model in models]})
+
+    async def _explain(self, name: str, version: str) -> HttpResponse:
+        model = self._repository.get(name, version)
+        return json_response(
+            {"model": model.name, "version": str(model.version), **model.pool.explain()}
+        )
 
     async def _all_statistics(self, _: HttpRequest) -> HttpResponse:
         return await self._statistics("", "")

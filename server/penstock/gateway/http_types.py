@@ -38,6 +38,8 @@ def json_response(value: Any, status: int = HTTPStatus.OK) -> HttpResponse:
     return HttpResponse(msgspec.json.encode(value), status)
 
 
-def error_response(text: str, status: int) -> HttpResponse:
+def error_response(
+    text: str, status: int, headers: tuple[tuple[str, str], ...] = ()
+) -> HttpResponse:
     """The error form of the protocol."""
-    return json_response({"error": text}, status)
+    return HttpResponse(msgspec.json.encode({"error": text}), status, headers=headers)

@@ -16,8 +16,11 @@ import uvloop
 
 from penstock.errors import InvalidRequest, PenstockError
 from penstock.gateway.gateway import Gateway
+from penstock.gateway.grpc_service import MODEL_INFER, GrpcService
+from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, Unary
 from penstock.gateway.status import GrpcCode, status_of, text_of
+from penstock.gateway.terms import TermsReader
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +31,16 @@ Context = Any
 class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Hands grpc.aio the RPCs of a GrpcService by path; messages stay bytes."""
 
-    def __init__(self, unary: dict[str, Unary], streams: dict[str, Stream]) -> None:
+    def __init__(self, service: GrpcService, terms: TermsReader) -> None:
+        unary = {path: _unary(path, call) for path, call in service.unary.items()}
+        unary[MODEL_INFER] = _infer(service, terms)
         self._handlers = {
             # as streams: for a call without a whole message grpc.aio's unary handlers would never answer
-            path: grpc.stream_unary_rpc_method_handler(_unary(path, call))
-            for path, call in unary.items()
+            path: grpc.stream_unary_rpc_method_handler(handle)
+            for path, handle in unary.items()
         } | {
             path: grpc.stream_stream_rpc_method_handler(_stream(path, call))
-            for path, call in streams.items()
+            for path, call in service.streams.items()
         }
 
     def service(self, handler_call_details: Any) -> Any:
@@ -49,6 +54,18 @@ def _unary(path: str, call: Unary) -> Callable[[Any, Context], Awaitable[bytes]]
             return await call(await _only(aiter(requests)))
         except Exception as error:  # noqa: BLE001 - `_abort` logs it
             await _abort(context, path, error)
+
+    return handle
+
+
+def _infer(service: GrpcService, reader: TermsReader) -> Callable[[Any, Context], Awaitable[bytes]]:
+    async def handle(requests: Any, context: Context) -> bytes:
+        try:
+            message = await _only(aiter(requests))
+            # now, for the time that the message took is gone
+            return await service.model_infer(message, reader.of_call(context))
+        except Exception as error:  # noqa: BLE001 - `_abort` logs it
+            await _abort(context, MODEL_INFER, error)
 
     return handle
 
@@ -78,8 +95,17 @@ async def _abort(context: Context, path: str, error: Exception) -> NoReturn:
     """End the call with what the client may know of the error. Those that nobody foresaw are logged."""
     if not isinstance(error, PenstockError):
         log.error("%s failed", path, exc_info=error)
-    await context.abort(_code(status_of(error).grpc), text_of(error))
+    code, text = status_of(error).grpc, text_of(error)
+    await context.abort(_code(code), text, _trailers(code, text, retry_after_ms(error)))
     raise AssertionError("abort always raises")
+
+
+def _trailers(
+    code: GrpcCode, text: str, after_ms: int | None
+) -> tuple[tuple[str, str | bytes], ...]:
+    if after_ms is None:
+        return ()
+    return (DETAILS, status_details(code, text, after_ms)), (PUSHBACK, str(after_ms))
 
 
 def _code(code: GrpcCode) -> grpc.StatusCode:
@@ -125,8 +151,8 @@ class PortableFront:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        service = self._gateway.grpc
-        server.add_generic_rpc_handlers((RpcTable(service.unary, service.streams),))
+        table = RpcTable(self._gateway.grpc, self._gateway.terms)
+        server.add_generic_rpc_handlers((table,))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         server.add_insecure_port(f"{host}:{settings.grpc_port}")
         return server

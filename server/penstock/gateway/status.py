@@ -15,6 +15,7 @@ class GrpcCode(IntEnum):
 
     OK = 0
     CANCELLED = 1
+    UNKNOWN = 2
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
@@ -46,6 +47,8 @@ TABLE: Final[dict[type[errors.PenstockError], Status]] = {
     errors.Unavailable: Status(HTTPStatus.SERVICE_UNAVAILABLE, GrpcCode.UNAVAILABLE),
     errors.DeadlineExceeded: Status(HTTPStatus.GATEWAY_TIMEOUT, GrpcCode.DEADLINE_EXCEEDED),
     errors.ModelFailed: Status(HTTPStatus.INTERNAL_SERVER_ERROR, GrpcCode.INTERNAL),
+    errors.UnknownError: Status(HTTPStatus.BAD_REQUEST, GrpcCode.UNKNOWN),
+    errors.Cancelled: Status(HTTPStatus.BAD_REQUEST, GrpcCode.CANCELLED),
     errors.LoadFailed: Status(HTTPStatus.BAD_REQUEST, GrpcCode.INVALID_ARGUMENT),
     errors.ConfigError: Status(HTTPStatus.BAD_REQUEST, GrpcCode.INVALID_ARGUMENT),
 }

@@ -13,6 +13,7 @@ from penstock.model_config import ConfigDict, known_datatypes
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.config_unsupported import unsupported
 from penstock.repository.labels import label_path
+from penstock.workers import warmup_samples
 
 ANY_SIZE: Final = -1
 KINDS_WITHOUT_GPUS: Final = ("KIND_CPU", "KIND_MODEL")
@@ -40,6 +41,7 @@ def problems(config: ConfigDict, *, batching_known: bool) -> Iterator[Problem]:
         _versions,
         _filenames,
         _priorities,
+        _warmup,
         *((_dynamic_batching,) if batching_known else ()),
     )
     for check in checks:
@@ -181,3 +183,11 @@ def _priorities(config: ConfigDict) -> Iterator[Problem]:
         if not 1 <= int(level) <= levels:
             path = f"dynamic_batching.priority_queue_policy[{level!r}]"
             yield Problem(path, f"is for a level that isn't there; {expected}")
+
+
+def _warmup(config: ConfigDict) -> Iterator[Problem]:
+    # what needs the complete inputs is checked by the worker, which has them before it runs the samples
+    parsed = warmup_samples.parse(config)
+    for index in range(len(parsed.model_warmup)):
+        for path, text in warmup_samples.complaints(parsed, index, complete=False):
+            yield Problem(path, text)

@@ -5,43 +5,48 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final
 
 from penstock.errors import (
     InternalError,
     ModelFailed,
     PenstockError,
-    QueueFull,
     Unavailable,
-    WorkerCrashed,
 )
-from penstock.scheduling.batcher import Batcher, BatchPolicy
-from penstock.scheduling.ordering import InOrder
+from penstock.repository.alarm import Alarm
+from penstock.repository.answers import Answers
+from penstock.repository.explanation import explain
+from penstock.repository.poison import Poison
+from penstock.repository.restarts import Restarts, StartInstance
+from penstock.scheduling.quarantine import Quarantine
+from penstock.scheduling.scheduler import Scheduler, SchedulingPolicy
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
-from penstock.types import OutputTensor
 from penstock.workers.gather import scatter
 from penstock.workers.instance import Instance, RunningBatch
 from penstock.workers.messages import BatchFailed, Done
-from penstock.workers.request import Answer, PendingRequest
+from penstock.workers.request import PendingRequest
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 2
-"""Workers that one request may see die: after the first it runs alone, after the second it gets the error."""
-
-FIRST_BACKOFF_S = 0.1
-LAST_BACKOFF_S = 30.0
-STABLE_S = 10.0
-"""A worker that lived this long starts the back-off anew."""
-
-CANCELLED = Unavailable("the client is gone")
+CANCELLED: Final = Unavailable("the client is gone")
 """Stands for the answer of a request that nobody waits for."""
 
-PATIENCE = 3
-"""Crashes in a row, without one instance left, that new requests wait out; after more they are refused at once."""
+UNLOADED: Final = "the model was unloaded"
 
-StartInstance = Callable[[int], Awaitable[Instance]]
-"""Starts and loads the instance of that index."""
+
+@dataclass(frozen=True, slots=True)
+class PoolPolicy:
+    """How a pool treats requests and workers."""
+
+    scheduling: SchedulingPolicy
+    preserve_ordering: bool = False
+    execution_timeout_us: float = 0
+    """A worker that is busy with one batch for longer hangs; 0: never."""
+    quarantine_us: float = 600_000_000
+    """How long a request that kills workers is remembered."""
 
 
 class Pool:
@@ -49,25 +54,28 @@ class Pool:
 
     def __init__(
         self,
-        policy: BatchPolicy,
-        preserve_ordering: bool,
+        policy: PoolPolicy,
         statistics: ModelStatistics,
         start: StartInstance,
         on_change: Callable[[], None],
     ) -> None:
+        self._policy = policy
         self._statistics = statistics
-        self._start = start
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
-        self._batcher: Batcher[PendingRequest] = Batcher(statistics.model, policy)
-        self._in_order = InOrder[PendingRequest, Answer]() if preserve_ordering else None
+        self.scheduler = Scheduler[PendingRequest](statistics.model, policy.scheduling)
+        statistics.refused = self.scheduler.refused
+        self._batcher = self.scheduler.batcher
+        self._answers = Answers(
+            self.scheduler, statistics, preserve_ordering=policy.preserve_ordering
+        )
         self._instances: dict[Instance, int] = {}
-        self._started_at: dict[Instance, float] = {}
-        self._restarts: set[asyncio.Task[None]] = set()
-        self._crashes: dict[int, int] = {}
-        self._failed_starts: set[int] = set()
+        self._restarts = Restarts(start, statistics, self._restarted, self._not_restarted)
+        self._poison = Poison(self.scheduler, self._restarts, self._answers, policy.quarantine_us)
         self._dispatching = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._wake = Alarm(self._loop, self._dispatch)
+        self._expire = Alarm(self._loop, self._end_expired)
+        self._hang_watch = Alarm(self._loop, self._end_hung)
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
         self.last_crash = ""
@@ -80,52 +88,60 @@ class Pool:
     @property
     def accepts(self) -> bool:
         """Requests may come: some instance can take them, or one that crashed should soon be back."""
-        return bool(self._instances) or any(
-            crashes <= PATIENCE and index not in self._failed_starts
-            for index, crashes in self._crashes.items()
-        )
+        return bool(self._instances) or self._restarts.soon
 
     @property
-    def instances(self) -> int:
-        """How many are loaded."""
-        return len(self._instances)
+    def instances(self) -> Sequence[Instance]:
+        """Those that are loaded."""
+        return list(self._instances)
 
     def add(self, instance: Instance, index: int) -> None:
         """A loaded instance takes part from now on."""
         instance.listener = self
         self._instances[instance] = index
+        self.scheduler.join(instance)
+        self._restarts.started(index)
         self._statistics.ready = True
-        self._started_at[instance] = self._loop.time()
         if instance.process.exited.done():
             self.on_exit(instance, instance.process.exited.result())
         else:
             self._schedule()
 
     def submit(self, request: PendingRequest) -> None:
-        """Queue a request, which will get its answer. Raises QueueFull, Unavailable."""
+        """Queue a request, which will get its answer.
+
+        Raises QueueFull, DeadlineExceeded, Unavailable, WorkerCrashed.
+        """
         if self._closed:
             raise Unavailable(f"model '{self._statistics.model}' is being unloaded")
+        now_us = request.arrived_ns / 1000
         try:
-            self._batcher.add(request, request.arrived_ns // 1000)
-        except QueueFull:
-            self._fail_count(FailureReason.REJECTED, request)
+            self._poison.check(request, now_us)
+            self.scheduler.submit(request, now_us)
+        except PenstockError:
+            self._answers.count_failure(request, FailureReason.REJECTED)
             raise
-        if self._in_order is not None:
-            self._in_order.expect(request)
-        if not self._dispatching:
-            # at the end of this turn of the loop, so that all that came together goes together
-            self._dispatching = True
-            self._loop.call_soon(self._dispatch)
+        self._answers.expect(request)
+        if request.deadline_us != inf:
+            self._expire.at(request.deadline_us, now_us)
+        self._schedule()
 
     def cancel(self, request: PendingRequest) -> None:
-        """The client is gone: don't run the request if it still waits."""
-        if self._batcher.cancel(request):
-            request.finish(CANCELLED)
-            # nobody hears this second answer: it is for those whose turn comes after it
-            self._answer(request, CANCELLED)
+        """The client is gone: don't run the request if it still waits, and make no answer for it if it runs."""
+        if not request.done:
+            self.scheduler.withdraw(request)
+            self._answers.abandon(request, CANCELLED, FailureReason.CANCELED)
             self._count_waiting()
-            self._fail_count(FailureReason.CANCELED, request)
             self._after_batch()
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Requests that are refused, for their likes have killed workers."""
+        return self._poison.quarantine
+
+    def explain(self) -> dict[str, Any]:
+        """What the scheduler knows, has decided and does, for a person."""
+        return explain(self, time.monotonic_ns() / 1000)
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances."""
@@ -133,22 +149,23 @@ class Pool:
         if not self._empty:
             self._drained = self._loop.create_future()
             await asyncio.wait([self._drained], timeout=grace_s)
-        for task in self._restarts:
-            task.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._restarts.close()
+        for alarm in (self._wake, self._expire, self._hang_watch):
+            alarm.cancel()
         for request in self._batcher.drain():
-            self._fail(request, Unavailable("the model was unloaded"), FailureReason.OTHER)
+            self._answers.fail(request, Unavailable(UNLOADED), FailureReason.OTHER)
         instances, self._instances = list(self._instances), {}
         for instance in instances:
             for batch in instance.running.values():
-                self._fail_batch(batch, Unavailable("the model was unloaded"))
+                for request in batch.requests:
+                    self._answers.fail(request, Unavailable(UNLOADED), FailureReason.OTHER)
             instance.close(grace_s=5)
         await asyncio.gather(*(instance.process.exited for instance in instances))
 
     # ── queue → worker ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _schedule(self) -> None:
+        """Dispatch at the end of this turn of the loop, so that all that came together goes together."""
         if not self._dispatching:
             self._dispatching = True
             self._loop.call_soon(self._dispatch)
@@ -156,44 +173,55 @@ class Pool:
     def _dispatch(self) -> None:
         """Give due batches to instances until there is no batch or no instance left."""
         self._dispatching = False
-        now_ns = time.monotonic_ns()
         while self._batcher.requests:
-            instance = self._free_instance()
+            now_ns = time.monotonic_ns()
+            instance = self._next_instance(now_ns / 1000)
             if instance is None:
                 break
-            # a busy worker gets only what no waiting could make bigger: the rest may still grow while it works
-            batch = self._batcher.take(now_ns // 1000, only_full=not instance.idle)
+            batch, late = self.scheduler.take(instance, now_ns / 1000)
+            for request, error in late:
+                self._answers.fail(request, error, FailureReason.REJECTED)
             if not batch:
-                self._wait_until_due(now_ns // 1000, idle=instance.idle)
+                due_us = self.scheduler.next_due_us() if instance.idle else None
+                if due_us is not None:
+                    self._wake.at(due_us, now_ns / 1000)
                 break
-            try:
-                instance.execute(batch, now_ns)
-            except PenstockError as error:
-                for request in batch:
-                    self._fail(request, error, FailureReason.OTHER)
-            except Exception:
-                log.exception("a batch could not be sent to its worker")
-                for request in batch:
-                    self._fail(request, InternalError("batch not sent"), FailureReason.OTHER)
+            self._execute(instance, batch, now_ns)
         self._count_waiting()
 
-    def _free_instance(self) -> Instance | None:
-        """An idle instance, or else one with a free slab."""
-        spare = None
+    def _next_instance(self, now_us: float) -> Instance | None:
+        """An idle instance, or else the one that will be so first, when it is nearly done and has a free slab."""
+        first_us, first = inf, None
         for instance in self._instances:
-            if instance.idle and instance.can_take:
+            if not instance.can_take:
+                continue
+            if instance.idle:
                 return instance
-            if spare is None and instance.can_take:
-                spare = instance
-        return spare
+            ahead_us = self.scheduler.ahead_us(instance)
+            if ahead_us < first_us:
+                first_us, first = ahead_us, instance
+        if first is None or first_us <= now_us:
+            return first
+        self._wake.at(first_us, now_us)
+        return None
 
-    def _wait_until_due(self, now_us: int, idle: bool) -> None:
-        due_us = self._batcher.next_due_us()
-        if due_us is None or not idle:
+    def _execute(self, instance: Instance, batch: Sequence[PendingRequest], now_ns: int) -> None:
+        error: PenstockError
+        try:
+            instance.execute(batch, now_ns)
+        except PenstockError as refused:
+            error = refused
+        except Exception:
+            log.exception("a batch could not be sent to its worker")
+            error = InternalError("batch not sent")
+        else:
+            timeout_us = self._policy.execution_timeout_us
+            if timeout_us:
+                self._hang_watch.at(now_ns / 1000 + timeout_us, now_ns / 1000)
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(max(0, due_us - now_us) / 1e6, self._schedule)
+        self.scheduler.not_run(instance)
+        for request in batch:
+            self._answers.fail(request, error, FailureReason.OTHER)
 
     def _count_waiting(self) -> None:
         self._statistics.pending = self._batcher.requests
@@ -203,22 +231,20 @@ class Pool:
 
     def on_done(self, instance: Instance, batch: RunningBatch, done: Done) -> None:
         """A batch is answered. The worker gets its next one before this one's responses are encoded."""
-        if self._batcher.requests:
-            self._dispatch()
+        started_ns, now_ns = batch.started_ns, time.monotonic_ns()
+        self._finished(instance, batch, now_ns)
         queue_ns: list[int] = []
         total_ns: list[int] = []
         rows = 0
-        started_ns, now_ns = batch.started_ns, time.monotonic_ns()
         answers = scatter(instance.slab_of(batch), done, batch.requests)
         for request, outputs in zip(batch.requests, answers, strict=True):
             rows += request.rows
-            answer = _encoded(request, outputs)
-            if isinstance(answer, bytes):
-                self._answer(request, answer)
+            if request.done:
+                # it expired, or its client left
+                continue
+            if self._answers.encode(request, outputs):
                 queue_ns.append(started_ns - request.arrived_ns)
                 total_ns.append(now_ns - request.arrived_ns)
-            else:
-                self._fail(request, answer, FailureReason.BACKEND)
         instance.release(batch)
         self._statistics.record_batch(
             time.time_ns() // 1_000_000,
@@ -234,83 +260,24 @@ class Pool:
     def on_failed(self, instance: Instance, batch: RunningBatch, failed: BatchFailed) -> None:
         """The model failed as a whole."""
         instance.release(batch)
+        self._finished(instance, batch, time.monotonic_ns())
         for request in batch.requests:
-            self._fail(request, ModelFailed(failed.reason), FailureReason.BACKEND)
+            self._answers.fail(request, ModelFailed(failed.reason), FailureReason.BACKEND)
         self._after_batch()
 
     def on_exit(self, instance: Instance, reason: str) -> None:
-        """A worker ended. Its requests run again, each alone, and another worker takes its place."""
-        index = self._instances.pop(instance, None)
-        if index is None:
-            return
-        self._statistics.ready = bool(self._instances)
-        self.last_crash = f"a worker ended: {reason}"
-        log.error(
-            "model %s version %s: %s",
-            self._statistics.model,
-            self._statistics.version,
-            self.last_crash,
-        )
-        if self._loop.time() - self._started_at.pop(instance) > STABLE_S:
-            self._crashes[index] = 0
-        self._restart(index)
-        for position, batch in enumerate(instance.running.values()):
-            # a worker runs its batches in order: only the first one can have killed it
-            self._repeat(batch.requests, reason, begun=position == 0)
-        self._on_change()
-        self._after_batch()
+        """A worker ended. Its requests run again, and another worker takes its place."""
+        self._lost(instance, reason, hung=False)
 
-    def _repeat(self, requests: Sequence[PendingRequest], reason: str, *, begun: bool) -> None:
-        for request in requests:
-            request.attempts += begun
-            if request.attempts >= MAX_ATTEMPTS:
-                error = WorkerCrashed(
-                    f"the worker process ended while it ran this request: {reason}"
-                )
-                self._fail(request, error, FailureReason.BACKEND)
-                continue
-            # alone from now on: if it is the one that kills, it takes no others with it
-            request.shape_key = request
-            try:
-                self._batcher.add(request, request.arrived_ns // 1000)
-            except PenstockError as error:
-                self._fail(request, error, FailureReason.REJECTED)
-
-    def _restart(self, index: int) -> None:
-        self._crashes.setdefault(index, 0)
-        task = self._loop.create_task(self._restart_until_loaded(index))
-        self._restarts.add(task)
-        task.add_done_callback(self._restarts.discard)
-
-    async def _restart_until_loaded(self, index: int) -> None:
-        while True:
-            crashes = self._crashes[index] = self._crashes.get(index, 0) + 1
-            if crashes > 1:
-                await asyncio.sleep(min(FIRST_BACKOFF_S * 2.0 ** (crashes - 2), LAST_BACKOFF_S))
-            self._statistics.worker_restarts += 1
-            try:
-                instance = await self._start(index)
-            except (PenstockError, OSError) as error:
-                self.last_crash = str(error)
-                log.error("model %s can't be started anew: %s", self._statistics.model, error)  # noqa: TRY400
-                self._failed_starts.add(index)
-                if not self.accepts:
-                    self._refuse_waiting(error)
-                    self._on_change()
-                continue
-            self._failed_starts.discard(index)
-            self.add(instance, index)
-            self._on_change()
-            return
-
-    def _refuse_waiting(self, reason: Exception) -> None:
-        """No worker comes: nobody shall wait for one."""
-        for request in self._batcher.drain():
-            self._fail(
-                request, Unavailable(f"no worker can be started: {reason}"), FailureReason.OTHER
-            )
-        self._count_waiting()
-        self._after_batch()
+    def _finished(self, instance: Instance, batch: RunningBatch, now_ns: int) -> None:
+        latencies_us: list[float] = []
+        if self.scheduler.slo is not None:
+            latencies_us = [(now_ns - r.arrived_ns) / 1000 for r in batch.requests if not r.done]
+        decision = self.scheduler.finished(instance, latencies_us, now_ns / 1000)
+        if decision is not None:
+            self._statistics.slo = decision
+        if self._batcher.requests:
+            self._dispatch()
 
     def _after_batch(self) -> None:
         if self._batcher.requests:
@@ -322,35 +289,68 @@ class Pool:
     def _empty(self) -> bool:
         return not self._batcher.requests and all(i.idle for i in self._instances)
 
-    # ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── workers that end, or should ─────────────────────────────────────────────────────────────────────────────────
 
-    def _answer(self, request: PendingRequest, response: Answer) -> None:
-        if self._in_order is not None:
-            for ready, answer in self._in_order.complete(request, response):
-                ready.finish(answer)
-        else:
-            request.finish(response)
+    def _lost(self, instance: Instance, reason: str, *, hung: bool) -> None:
+        index = self._instances.pop(instance, None)
+        if index is None:
+            return
+        self.scheduler.leave(instance)
+        self._statistics.ready = bool(self._instances)
+        self.last_crash = f"a worker ended: {reason}"
+        model, version = self._statistics.model, self._statistics.version
+        log.error("model %s version %s: %s", model, version, self.last_crash)
+        self._restarts.crashed(index)
+        # a worker runs its batches in order: only the first one can have killed it
+        now_us = time.monotonic_ns() / 1000
+        for position, batch in enumerate(instance.running.values()):
+            requests: Sequence[PendingRequest] = [r for r in batch.requests if not r.done]
+            if requests and position == 0:
+                requests = self._poison.survivors(requests, reason, now_us, hung=hung)
+            for request in requests:
+                self.scheduler.again(request, now_us)
+        self._on_change()
+        self._after_batch()
 
-    def _fail(self, request: PendingRequest, error: PenstockError, reason: FailureReason) -> None:
-        self._fail_count(reason, request)
-        self._answer(request, error)
+    def _end_hung(self) -> None:
+        """Kill the workers that are busy with one batch for too long."""
+        now_us, timeout_us = time.monotonic_ns() / 1000, self._policy.execution_timeout_us
+        for instance in list(self._instances):
+            since_us = self.scheduler.busy_since_us(instance)
+            if since_us is None:
+                continue
+            if now_us < since_us + timeout_us:
+                self._hang_watch.at(since_us + timeout_us, now_us)
+                continue
+            self._lost(
+                instance,
+                f"killed, for it was busy with one batch for longer than {timeout_us / 1e6:g} s",
+                hung=True,
+            )
+            instance.close()
 
-    def _fail_batch(self, batch: RunningBatch, error: PenstockError) -> None:
-        for request in batch.requests:
-            self._fail(request, error, FailureReason.OTHER)
+    def _restarted(self, instance: Instance, index: int) -> None:
+        self.add(instance, index)
+        self._on_change()
 
-    def _fail_count(self, reason: FailureReason, request: PendingRequest) -> None:
-        self._statistics.record_failure(reason, time.monotonic_ns() - request.arrived_ns)
+    def _not_restarted(self, error: Exception) -> None:
+        self.last_crash = str(error)
+        if self.accepts:
+            return
+        # no worker comes: nobody shall wait for one
+        for request in self._batcher.drain():
+            reason = Unavailable(f"no worker can be started: {error}")
+            self._answers.fail(request, reason, FailureReason.OTHER)
+        self._count_waiting()
+        self._after_batch()
+        self._on_change()
 
-
-def _encoded(request: PendingRequest, outputs: list[OutputTensor] | PenstockError) -> Answer:
-    """The response's bytes, made while the outputs' views are valid."""
-    if isinstance(outputs, PenstockError):
-        return outputs
-    try:
-        return request.encode(request, outputs)
-    except PenstockError as error:
-        return error
-    except Exception:
-        log.exception("a response could not be encoded")
-        return InternalError("response not encoded")
+    def _end_expired(self) -> None:
+        now_us = time.monotonic_ns() / 1000
+        for request, error in self.scheduler.expired(now_us):
+            self._answers.abandon(request, error, FailureReason.REJECTED)
+        next_us = self.scheduler.next_expiry_us
+        if next_us is not None:
+            self._expire.at(next_us, now_us)
+        self._count_waiting()
+        self._after_batch()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from penstock.errors import (
 )
 from penstock.model_config import ConfigDict
 from penstock.repository.config_file import read_config
+from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.served_model import ServedModel, load
 from penstock.repository.version_policy import version_policy
 from penstock.workers.control import ControlLink
@@ -52,6 +55,8 @@ class ModelEntry:
     versions: dict[int, VersionEntry] = field(default_factory=dict)
     reason: str = ""
     """Why there is no version at all."""
+    wanted: bool = False
+    """It was asked for, at start or by request, and not unloaded since."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Loads and unloads of one model come one after the other."""
 
@@ -67,6 +72,8 @@ class ModelRepository:
         self.on_change: Callable[[], None] = lambda: None
         self.generation = 0
         """Counts changes: what was looked up before is to be looked up again."""
+        self._starting = True
+        """Models may still come that nobody knows yet."""
 
     # ── looking up ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -74,7 +81,9 @@ class ModelRepository:
         """The model's version, or its highest that is ready; while none is, one whose crashed worker is about to be
         back. Raises NotFound, Unavailable, InvalidRequest."""
         entry = self._entries.get(name)
-        if entry is None:
+        if entry is None or (self._starting and not entry.versions):
+            if self._starting:
+                raise Unavailable(f"model '{name}' can't be served yet: the server is starting")
             raise NotFound(f"Request for unknown model: '{name}' is not found")
         if version:
             return self._get_version(entry, _version_number(version))
@@ -148,6 +157,10 @@ class ModelRepository:
         ]
         return sorted([*self.index(), *idle], key=lambda line: line.name)
 
+    def wanted(self) -> tuple[str, ...]:
+        """Models that should be served, whether they can be or not."""
+        return tuple(entry.name for entry in self._entries.values() if entry.wanted)
+
     @property
     def all_ready(self) -> bool:
         """No model is unavailable, but for those that were unloaded on request."""
@@ -156,13 +169,19 @@ class ModelRepository:
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Find all models and load those the control mode says. Failures are lines of the index."""
+        """Find all models and load those the control mode says, or those that the gateway before this one, which
+        crashed, was to serve. Failures are lines of the index."""
         found = self._find()
-        explicit = self._settings.model_control_mode == "explicit"
+        inherited = await self._link.inherited()
         wanted: Iterable[str] = found
-        if explicit and "*" not in self._settings.load_model:
-            wanted = self._settings.load_model
+        if self._settings.model_control_mode == "explicit":
+            if inherited is not None:
+                wanted = inherited
+            elif "*" not in self._settings.load_model:
+                wanted = self._settings.load_model
         await asyncio.gather(*(self._load_all_versions(name, found.get(name)) for name in wanted))
+        self._link.end_unclaimed()
+        self._starting = False
 
     async def load(self, name: str) -> None:
         """Load a model, or load it anew: its new versions take over when they are ready, and the old ones drain.
@@ -192,6 +211,8 @@ class ModelRepository:
         if entry is None:
             raise InvalidRequest(f"failed to unload '{name}', model is not loaded")
         async with entry.lock:
+            entry.wanted = False
+            self._changed()
             await asyncio.gather(*(self._unload_version(e) for e in entry.versions.values()))
 
     async def close(self) -> None:
@@ -214,6 +235,7 @@ class ModelRepository:
     async def _load_all_versions(self, name: str, folders: list[Path] | None) -> None:
         entry = self._entries.setdefault(name, ModelEntry(name))
         async with entry.lock:
+            entry.wanted = True
             try:
                 folder = _only_folder(name, folders, self._settings.model_repository)
                 config = await asyncio.to_thread(read_config, folder)
@@ -223,9 +245,12 @@ class ModelRepository:
             except (PenstockError, OSError) as error:
                 self._unavailable(entry, str(error))
                 return
-            for number in [v for v, e in entry.versions.items() if v not in versions]:
-                await self._unload_version(entry.versions.pop(number))
             await asyncio.gather(*(self._load_version(entry, folder, v, config) for v in versions))
+            if any(entry.versions[number].reason for number in versions):
+                return
+            # only now that their successors serve
+            for number in entry.versions.keys() - set(versions):
+                await self._unload_version(entry.versions.pop(number))
 
     def _unavailable(self, entry: ModelEntry, reason: str) -> None:
         entry.reason = reason
@@ -238,7 +263,7 @@ class ModelRepository:
         self, entry: ModelEntry, folder: Path, number: int, config: ConfigDict | None
     ) -> None:
         version = entry.versions.setdefault(number, VersionEntry("LOADING"))
-        async with self._loads:
+        async with self._turn(entry.name, number):
             for attempt in range(self._settings.model_load_retry_count + 1):
                 try:
                     complete = dict(config or {"name": entry.name})
@@ -267,6 +292,11 @@ class ModelRepository:
         self._changed()
         if old is not None:
             await old.close(self._settings.exit_timeout_secs)
+
+    def _turn(self, name: str, number: int) -> AbstractAsyncContextManager[None]:
+        """To load a version, which waits for others. What need only be taken over does not."""
+        kept = self._link.has_unclaimed(worker_prefix(name, number))
+        return contextlib.nullcontext() if kept else self._loads
 
     async def _unload_version(self, version: VersionEntry) -> None:
         model, version.model = version.model, None
@@ -300,7 +330,7 @@ def _report(name: str, number: int, entry: VersionEntry) -> ModelReport:
     state, reason = entry.state, entry.reason
     if model is not None and not model.ready:
         state, reason = "UNAVAILABLE", model.pool.last_crash
-    instances = model.pool.instances if model is not None else 0
+    instances = len(model.pool.instances) if model is not None else 0
     return ModelReport(name, str(number), state, reason, entry.backend, instances)
 
 

@@ -15,24 +15,18 @@ from penstock.errors import LoadFailed, PenstockError
 from penstock.model_config import ConfigDict, ModelConfig
 from penstock.repository.config_check import check_complete
 from penstock.repository.config_json import config_to_proto, proto_to_config
+from penstock.repository.instance_starter import InstanceStarter
 from penstock.repository.labels import read_labels
-from penstock.repository.pool import Pool
+from penstock.repository.own_parameters import OwnParameters, own_parameters
+from penstock.repository.pool import Pool, PoolPolicy
 from penstock.repository.signature import Signature
 from penstock.scheduling.batcher import BatchPolicy
+from penstock.scheduling.scheduler import SchedulingPolicy
 from penstock.telemetry.statistics import ModelStatistics
 from penstock.workers.control import ControlLink
 from penstock.workers.instance import Instance
-from penstock.workers.messages import Load, Ready
 
 log = logging.getLogger(__name__)
-
-THREAD_VARIABLES: tuple[str, ...] = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-"""What the usual libraries read to size their thread pools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,45 +62,6 @@ class ServedModel:
         await self.pool.close(grace_s)
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceStarter:
-    """Starts workers of one model version, again and again as they crash."""
-
-    link: ControlLink
-    settings: Settings
-    model_dir: Path
-    name: str
-    version: int
-    config_json: bytes
-    threads: int
-
-    async def __call__(self, index: int) -> Instance:
-        """A loaded instance. Raises LoadFailed, or Unavailable without memory for its slabs."""
-        instance, _ = await self.start(index)
-        return instance
-
-    async def start(self, index: int) -> tuple[Instance, Ready]:
-        """A loaded instance, and what the worker said of the model. Raises as `__call__` does."""
-        label = f"{self.name}/{self.version}#{index}"
-        environment: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
-        process = await self.link.start_worker(label, environment)
-        instance = Instance(self.link, process)
-        command = Load(
-            model_name=self.name,
-            version=self.version,
-            model_dir=str(self.model_dir),
-            config_json=self.config_json,
-            instance_name=f"{self.name}_{index}",
-            device="cpu",
-            threads=self.threads,
-        )
-        try:
-            return instance, await instance.load(command, self.settings.model_load_timeout_secs)
-        except BaseException:
-            instance.close()
-            raise
-
-
 async def load(
     link: ControlLink,
     settings: Settings,
@@ -122,8 +77,9 @@ async def load(
     """
     started = time.monotonic()
     name = model_dir.name
+    own = own_parameters(config)
     statistics = ModelStatistics(name, str(version), config.get("metric_tags", {}))
-    first = _starter(link, settings, model_dir, version, config, _instance_count(config))
+    first = InstanceStarter(link, settings, model_dir, version, source=config, config=config)
     instance, ready = await first.start(0)
     try:
         # through the message and back: the full form, with all fields, as `GET /config` shows it
@@ -134,14 +90,10 @@ async def load(
     except PenstockError:
         instance.close()
         raise
-    count = _instance_count(complete)
-    starter = _starter(link, settings, model_dir, version, complete, count)
-    policy = _policy(parsed, settings)
-    batching = parsed.dynamic_batching
-    preserve = batching is not None and batching.preserve_ordering
-    pool = Pool(policy, preserve, statistics, starter, on_change)
+    starter = first.completed(complete)
+    pool = Pool(_policy(parsed, own, settings), statistics, starter, on_change)
     pool.add(instance, 0)
-    await _add_others(pool, starter, count)
+    await _add_others(pool, starter)
     if not pool.ready:
         raise LoadFailed(f"the worker process ended right after loading: {pool.last_crash}")
     statistics.load_duration_s = time.monotonic() - started
@@ -154,14 +106,14 @@ async def load(
         labels,
         statistics,
         pool,
-        timeout_us=None,
+        timeout_us=int(own.slo_p99_us) or None,
     )
 
 
-async def _add_others(pool: Pool, starter: InstanceStarter, count: int) -> None:
+async def _add_others(pool: Pool, starter: InstanceStarter) -> None:
     """Start all instances but the first. When one can't be, the pool is closed and its error raised."""
     others = await asyncio.gather(
-        *(starter(index) for index in range(1, count)), return_exceptions=True
+        *(starter(index) for index in range(1, starter.count)), return_exceptions=True
     )
     for index, other in enumerate(others, start=1):
         if isinstance(other, Instance):
@@ -181,25 +133,23 @@ def _labels(config: ModelConfig, model_dir: Path) -> dict[str, Sequence[str]]:
     }
 
 
-def _starter(
-    link: ControlLink,
-    settings: Settings,
-    model_dir: Path,
-    version: int,
-    config: ConfigDict,
-    count: int,
-) -> InstanceStarter:
-    threads = max(1, settings.compute_threads // count)
-    text = model_config.to_json(config)
-    return InstanceStarter(link, settings, model_dir, model_dir.name, version, text, threads)
+def _policy(config: ModelConfig, own: OwnParameters, settings: Settings) -> PoolPolicy:
+    batching = config.dynamic_batching
+    weights = settings.tenant_weights
+    return PoolPolicy(
+        SchedulingPolicy(
+            _batch_policy(config, settings),
+            max_queue_us=settings.max_queue_secs * 1e6,
+            slo_p99_us=own.slo_p99_us,
+            weight_of=lambda tenant: weights.get(tenant, 1.0),
+        ),
+        preserve_ordering=batching is not None and batching.preserve_ordering,
+        execution_timeout_us=own.execution_timeout_us or settings.execution_timeout_secs * 1e6,
+        quarantine_us=settings.quarantine_secs * 1e6,
+    )
 
 
-def _instance_count(config: ConfigDict) -> int:
-    groups = config.get("instance_group") or [{}]
-    return sum(group.get("count") or 1 for group in groups)
-
-
-def _policy(config: ModelConfig, settings: Settings) -> BatchPolicy:
+def _batch_policy(config: ModelConfig, settings: Settings) -> BatchPolicy:
     batching = config.dynamic_batching
     alone = BatchPolicy(
         max_batch_bytes=int(settings.max_batch_bytes),

@@ -9,7 +9,7 @@ from typing import Final
 from penstock.errors import InvalidRequest
 from penstock.model_config import ModelConfig, Tensor, wire_shape
 from penstock.tensors import expected_nbytes
-from penstock.types import Buffer, InferHeader, TensorSpec
+from penstock.types import Buffer, InferHeader, Parameter, TensorSpec
 from penstock.workers.request import RequestPlan
 
 MAX_EMPTY: Final = 2**40
@@ -24,6 +24,9 @@ class Signature:
         self._max_batch_size = config.max_batch_size
         self._inputs = {tensor.name: tensor for tensor in config.input}
         self._outputs = {tensor.name: tensor for tensor in config.output}
+        batching = config.dynamic_batching
+        self._levels = 1 if batching is None else max(batching.priority_levels, 1)
+        self._default_level = 1 if batching is None else max(batching.default_priority_level, 1)
         self._required = [tensor.name for tensor in config.input if not tensor.optional]
 
     def plan(self, header: InferHeader) -> RequestPlan:
@@ -49,6 +52,8 @@ class Signature:
             output_names=self._output_names(header),
             classes={o.name: o.classification for o in header.outputs if o.classification},
             parameters=dict(header.parameters),
+            priority=self._level(header.parameters.get("priority", 0)),
+            timeout_us=_microseconds(header.parameters.get("timeout", 0)),
         )
 
     def raw_header(self, model_name: str, model_version: str, nbytes: int) -> InferHeader:
@@ -84,6 +89,11 @@ class Signature:
                 f"its dims are {list(tensor.dims)}"
             )
         return [nbytes // known if d == -1 else d for d in dims]
+
+    def _level(self, priority: Parameter) -> int:
+        """As in Triton, what is no level of this model is its default one."""
+        known = isinstance(priority, int) and 1 <= priority <= self._levels
+        return int(priority) if known else self._default_level
 
     def _check_names(self, header: InferHeader, given: dict[str, int]) -> None:
         if len(given) != len(header.inputs):
@@ -161,6 +171,10 @@ def check_sizes(plan: RequestPlan, buffers: Sequence[Buffer]) -> None:
                 f"input byte size mismatch for input '{plan.input_names[index]}'. "
                 f"Expected {expected}, got {len(buffers[index])}"
             )
+
+
+def _microseconds(timeout: Parameter) -> int | None:
+    return timeout if isinstance(timeout, int) and timeout > 0 else None
 
 
 def _brackets(dims: Sequence[int]) -> str:

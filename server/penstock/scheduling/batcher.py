@@ -5,30 +5,23 @@ Pure logic: no I/O and no clock. Times are microseconds of any monotonic clock, 
 
 from __future__ import annotations
 
-import heapq
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from math import inf
+from typing import Final, Generic
 
 from penstock.errors import QueueFull
+from penstock.scheduling.gathering import Cost, Gathered, gather, unknown
+from penstock.scheduling.lane import Request
+from penstock.scheduling.level import Level
+from penstock.scheduling.levels import Levels
 
-MAX_STALE: Final = 64
-"""Outdated entries of the heap of heads, beyond one a bucket, from which on it is made anew."""
+RESERVE: Final = 1.125
+"""Over the bounds of the queue, for tenants that have less than an equal part of it: who fills it must not lock others
+out."""
 
-
-class Queueable(Protocol):
-    """What the batcher must know of a request. Compared by identity."""
-
-    rows: int
-    """Its share of the batch dimension."""
-    nbytes: int
-    """Input bytes it holds."""
-    shape_key: Hashable
-    """Only requests of equal keys can be joined."""
-
-
-Request = TypeVar("Request", bound=Queueable)
+AGAIN: Final = 1 << 62
+"""More than there will ever be requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,180 +42,241 @@ class BatchPolicy:
     max_queue_bytes: int = 1 << 30
 
 
-class Bucket(OrderedDict[Request, int]):
-    """Waiting requests of one shape, oldest first → when each came. `rows` is their sum."""
+@dataclass(slots=True)
+class Waiting:
+    """All that waits of one shape, in whichever lane."""
 
-    __slots__ = ("rows",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows = 0
+    rows: int
+    requests: int
+    since_us: float | None
+    """When the oldest of them came, or one before it that was cancelled; None: to be looked up."""
 
 
 class Batcher(Generic[Request]):
-    """Bounded queue and batch builder. Work-conserving unless the policy asks to wait."""
+    """Bounded queue and batch builder. Work-conserving unless the policy asks to wait.
 
-    def __init__(self, model: str, policy: BatchPolicy) -> None:
+    Order: priority level, then the tenants' fair shares, then the earliest deadline.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        policy: BatchPolicy,
+        weight_of: Callable[[str], float] = lambda _: 1.0,
+        usual: Cost = unknown,
+    ) -> None:
+        """`usual`: what batches cost on any instance; it decides when one is due."""
         self._model = model
         self._policy = policy
         self._preferred = sorted(policy.preferred_rows, reverse=True)
-        self._buckets: dict[Hashable, Bucket[Request]] = {}
-        # (arrival of a bucket's head, tie-breaker, its key); entries whose head has changed are skipped when met
-        self._oldest: list[tuple[int, int, Hashable]] = []
-        self._sequence = 0
+        self._usual = usual
+        self.levels = Levels[Request](weight_of)
+        self._shapes: dict[Hashable, Waiting] = {}
+        self._numbers = 0
+        self._fill = 1.0 if policy.merge else 1 / policy.max_rows
         self.requests = 0
+        self.rows = 0
         self.nbytes = 0
+        self.rows_cap = policy.max_rows
+        """Rows of a batch that are worth waiting for: the policy's, or what the SLO controller has found."""
+        self.delay_us: float = policy.max_delay_us
+        """As the policy's `max_delay_us`, or what the SLO controller has found."""
 
-    def add(self, request: Request, now_us: int) -> None:
-        """Queue a request. Raises QueueFull at the bound on requests or bytes."""
+    # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def check_room(self, request: Request) -> None:
+        """Raises QueueFull where one more request would be over a bound on requests or bytes."""
         policy = self._policy
-        if self.requests >= policy.max_queue_requests:
+        more_bytes = self.nbytes + request.nbytes
+        if self.requests < policy.max_queue_requests and more_bytes <= policy.max_queue_bytes:
+            return
+        factor = RESERVE if self._has_little(request.tenant) else 1.0
+        if self.requests >= policy.max_queue_requests * factor:
             raise QueueFull(
                 f"Exceeds maximum queue size: model '{self._model}' has {self.requests} requests waiting"
             )
-        if self.nbytes + request.nbytes > policy.max_queue_bytes:
+        if more_bytes > policy.max_queue_bytes * factor:
             raise QueueFull(
                 f"Exceeds maximum queue size: model '{self._model}' has {self.nbytes} bytes waiting, "
                 f"{request.nbytes} more are over the bound of {policy.max_queue_bytes}"
             )
-        bucket = self._buckets.get(request.shape_key)
-        if bucket is None:
-            bucket = self._buckets[request.shape_key] = Bucket()
-        bucket[request] = now_us
-        if len(bucket) == 1:
-            self._note_head(request.shape_key, now_us)
-        bucket.rows += request.rows
+
+    def add(self, request: Request, now_us: float, *, again: bool = False) -> None:
+        """Queue a request. `again`: it was in the queue before, and goes before those of its deadline that were not."""
+        self._numbers += 1
+        request.number = self._numbers - AGAIN if again else self._numbers
+        rows = request.rows
+        self.levels.add(request, now_us)
+        waiting = self._shapes.get(request.shape_key)
+        if waiting is None:
+            self._shapes[request.shape_key] = Waiting(rows, 1, request.arrived_ns / 1000)
+        else:
+            waiting.rows += rows
+            waiting.requests += 1
+            if again:
+                waiting.since_us = None
         self.requests += 1
+        self.rows += rows
         self.nbytes += request.nbytes
 
     def cancel(self, request: Request) -> bool:
         """Take a waiting request out. False when it isn't waiting (any more)."""
-        bucket = self._buckets.get(request.shape_key)
-        if bucket is None or request not in bucket:
+        if not request.number:
             return False
-        was_head = next(iter(bucket)) is request
-        self._remove(bucket, request)
-        self._after_removal(request.shape_key, bucket, head_changed=was_head)
+        self.levels.remove(request)
+        self._forget(request.shape_key, [request], request.rows, request.nbytes)
         return True
 
-    def take(self, now_us: int, *, only_full: bool = False) -> list[Request]:
-        """The batch that is due now, removed from the queue; empty when none is.
+    # ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-        `only_full`: nothing unless some batch could not get any bigger by waiting. What is due and older than that
-        one still goes before it: else a rare shape would starve behind a busy one.
+    def take(
+        self, now_us: float, cost: Cost = unknown, *, only_full: bool = False
+    ) -> tuple[list[Request], list[Request]]:
+        """The batch that is due now, and those that were met on the way and can't be on time any more; both are out of
+        the queue then. The batch is empty when none is due.
+
+        `cost`: of this batch, on the instance it is for. `only_full`: nothing unless some batch could not get any
+        bigger by waiting. What is due before that one still goes before it: else a rare shape would starve behind a
+        busy one.
         """
-        if not self.requests or (only_full and not self._any_full()):
-            return []
-        since_us, _, key = self._head()
-        limit = self._due_rows(self._buckets[key], since_us, now_us)
-        if not limit and len(self._buckets) > 1:
-            key, limit = self._oldest_due(now_us)
-        return self._pop(key, limit) if limit else []
+        late: list[Request] = []
+        while self.requests and not (only_full and not self._any_full()):
+            shape, limit = self._choose(now_us)
+            if not limit:
+                break
+            in_order = self._in_order(shape, now_us)
+            gathered = gather(in_order, limit, self._policy.max_batch_bytes, now_us, cost)
+            for request in gathered.late:
+                self.cancel(request)
+            late += gathered.late
+            if gathered.batch:
+                self._serve(shape, gathered, now_us)
+                return gathered.batch, late
+        return [], late
 
-    def next_due_us(self) -> int | None:
+    def next_due_us(self) -> float | None:
         """When `take` will have something though nothing arrives; None when the queue is empty."""
-        return self._head()[0] + self._policy.max_delay_us if self.requests else None
+        return min((self._due_us(shape) for shape in self._shapes), default=None)
 
     def drain(self) -> list[Request]:
-        """Take out all that waits, oldest first."""
-        waiting = [
-            (at, request) for bucket in self._buckets.values() for request, at in bucket.items()
-        ]
-        self._buckets.clear()
-        self._oldest.clear()
-        self.requests = self.nbytes = 0
-        return [request for _, request in sorted(waiting, key=lambda entry: entry[0])]
+        """Take out all that waits, most urgent level first."""
+        waiting = self.levels.clear()
+        for request in waiting:
+            request.number = 0
+        self._shapes.clear()
+        self.requests = self.rows = self.nbytes = 0
+        return waiting
+
+    # ── asked about ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def batch_rows(self) -> float:
+        """What a long queue goes out in: fewer rows than a batch may hold where requests can't be joined so well."""
+        return max(1.0, self._fill * self.rows_cap)
+
+    # ── which batch ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _choose(self, now_us: float) -> tuple[Hashable, int]:
+        """The shape whose turn it is, of those that may go now, and how many rows of it; 0 where there is none."""
+        levels = self._in_turn(now_us)
+        shape = levels[0].first().shape_key
+        limit = self._due_rows(shape, now_us)
+        if limit or len(self._shapes) == 1:
+            return shape, limit
+        due = {other: rows for other in self._shapes if (rows := self._due_rows(other, now_us))}
+        for level in levels:
+            places = [(place, shape) for shape in due if (place := level.place(shape))]
+            if places:
+                shape = min(places, key=lambda found: found[0])[1]
+                return shape, due[shape]
+        return shape, 0
+
+    def _due_rows(self, shape: Hashable, now_us: float) -> int:
+        """How many rows of the shape may go now; 0 for none."""
+        if not self._policy.merge:
+            return 1
+        rows = self._shapes[shape].rows
+        if rows >= self.rows_cap:
+            return self.rows_cap
+        for preferred in self._preferred:
+            if preferred <= rows and self._sums_to(shape, preferred, now_us):
+                return preferred
+        if not self.delay_us or now_us >= self._due_us(shape):
+            return rows
+        return 0
+
+    def _due_us(self, shape: Hashable) -> float:
+        """When waiting for company ends: the delay is over, or a deadline would not be met."""
+        waiting = self._shapes[shape]
+        if waiting.since_us is None:
+            waiting.since_us = self._oldest_us(shape)
+        due_us = waiting.since_us + self.delay_us
+        tightest_us = min(
+            entries[0][0] for lane in self.levels.lanes() if (entries := lane.of(shape))
+        )
+        if tightest_us == inf:
+            return due_us
+        return min(due_us, tightest_us - 2 * self._usual(waiting.rows))
 
     def _any_full(self) -> bool:
-        max_rows = self._policy.max_rows if self._policy.merge else 0
-        return any(bucket.rows >= max_rows for bucket in self._buckets.values())
+        cap = self.rows_cap if self._policy.merge else 0
+        return any(waiting.rows >= cap for waiting in self._shapes.values())
 
-    def _oldest_due(self, now_us: int) -> tuple[Hashable, int]:
-        """Of the buckets that may go, the one with the oldest head, and how many rows; 0 where there is none."""
-        oldest_us, found, limit = now_us, None, 0
-        for key, bucket in self._buckets.items():
-            since_us = next(iter(bucket.values()))
-            if limit and since_us >= oldest_us:
-                continue
-            rows = self._due_rows(bucket, since_us, now_us)
-            if rows:
-                oldest_us, found, limit = since_us, key, rows
-        return found, limit
-
-    def _due_rows(self, bucket: Bucket[Request], since_us: int, now_us: int) -> int:
-        """How many rows of the bucket may go now; 0 for none."""
-        policy = self._policy
-        if not policy.merge:
-            return 1
-        if bucket.rows >= policy.max_rows:
-            return policy.max_rows
-        for rows in self._preferred:
-            if rows <= bucket.rows and _prefix_sums_to(bucket, rows):
-                return rows
-        return bucket.rows if now_us - since_us >= policy.max_delay_us else 0
-
-    def _pop(self, key: Hashable, limit: int) -> list[Request]:
-        """The bucket's oldest requests of up to `limit` rows, and at least one."""
-        bucket = self._buckets[key]
-        batch: list[Request] = []
-        rows = nbytes = 0
-        merge, max_bytes = self._policy.merge, self._policy.max_batch_bytes
-        for request in bucket:
-            if batch and (rows + request.rows > limit or nbytes + request.nbytes > max_bytes):
+    def _sums_to(self, shape: Hashable, rows: int, now_us: float) -> bool:
+        """Whether the next requests have exactly `rows` rows together: batches are never cut within a request."""
+        waiting = self._shapes[shape]
+        if waiting.rows == waiting.requests:
+            return True
+        total = 0
+        for request in self._in_order(shape, now_us):
+            total += request.rows
+            if total >= rows:
                 break
-            batch.append(request)
-            rows += request.rows
-            nbytes += request.nbytes
-            if rows >= limit or not merge:
-                break
-        for request in batch:
-            del bucket[request]
-        bucket.rows -= rows
-        self.requests -= len(batch)
+        return total == rows
+
+    def _in_order(self, shape: Hashable, now_us: float) -> Iterator[Request]:
+        levels = self._in_turn(now_us)
+        if len(levels) == 1:
+            return levels[0].in_order(shape)
+        return (request for level in levels for request in level.in_order(shape))
+
+    def _in_turn(self, now_us: float) -> Sequence[Level[Request]]:
+        return self.levels.in_turn(now_us, self._usual(round(self.batch_rows)))
+
+    # ── books ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _serve(self, shape: Hashable, gathered: Gathered[Request], now_us: float) -> None:
+        batch = gathered.batch
+        self.levels.serve(shape, batch, self.rows_cap, now_us)
+        self._forget(shape, batch, gathered.rows, gathered.nbytes)
+        if self.rows >= self.rows_cap:
+            self._fill += (gathered.rows / self.rows_cap - self._fill) / 8
+        if waiting := self._shapes.get(shape):
+            waiting.since_us = None
+
+    def _oldest_us(self, shape: Hashable) -> float:
+        """When the oldest of the shape came: looked up only while they are fewer than a batch."""
+        return (
+            min(entry[2].arrived_ns for lane in self.levels.lanes() for entry in lane.of(shape))
+            / 1000
+        )
+
+    def _forget(self, shape: Hashable, requests: Sequence[Request], rows: int, nbytes: int) -> None:
+        """The requests, all of one shape, have left their levels."""
+        for request in requests:
+            request.number = 0
+        waiting = self._shapes[shape]
+        waiting.rows -= rows
+        waiting.requests -= len(requests)
+        if not waiting.requests:
+            del self._shapes[shape]
+        self.requests -= len(requests)
+        self.rows -= rows
         self.nbytes -= nbytes
-        self._after_removal(key, bucket, head_changed=True)
-        return batch
 
-    def _remove(self, bucket: Bucket[Request], request: Request) -> None:
-        del bucket[request]
-        bucket.rows -= request.rows
-        self.requests -= 1
-        self.nbytes -= request.nbytes
-
-    def _after_removal(self, key: Hashable, bucket: Bucket[Request], *, head_changed: bool) -> None:
-        if not bucket:
-            del self._buckets[key]
-            if not self._buckets:
-                self._oldest.clear()
-        elif head_changed:
-            self._note_head(key, next(iter(bucket.values())))
-
-    def _note_head(self, key: Hashable, arrived_us: int) -> None:
-        self._sequence += 1
-        heapq.heappush(self._oldest, (arrived_us, self._sequence, key))
-        if len(self._oldest) > 2 * len(self._buckets) + MAX_STALE:
-            # while one old head stays, those that come and go behind it are never met
-            self._oldest = [
-                (next(iter(bucket.values())), number, key)
-                for number, (key, bucket) in enumerate(self._buckets.items())
-            ]
-            heapq.heapify(self._oldest)
-
-    def _head(self) -> tuple[int, int, Hashable]:
-        """The heap's entry of the bucket whose head is the oldest request of all."""
-        while True:
-            entry = self._oldest[0]
-            bucket = self._buckets.get(entry[2])
-            if bucket is not None and next(iter(bucket.values())) == entry[0]:
-                return entry
-            heapq.heappop(self._oldest)
-
-
-def _prefix_sums_to(bucket: Bucket[Request], rows: int) -> bool:
-    """Whether the oldest requests have exactly `rows` rows together: batches are never cut within a request."""
-    total = 0
-    for request in bucket:
-        total += request.rows
-        if total >= rows:
-            break
-    return total == rows
+    def _has_little(self, tenant: str) -> bool:
+        """Whether others wait too, and the tenant has less than an equal part of the queue."""
+        lanes = list(self.levels.lanes())
+        tenants = {lane.tenant for lane in lanes} | {tenant}
+        own = sum(len(lane) for lane in lanes if lane.tenant == tenant)
+        return len(tenants) > 1 and own * len(tenants) < self.requests

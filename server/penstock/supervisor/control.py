@@ -37,6 +37,11 @@ class ControlChannel:
         self._unsent.append((message, descriptor))
         self._write()
 
+    def read_rest(self) -> None:
+        """Take what a gateway that has ended still said."""
+        if not self._closed:
+            self._read()
+
     def close(self) -> None:
         """Close this end, and whatever was not sent."""
         if self._closed:

@@ -1,4 +1,4 @@
-"""One gateway process from its start to its end, with the workers it asked for."""
+"""One gateway process from its start to its end, and what it hands on to the next one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from penstock.workers.messages import (
     SETTINGS_FILE,
     GatewayFailed,
     GatewayMessage,
+    Inheritance,
     Report,
     StartWorker,
     StopWorker,
     SupervisorMessage,
+    WorkerLoaded,
 )
 
-WORKER_GRACE_S: Final = 5.0
 _ENVOY_LOG_LINE: Final = re.compile(
     r"\[[^]]*\]\[\d+\]\[(?:critical|error)\]\S* (?:\[[^]]*\] )?(.*)"
 )
@@ -40,18 +41,23 @@ class GatewayLife:
         self,
         command: GatewayCommand,
         settings_file: Path,
+        workers: WorkerProcesses,
+        wanted: tuple[str, ...] | None,
         on_report: Callable[[Report], None],
         timing: ProbeTiming,
     ) -> None:
-        """Start the process. Raises OSError when it can't be."""
+        """Start the process, and hand it what an earlier one left: workers, and the models it was to serve (None: no
+        earlier one said). Raises OSError when it can't be started."""
         self.command = command
+        self.wanted = wanted
+        """The models that the next one is to serve."""
         self.failed = False
         """Whether the gateway itself said that it can't go on."""
         self.serving = asyncio.Event()
         """Set when start-up is over and the front answers."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._on_report = on_report
-        self._report = Report((), ())
+        self._report = Report((), (), ())
         self._first_report = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self._oom_kills = count_oom_kills()
@@ -73,7 +79,10 @@ class GatewayLife:
         finally:
             theirs.close()
         self._control = ControlChannel(ours, self._on_message)
-        self.workers = WorkerProcesses(self._control.send)
+        self._workers = workers
+        self.taken_over = workers.hand_over(self._control.send)
+        """How many workers it got."""
+        self.send(Inheritance(workers.next_id, wanted))
         self.process.exited.add_done_callback(lambda exited: self._on_exit(exited.result()))
         self._watch = asyncio.ensure_future(self._watch_liveness(timing))
 
@@ -87,18 +96,14 @@ class GatewayLife:
         if self._opening is not None:
             self._opening.cancel()
 
-    async def close(self, worker_grace_s: float = WORKER_GRACE_S) -> None:
-        """End what still runs and wait for it: the gateway at once, workers with their grace."""
+    async def close(self) -> None:
+        """End the process at once if it still runs, and wait for that. Loaded workers go on."""
         self.stop_watching()
         self.process.kill()
         await self.process.exited
-        await self.workers.stop_all(worker_grace_s)
+        self._control.read_rest()
         self._control.close()
-
-    def kill(self) -> None:
-        """SIGKILL to all, without waiting."""
-        self.process.kill()
-        self.workers.kill_all()
+        self._workers.orphan()
 
     async def _watch_liveness(self, timing: ProbeTiming) -> None:
         if self.command.probe is not None:
@@ -114,9 +119,13 @@ class GatewayLife:
     def _on_message(self, message: GatewayMessage) -> None:
         match message:
             case StartWorker():
-                self.workers.start(message)
+                # what a dead one asked for, nobody would use
+                if self.process.running:
+                    self._workers.start(message)
+            case WorkerLoaded():
+                self._workers.loaded(message)
             case StopWorker():
-                self.workers.stop(message)
+                self._workers.stop(message)
             case Report():
                 self._take_report(message)
             case GatewayFailed(reason=reason):
@@ -125,6 +134,7 @@ class GatewayLife:
 
     def _take_report(self, report: Report) -> None:
         self._report = report
+        self.wanted = report.wanted
         if self.serving.is_set():
             self._on_report(report)
         elif self._opening is None:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 async def stop_gateway(life: GatewayLife, timeout_s: float) -> bool:
-    """End gateway and workers. Returns whether all requests under way were answered in time."""
+    """End the gateway, which ends its workers. Returns whether all requests under way were answered in time."""
     life.stop_watching()
     clean = True
     if life.process.running and life.serving.is_set():

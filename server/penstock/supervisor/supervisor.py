@@ -22,11 +22,13 @@ from penstock.supervisor.liveness import ProbeTiming
 from penstock.supervisor.ports import resolve_ports
 from penstock.supervisor.run_dir import run_dir
 from penstock.supervisor.stopping import stop_gateway
+from penstock.supervisor.worker_processes import WorkerProcesses
 from penstock.workers.messages import Report
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+WORKER_GRACE_S: Final = 5.0
 OPEN_FILES: Final = 65_536
 """Wanted: a connection is a descriptor."""
 
@@ -39,7 +41,7 @@ class Timing:
 
     probe: ProbeTiming = field(default_factory=ProbeTiming)
     first_delay_s: float = 0.1
-    """Between a crash and the next start; doubles with each crash."""
+    """Before the start after a second quick crash in a row; doubles with each further one. After the first: none."""
     longest_delay_s: float = 5.0
     quick_s: float = 60.0
     """A gateway that ends earlier than this has crashed quickly."""
@@ -65,6 +67,9 @@ class Supervisor:
         self._stop_asked = asyncio.Event()
         self._killed = False
         self._life: GatewayLife | None = None
+        self._workers = WorkerProcesses()
+        self._crashed_at: float | None = None
+        """Since when there is no gateway that serves."""
         self._not_loaded: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> int:
@@ -87,7 +92,8 @@ class Supervisor:
                 return EXIT_INTERRUPTED
             finally:
                 if self._life is not None:
-                    await self._life.close(worker_grace_s=0)
+                    await self._life.close()
+                await self._workers.stop_all(0)
 
     def _choose_front(self) -> CommandFactory:
         factory, why_not_envoy = choose_front(self._settings)
@@ -102,27 +108,38 @@ class Supervisor:
         command = factory(settings, folder)
         announcer = Announcer(settings, command.front, penstock.__version__, self._out)
         crashes = 0
+        wanted: tuple[str, ...] | None = None
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
             self._life = life = GatewayLife(
                 command,
                 settings_file,
+                self._workers,
+                wanted,
                 lambda report: self._on_report(announcer, report),
                 self._timing.probe,
             )
             await _first(life.ended, self._not_loaded, self._stop_asked)
             if self._stop_asked.is_set() or self._not_loaded.done():
                 return await self._stop(life, settings)
-            await self._bury(life)
+            await life.close()
+            wanted = life.wanted
+            self._crashed_at = loop.time()
             crashes = 1 if loop.time() - started > self._timing.quick_s else crashes + 1
-            delay_s = self._next_delay(life, crashes)
+            delay_s = self._next_delay(life, crashes, ever_served=announcer.shown)
             _log.error("the gateway ended: %s. It is started again.", life.ended.result())
             await _first(self._stop_asked, timeout_s=delay_s)
             if self._stop_asked.is_set():
+                await self._workers.stop_all(WORKER_GRACE_S)
                 return EXIT_OK
 
     def _on_report(self, announcer: Announcer, report: Report) -> None:
+        if self._crashed_at is not None and self._life is not None:
+            gap_s = asyncio.get_running_loop().time() - self._crashed_at
+            kept = self._life.taken_over
+            _log.info("the gateway serves again, %.2f s later; %d workers went on", gap_s, kept)
+            self._crashed_at = None
         first = not announcer.shown
         announcer.show(report)
         bad = [m for m in report.models if m.state == "UNAVAILABLE"]
@@ -132,25 +149,23 @@ class Supervisor:
 
     async def _stop(self, life: GatewayLife, settings: Settings) -> int:
         clean = await stop_gateway(life, settings.exit_timeout_secs)
+        await self._workers.stop_all(WORKER_GRACE_S)
         if self._not_loaded.done() and not self._stop_asked.is_set():
             raise LoadFailed(f"--exit-on-error: can't be loaded: {self._not_loaded.result()}")
         return EXIT_OK if clean else EXIT_FAILED
 
-    async def _bury(self, life: GatewayLife) -> None:
-        """After an end that nobody asked for: workers go first, then whatever is left."""
-        life.kill()
-        await life.close(worker_grace_s=0)
-
-    def _next_delay(self, life: GatewayLife, crashes: int) -> float:
+    def _next_delay(self, life: GatewayLife, crashes: int, *, ever_served: bool) -> float:
         """Seconds until the next start. Raises Unavailable when there should be none."""
         reason = life.ended.result()
         if life.failed:
             raise Unavailable(reason)
-        if not life.serving.is_set() and crashes == 1:
+        if not ever_served:
             raise Unavailable(f"the gateway did not start: {reason}")
         if crashes >= self._timing.quick_crashes:
             raise Unavailable(f"the gateway ended {crashes} times in a row, at last: {reason}")
-        delay_s: float = self._timing.first_delay_s * 2 ** (crashes - 1)
+        if crashes == 1:
+            return 0
+        delay_s: float = self._timing.first_delay_s * 2 ** (crashes - 2)
         return min(delay_s, self._timing.longest_delay_s)
 
     @contextlib.contextmanager
@@ -178,7 +193,8 @@ class Supervisor:
             _log.warning("stopped at once: requests under way are dropped")
             self._killed = True
             if self._life is not None:
-                self._life.kill()
+                self._life.process.kill()
+            self._workers.kill_all()
             task.cancel()
 
 

@@ -1,4 +1,4 @@
-"""Starts, watches and ends worker processes for the gateway."""
+"""Starts, watches and ends worker processes for the gateway, and keeps them for the next one when it crashes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from penstock.supervisor.child import Child, describe_exit
@@ -16,6 +17,8 @@ from penstock.workers.messages import (
     StopWorker,
     SupervisorMessage,
     WorkerExited,
+    WorkerKept,
+    WorkerLoaded,
     WorkerStarted,
 )
 
@@ -25,16 +28,54 @@ NOT_STARTED: Final = 127
 Send = Callable[[SupervisorMessage, int | None], None]
 
 
-class WorkerProcesses:
-    """All workers of one gateway. Tells of each what became of it by `send`."""
+@dataclass(slots=True)
+class _Worker:
+    """A worker that runs."""
 
-    def __init__(self, send: Send) -> None:
+    name: str
+    child: Child
+    channel: Channel
+    """The gateway's end, held here too: a gateway that crashes must not be the end of the channel."""
+    key: bytes | None = None
+    """What it has loaded; None: nothing yet."""
+    stopping: asyncio.Task[int] | None = None
+
+
+class WorkerProcesses:
+    """All workers of a server. Tells its gateway of each what became of it."""
+
+    def __init__(self) -> None:
+        self._send: Send = _drop
+        self._running: dict[int, _Worker] = {}
+        self._next_id = 1
+
+    @property
+    def next_id(self) -> int:
+        """No worker has had it or one above it."""
+        return self._next_id
+
+    def hand_over(self, send: Send) -> int:
+        """Give all loaded workers to a new gateway, which `send` tells of them from now on. Returns how many."""
         self._send = send
-        self._running: dict[int, Child] = {}
-        self._stopping: dict[int, asyncio.Task[int]] = {}
+        count = 0
+        for worker_id, worker in self._running.items():
+            if worker.key is not None and worker.stopping is None and worker.child.running:
+                message = WorkerKept(worker_id, worker.child.pid, worker.name, worker.key)
+                send(message, os.dup(worker.channel.fileno()))
+                count += 1
+        return count
+
+    def orphan(self) -> None:
+        """The gateway is gone: those that have nothing loaded end, the others go on."""
+        self._send = _drop
+        for worker in self._running.values():
+            if worker.key is None:
+                worker.child.kill()
 
     def start(self, command: StartWorker) -> None:
         """Start a process; answers WorkerStarted with its socket's other end, or WorkerExited."""
+        worker_id = command.worker_id
+        self._next_id = max(self._next_id, worker_id + 1)
         ours, theirs = Channel.pair()
         try:
             child = Child.start(
@@ -45,40 +86,48 @@ class WorkerProcesses:
         except OSError as error:
             ours.close()
             reason = f"could not be started: {error.strerror}"
-            self._send(WorkerExited(command.worker_id, NOT_STARTED, reason), None)
+            self._send(WorkerExited(worker_id, NOT_STARTED, reason), None)
             return
         finally:
             theirs.close()
-        self._running[command.worker_id] = child
+        self._running[worker_id] = _Worker(command.name, child, ours)
         oom_kills = count_oom_kills()
         child.exited.add_done_callback(
-            lambda exited: self._on_exit(command.worker_id, exited.result(), oom_kills)
+            lambda exited: self._on_exit(worker_id, exited.result(), oom_kills)
         )
-        descriptor = os.dup(ours.fileno())
-        ours.close()
-        self._send(WorkerStarted(command.worker_id, child.pid), descriptor)
+        self._send(WorkerStarted(worker_id, child.pid), os.dup(ours.fileno()))
+
+    def loaded(self, message: WorkerLoaded) -> None:
+        """The worker has its model. One that has ended is of no interest any more."""
+        if worker := self._running.get(message.worker_id):
+            worker.key = message.key
 
     def stop(self, command: StopWorker) -> None:
         """End a worker with its grace. One that has ended already was told of before."""
-        child = self._running.get(command.worker_id)
-        if child is not None and command.worker_id not in self._stopping:
-            task = asyncio.ensure_future(child.stop(command.grace_s))
-            self._stopping[command.worker_id] = task
+        worker = self._running.get(command.worker_id)
+        if worker is not None and worker.stopping is None:
+            worker.stopping = asyncio.ensure_future(worker.child.stop(command.grace_s))
 
     async def stop_all(self, grace_s: float) -> None:
         """End all workers and wait for that."""
-        await asyncio.gather(*[child.stop(grace_s) for child in self._running.values()])
+        workers = list(self._running.values())
+        await asyncio.gather(*[worker.child.stop(grace_s) for worker in workers])
 
     def kill_all(self) -> None:
         """SIGKILL, at once; `stop_all` waits for it."""
-        for child in self._running.values():
-            child.kill()
+        for worker in self._running.values():
+            worker.child.kill()
 
     def _on_exit(self, worker_id: int, status: int, oom_kills: int) -> None:
-        del self._running[worker_id]
-        self._stopping.pop(worker_id, None)
+        self._running.pop(worker_id).channel.close()
         reason = describe_exit(status, out_of_memory=count_oom_kills() > oom_kills)
         self._send(WorkerExited(worker_id, status, reason), None)
+
+
+def _drop(message: SupervisorMessage, descriptor: int | None) -> None:
+    """There is no gateway. What it would be told, the next one need not know."""
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def _argv(command: StartWorker, descriptor: int) -> list[str]:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.scheduling.slo import Decision
 from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.host import HostUsage
 from penstock.telemetry.statistics import ModelStatistics
 
 _NS_PER_US: Final = 1_000
 _NS_PER_S: Final = 1_000_000_000
+_US_PER_S: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,15 @@ class Family:
     name: str
     help: str
     read: Callable[[ModelStatistics], float]
+
+
+@dataclass(frozen=True, slots=True)
+class SloFamily:
+    """One number of a model's last SLO decision."""
+
+    name: str
+    help: str
+    read: Callable[[Decision], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,33 @@ GAUGES: Final = (
         lambda model: model.queued_bytes,
     ),
 )
+
+REFUSED_NAME: Final = "penstock_refused_requests"
+REFUSED_HELP: Final = "Requests that the scheduler did not let run, or end"
+
+SLO_GAUGES: Final = (
+    SloFamily(
+        "penstock_slo_measured_p99_seconds",
+        "p99 that the SLO controller measured last; 0 for want of requests",
+        lambda decision: decision.measured_p99_us / _US_PER_S,
+    ),
+    SloFamily(
+        "penstock_slo_batch_rows",
+        "Rows of a batch that the SLO controller allows",
+        lambda decision: decision.rows_cap,
+    ),
+    SloFamily(
+        "penstock_slo_delay_seconds",
+        "How long the SLO controller lets a request wait for company",
+        lambda decision: decision.delay_us / _US_PER_S,
+    ),
+    SloFamily(
+        "penstock_slo_headroom",
+        "Share of the objective that the SLO controller plans with",
+        lambda decision: decision.headroom,
+    ),
+)
+"""Of models that have `slo_p99_ms`."""
 
 HISTOGRAMS: Final = (
     HistogramFamily(

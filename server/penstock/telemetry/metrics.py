@@ -24,9 +24,13 @@ from penstock.telemetry.families import (
     HISTOGRAMS,
     HOST,
     OWN_COUNTERS,
+    REFUSED_HELP,
+    REFUSED_NAME,
+    SLO_GAUGES,
     TRITON_COUNTERS,
     Family,
     HistogramFamily,
+    SloFamily,
 )
 from penstock.telemetry.host import HostReader, HostUsage
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
@@ -77,8 +81,11 @@ class _Page(Collector):
         yield self._failures()
         for family in OWN_COUNTERS:
             yield self._counter(family, "_total")
+        yield self._refused()
         for family in GAUGES:
             yield self._gauge(family)
+        for slo_family in SLO_GAUGES:
+            yield self._slo_gauge(slo_family)
         for histogram in HISTOGRAMS:
             yield self._histogram(histogram)
         if self._host is not None:
@@ -101,6 +108,21 @@ class _Page(Collector):
                     {**labels, "reason": reason.value},
                     model.failures[reason],
                 )
+        return metric
+
+    def _refused(self) -> Metric:
+        metric = CounterMetricFamily(REFUSED_NAME, REFUSED_HELP)
+        for labels, model in self._models:
+            for reason, count in model.refused.items():
+                reasoned = {**labels, "reason": reason.value}
+                metric.add_sample(REFUSED_NAME + "_total", reasoned, count)
+        return metric
+
+    def _slo_gauge(self, family: SloFamily) -> Metric:
+        metric = GaugeMetricFamily(family.name, family.help)
+        for labels, model in self._models:
+            if model.slo is not None:
+                metric.add_sample(family.name, labels, family.read(model.slo))
         return metric
 
     def _gauge(self, family: Family) -> Metric:

@@ -13,6 +13,8 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
+from penstock.scheduling.refusals import Refusal
+from penstock.scheduling.slo import Decision
 from penstock.telemetry.histogram import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_NS, Histogram
 
 
@@ -59,6 +61,10 @@ class ModelStatistics:
     worker_restarts: int = 0
     """Workers started anew after a crash."""
     load_duration_s: float = 0.0
+    refused: Mapping[Refusal, int] = field(default_factory=dict)
+    """Requests that the scheduler did not let run, or end, by its reason."""
+    slo: Decision | None = None
+    """The last one of the SLO controller, where there is one."""
 
     last_inference_ms: int = field(default=0, init=False)
     """Wall clock, milliseconds since the epoch; 0 before the first batch."""

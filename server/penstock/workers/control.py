@@ -1,4 +1,7 @@
-"""The gateway's end of the control socket: worker processes are asked of the supervisor, who owns them."""
+"""The gateway's end of the control socket: worker processes are asked of the supervisor, who owns them.
+
+Those that an earlier gateway left come first, and wait here until they are claimed.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ log = logging.getLogger(__name__)
 
 SUPERVISOR_GONE = "the supervisor is gone"
 
+UNCLAIMED_GRACE_S = 5.0
+"""What a worker that nobody needs gets to give back what its model holds."""
+
 
 class WorkerProcess:
     """A running worker: its channel, and what happens when it ends."""
@@ -29,13 +35,15 @@ class WorkerProcess:
 
 
 class ControlLink:
-    """Starts and stops workers, reports what is served, and hears when to drain. One a gateway."""
+    """Starts, takes over and stops workers, reports what is served, and hears when to drain. One a gateway."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._channel.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
+        self._inheritance: asyncio.Future[messages.Inheritance] = self._loop.create_future()
+        self._unclaimed: dict[int, messages.WorkerKept] = {}
         self._starting: dict[int, asyncio.Future[WorkerProcess]] = {}
         self._running: dict[int, WorkerProcess] = {}
         self._unsent: deque[messages.GatewayMessage] = deque()
@@ -47,13 +55,51 @@ class ControlLink:
 
     async def start_worker(self, name: str, environment: Mapping[str, str]) -> WorkerProcess:
         """A new worker process. Raises LoadFailed when it can't be started."""
+        await self.inherited()
         if self._closed:
             raise LoadFailed(SUPERVISOR_GONE)
-        self._next_id += 1
+        worker_id, self._next_id = self._next_id, self._next_id + 1
         started: asyncio.Future[WorkerProcess] = self._loop.create_future()
-        self._starting[self._next_id] = started
-        self._send(messages.StartWorker(self._next_id, name, dict(environment)))
+        self._starting[worker_id] = started
+        self._send(messages.StartWorker(worker_id, name, dict(environment)))
         return await started
+
+    async def inherited(self) -> tuple[str, ...] | None:
+        """Wait until all workers that an earlier gateway left are here to be claimed.
+
+        Returns the models that it was to serve, None where there was no such gateway. Raises LoadFailed when the
+        supervisor is gone.
+        """
+        return (await asyncio.shield(self._inheritance)).wanted
+
+    def loaded(self, worker: WorkerProcess, key: bytes) -> None:
+        """Tell that the worker has loaded what `key` says, for which a later gateway may claim it."""
+        self._send(messages.WorkerLoaded(worker.worker_id, key))
+
+    def has_unclaimed(self, prefix: str) -> bool:
+        """Whether a worker waits whose name begins like that."""
+        return any(kept.name.startswith(prefix) for kept in self._unclaimed.values())
+
+    def claim(self, name: str, key: bytes) -> WorkerProcess | None:
+        """The running worker of that name that an earlier gateway left, if it has loaded what `key` says.
+
+        Others of that name are of no use any more, and are ended.
+        """
+        named = [kept for kept in self._unclaimed.values() if kept.name == name]
+        # the newest: there are two where a load anew had begun
+        claimed = max((kept.worker_id for kept in named if kept.key == key), default=None)
+        for kept in named:
+            if kept.worker_id != claimed:
+                self._end_unclaimed(kept.worker_id)
+        if claimed is None:
+            return None
+        del self._unclaimed[claimed]
+        return self._running[claimed]
+
+    def end_unclaimed(self) -> None:
+        """End all workers that nobody has claimed."""
+        for worker_id in list(self._unclaimed):
+            self._end_unclaimed(worker_id)
 
     def stop_worker(self, worker: WorkerProcess, grace_s: float) -> None:
         """Have it ended; `worker.exited` tells when."""
@@ -75,6 +121,9 @@ class ControlLink:
             self._loop.remove_writer(self._channel.fileno())
             self._channel.close()
             self._unsent.clear()
+            for worker_id in self._unclaimed:
+                self._running[worker_id].channel.close()
+            self._unclaimed.clear()
 
     @property
     def _closed(self) -> bool:
@@ -109,6 +158,11 @@ class ControlLink:
         match messages.decode_supervisor_message(data):
             case messages.WorkerStarted(worker_id=worker_id, pid=pid):
                 self._started(worker_id, pid, descriptors[0])
+            case messages.WorkerKept() as kept:
+                self._keep(kept, descriptors[0])
+            case messages.Inheritance() as inheritance:
+                self._next_id = inheritance.next_worker_id
+                self._inheritance.set_result(inheritance)
             case messages.WorkerExited(worker_id=worker_id, reason=reason):
                 self._exited(worker_id, reason)
             case messages.Drain():
@@ -127,7 +181,20 @@ class ControlLink:
         else:
             future.set_result(worker)
 
+    def _keep(self, kept: messages.WorkerKept, descriptor: int) -> None:
+        channel = Channel(socket.socket(fileno=descriptor))
+        self._running[kept.worker_id] = WorkerProcess(kept.worker_id, kept.pid, channel)
+        self._unclaimed[kept.worker_id] = kept
+
+    def _end_unclaimed(self, worker_id: int) -> None:
+        del self._unclaimed[worker_id]
+        worker = self._running[worker_id]
+        worker.channel.close()
+        self.stop_worker(worker, UNCLAIMED_GRACE_S)
+
     def _exited(self, worker_id: int, reason: str) -> None:
+        if self._unclaimed.pop(worker_id, None):
+            self._running[worker_id].channel.close()
         if starting := self._starting.pop(worker_id, None):
             if not starting.done():
                 starting.set_exception(LoadFailed(f"no worker process could be started: {reason}"))
@@ -136,6 +203,10 @@ class ControlLink:
 
     def _lost(self) -> None:
         self.close()
+        if not self._inheritance.done():
+            self._inheritance.set_exception(LoadFailed(SUPERVISOR_GONE))
+            # nobody may be waiting
+            self._inheritance.exception()
         for starting in self._starting.values():
             if not starting.done():
                 starting.set_exception(LoadFailed(SUPERVISOR_GONE))

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
-from penstock.errors import ModelFailed, PenstockError
+from penstock.errors import (
+    AlreadyExists,
+    Cancelled,
+    InvalidRequest,
+    ModelFailed,
+    NotFound,
+    PenstockError,
+    Unavailable,
+    UnknownError,
+    Unsupported,
+)
 from penstock.types import OutputTensor
 from penstock.workers.messages import Done, Execute, InputSlot, OutputSlot, RequestSlot
 from penstock.workers.request import PendingRequest
@@ -12,6 +24,23 @@ from penstock.workers.slab import Slab, align
 
 JOIN_BELOW_BYTES = 4096
 """Smaller buffers are joined first: one copy more, but one Python operation instead of one a request."""
+
+REQUEST_ERRORS: Final[Mapping[str, type[PenstockError]]] = MappingProxyType(
+    {
+        kind.__name__: kind
+        for kind in (
+            AlreadyExists,
+            Cancelled,
+            InvalidRequest,
+            ModelFailed,
+            NotFound,
+            Unavailable,
+            UnknownError,
+            Unsupported,
+        )
+    }
+)
+"""What a model may answer a request with: `RequestError.kind` → its class."""
 
 
 def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingRequest]) -> Execute:
@@ -53,7 +82,7 @@ def scatter(
         _split(slab.view, slot, batch, outputs)
     answers: list[list[OutputTensor] | PenstockError] = list(outputs)
     for error in done.errors:
-        answers[error.index] = ModelFailed(error.reason)
+        answers[error.index] = REQUEST_ERRORS.get(error.kind, ModelFailed)(error.reason)
     return answers
 
 

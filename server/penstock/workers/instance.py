@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,9 @@ SLABS = 2
 """One batch runs while the next is gathered."""
 
 FIRST_SLAB_BYTES = 256 * 1024
+
+LOAD = 0
+"""The number of the Ready that answers Load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Instance:
         self._free: list[int] = []
         self._next_batch = 0
         self.running: dict[int, RunningBatch] = {}
+        self._expected = LOAD
+        """The number of the Ready that counts."""
         self._loaded: asyncio.Future[messages.Ready] = self._loop.create_future()
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read)
@@ -83,10 +89,20 @@ class Instance:
         """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long, Unavailable when there is
         no memory for slabs."""
         self._send(command)
+        return await self._until_ready(timeout_s, "loading took")
+
+    async def take_over(self, timeout_s: float) -> messages.Ready:
+        """Make this gateway's own a worker that an earlier one loaded, and that may still run batches for it: what it
+        says until it answers is dropped. Raises as `load` does."""
+        self._expected = time.monotonic_ns()
+        self._send(messages.Reset(self._expected))
+        return await self._until_ready(timeout_s, "its last batch takes")
+
+    async def _until_ready(self, timeout_s: float, what: str) -> messages.Ready:
         try:
             ready = await asyncio.wait_for(asyncio.shield(self._loaded), timeout_s)
         except TimeoutError:
-            raise LoadFailed(f"loading took longer than {timeout_s:g} s") from None
+            raise LoadFailed(f"{what} longer than {timeout_s:g} s") from None
         for number in range(SLABS):
             slab = Slab.create(FIRST_SLAB_BYTES)
             self._slabs.append(slab)
@@ -134,6 +150,14 @@ class Instance:
             self._loop.remove_reader(self._channel.fileno())
             return
         match messages.decode_worker_event(data):
+            case messages.Ready(number=number) as ready if number == self._expected:
+                if not self._loaded.done():
+                    self._loaded.set_result(ready)
+            case messages.LoadRefused(reason=reason):
+                if not self._loaded.done():
+                    self._loaded.set_exception(LoadFailed(reason))
+            case _ if not self._loaded.done():
+                log.debug("worker %d answered the gateway before this one", self.process.pid)
             case messages.Done(batch=number) | messages.BatchFailed(batch=number) if (
                 number not in self.running
             ):
@@ -148,12 +172,6 @@ class Instance:
                 batch = self.running.pop(failed.batch)
                 if self.listener is not None:
                     self.listener.on_failed(self, batch, failed)
-            case messages.Ready() as ready:
-                if not self._loaded.done():
-                    self._loaded.set_result(ready)
-            case messages.LoadRefused(reason=reason):
-                if not self._loaded.done():
-                    self._loaded.set_exception(LoadFailed(reason))
 
     def _ended(self, reason: str) -> None:
         while self._channel.fileno() >= 0 and self._drain():

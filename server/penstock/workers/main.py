@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Run until the gateway closes the channel or a signal ends the process."""
+    """Run until the channel is closed or a signal ends the process."""
     parser = argparse.ArgumentParser(prog="penstock worker")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True, help="ends when this process does")

@@ -36,7 +36,7 @@ class StartWorker(Message, frozen=True):
     """Start a worker process. Answered by WorkerStarted (with one descriptor) or WorkerExited."""
 
     worker_id: int
-    """Chosen by the gateway, never used twice."""
+    """Chosen by the gateway, never used twice, by later gateways neither."""
     name: str
     """For `ps` and logs: `digits/1 #0`."""
     environment: dict[str, str]
@@ -48,6 +48,14 @@ class StopWorker(Message, frozen=True):
 
     worker_id: int
     grace_s: float
+
+
+class WorkerLoaded(Message, frozen=True):
+    """The worker has its model. From now on the supervisor keeps it when the gateway crashes."""
+
+    worker_id: int
+    key: bytes
+    """What was loaded, from which files, as which instance. The supervisor hands it on and never looks into it."""
 
 
 class ModelReport(Message, frozen=True):
@@ -67,6 +75,8 @@ class Report(Message, frozen=True):
 
     models: tuple[ModelReport, ...]
     extensions: tuple[str, ...]
+    wanted: tuple[str, ...]
+    """Models that should be served, whether they can be or not: all but those that were unloaded on request."""
 
 
 class GatewayFailed(Message, frozen=True):
@@ -83,6 +93,25 @@ class WorkerStarted(Message, frozen=True):
 
     worker_id: int
     pid: int
+
+
+class WorkerKept(Message, frozen=True):
+    """A loaded worker that an earlier gateway left. One descriptor rides along, as with WorkerStarted."""
+
+    worker_id: int
+    pid: int
+    name: str
+    key: bytes
+    """Of WorkerLoaded."""
+
+
+class Inheritance(Message, frozen=True):
+    """Sent once, first of all but WorkerKept: all workers that an earlier gateway left were named."""
+
+    next_worker_id: int
+    """Ids below it were used by earlier gateways."""
+    wanted: tuple[str, ...] | None
+    """Of the last Report; None when there was none."""
 
 
 class WorkerExited(Message, frozen=True):
@@ -121,6 +150,13 @@ class AttachSlab(Message, frozen=True):
     """Map a slab. One descriptor rides along: the memfd."""
 
     slab: int
+
+
+class Reset(Message, frozen=True):
+    """Forget all slabs: another gateway takes over. Answered by Ready, after the answers to all that came before."""
+
+    number: int
+    """Any but 0 and those of earlier gateways: tells the answer from what an earlier one asked for."""
 
 
 class InputSlot(Message, frozen=True):
@@ -162,6 +198,8 @@ class Ready(Message, frozen=True):
     config_json: bytes
     """The configuration with what the model's files filled in."""
     load_us: int
+    number: int
+    """Of the Reset that it answers; 0: of Load."""
 
 
 class LoadRefused(Message, frozen=True):
@@ -190,6 +228,8 @@ class RequestError(Message, frozen=True):
 
     index: int
     reason: str
+    kind: str = "ModelFailed"
+    """The name of its class in `errors`, one of `gather.REQUEST_ERRORS`."""
 
 
 class Done(Message, frozen=True):
@@ -212,9 +252,9 @@ class BatchFailed(Message, frozen=True):
     reason: str
 
 
-GatewayMessage = StartWorker | StopWorker | Report | GatewayFailed
-SupervisorMessage = WorkerStarted | WorkerExited | Drain | Shutdown
-WorkerCommand = Load | AttachSlab | Execute
+GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
+SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
+WorkerCommand = Load | Reset | AttachSlab | Execute
 WorkerEvent = Ready | LoadRefused | Done | BatchFailed
 
 MESSAGE_LIMIT_BYTES = 32 * 1024

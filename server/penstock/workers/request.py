@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from hashlib import blake2b
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -15,6 +16,9 @@ from penstock.types import Buffer, OutputTensor, Parameter
 Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 """Makes the response's bytes while its tensors' views are valid. May raise PenstockError."""
 
+
+_NOT_THE_MODELS: Final = frozenset({"timeout", "priority"})
+"""Parameters that are for the queue."""
 
 Answer = bytes | PenstockError
 """An encoded response, or what went wrong."""
@@ -69,6 +73,7 @@ class PendingRequest:
         "encode",
         "id",
         "nbytes",
+        "number",
         "plan",
         "priority",
         "queue",
@@ -110,6 +115,8 @@ class PendingRequest:
         """Else it is the server's: what is late gets another error."""
         self.nbytes = max(received_bytes, sum(map(len, buffers)))
         """What it holds: its inputs, or all that came with them and is kept alive by them, where that is more."""
+        self.number = 0
+        """Its place in the queue, which sets it."""
         self.attempts = 0
         """How many workers died while they ran it."""
 
@@ -118,6 +125,21 @@ class PendingRequest:
         if not self.done:
             self.done = True
             self.respond(self, answer)
+
+    @property
+    def input_bytes(self) -> int:
+        """How long its inputs are together."""
+        return sum(map(len, self.buffers))
+
+    def digest(self) -> bytes:
+        """Of all that a model can see of it but the id: inputs, parameters, and which outputs are asked for."""
+        plan = self.plan
+        parameters = {k: v for k, v in plan.parameters.items() if k not in _NOT_THE_MODELS}
+        seen = plan.input_names, plan.datatypes, plan.shapes, sorted(parameters.items())
+        digest = blake2b(repr((seen, plan.output_names)).encode(), digest_size=16)
+        for buffer in self.buffers:
+            digest.update(buffer)
+        return digest.digest()
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more: don't run the request if it has not begun."""

@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 from penstock.backends.base import Outputs, RequestInfo
-from penstock.errors import ModelFailed
+from penstock.errors import ModelFailed, PenstockError
 from penstock.model_config import ModelConfig
 from penstock.model_config import Tensor as TensorConfig
 from penstock.tensors import serialize_bytes
@@ -17,7 +17,7 @@ from penstock.types import DATATYPES, Array
 from penstock.workers.messages import OutputSlot, RequestError, sendable
 from penstock.workers.slab import Slab, align
 
-Answers = Outputs | Sequence[Outputs | ModelFailed]
+Answers = Outputs | Sequence[Outputs | PenstockError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def _joined(
     config: ModelConfig,
     signature: Mapping[str, TensorConfig],
     requests: Sequence[RequestInfo],
-    answers: Sequence[Outputs | ModelFailed],
+    answers: Sequence[Outputs | PenstockError],
 ) -> tuple[list[Part], list[RequestError]]:
     """The parts of each request's answer, or its error.
 
@@ -78,11 +78,12 @@ def _joined(
             parts += _parts(run, first, tuple(rows))
             run, rows, first, layout = [], [], index, own
             try:
-                if isinstance(answer, ModelFailed):
+                if isinstance(answer, PenstockError):
                     raise answer
                 _check_all(config, signature, answer, request.rows)
-            except ModelFailed as error:
-                errors.append(RequestError(index, sendable(str(error))))
+            except PenstockError as error:
+                kind = type(error).__name__
+                errors.append(RequestError(index, sendable(str(error)), kind))
                 first, layout = index + 1, None
                 continue
         run.append(answer)  # type: ignore[arg-type]
@@ -91,9 +92,9 @@ def _joined(
     return parts, errors
 
 
-def _layout(answer: Outputs | ModelFailed, rows: int) -> object:
+def _layout(answer: Outputs | PenstockError, rows: int) -> object:
     """Equal for answers that can be joined; None for one that must be looked at by itself."""
-    if isinstance(answer, ModelFailed):
+    if isinstance(answer, PenstockError):
         return None
     layout = []
     for name, array in answer.items():

@@ -1,4 +1,7 @@
-"""A worker: one process, one model instance, one thread. `step` is all it does, again and again."""
+"""A worker: one process, one model instance, one thread. `step` is all it does, again and again.
+
+It serves one gateway after the other: its socket outlives each of them, and `Reset` tells that a new one begins.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 from penstock import model_config
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
@@ -16,6 +21,7 @@ from penstock.workers.channel import Channel
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import Slab
 from penstock.workers.tensors_in_slab import read_inputs
+from penstock.workers.warmup import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +30,15 @@ MAX_REASON = 2000
 
 
 class Worker:
-    """Runs the batches that arrive on its channel. Raises ChannelClosed from `step` when the gateway is gone."""
+    """Runs the batches that arrive on its channel. Raises ChannelClosed from `step` when nobody has the other
+    end any more: the supervisor is gone."""
 
     def __init__(self, channel: Channel, load: Callable[[LoadSpec], LoadedModel]) -> None:
         self._channel = channel
         self._load = load
         self._slabs: dict[int, Slab] = {}
         self._model: LoadedModel | None = None
+        self._ready = messages.Ready(b"", 0, 0)
         self._config = model_config.ModelConfig(name="")
 
     def step(self) -> None:
@@ -43,12 +51,20 @@ class Worker:
                 self._slabs[slab] = Slab(descriptors[0])
             case messages.Load() as command:
                 self._channel.send(self._load_model(command))
+            case messages.Reset(number=number):
+                self._forget_slabs()
+                self._channel.send(msgspec.structs.replace(self._ready, number=number))
 
     def close(self) -> None:
         """Let the model give back what it holds."""
         if self._model is not None:
             self._model.close()
             self._model = None
+
+    def _forget_slabs(self) -> None:
+        for slab in self._slabs.values():
+            slab.close()
+        self._slabs.clear()
 
     def _execute(self, command: messages.Execute) -> messages.Done | messages.BatchFailed:
         """Gather, run, scatter."""
@@ -101,12 +117,15 @@ class Worker:
         try:
             self._model = self._load(spec)
             self._config = model_config.parse(self._model.config)
+            warm_up(self._model, spec.model_dir)
         except LoadFailed as error:
-            return messages.LoadRefused(messages.sendable(str(error)))
+            return messages.LoadRefused(messages.sendable(str(error)[:MAX_REASON]))
         except Exception as error:
             log.exception("model %s can't be loaded", command.model_name)
             return messages.LoadRefused(messages.sendable(one_line(error)[:MAX_REASON]))
-        return messages.Ready(
+        self._ready = messages.Ready(
             config_json=model_config.to_json(self._model.config),
             load_us=(time.perf_counter_ns() - started) // 1000,
+            number=0,
         )
+        return self._ready

@@ -1,0 +1,1 @@
+"""What a server keeps of its promises under overload, among tenants, and while its model is reloaded."""

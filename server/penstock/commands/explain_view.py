@@ -1,0 +1,187 @@
+"""An explanation of a model's scheduling for a person: a heading and a table for each part there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from penstock.commands.explanation import CurvePoint, Explanation, Policy, Queue, Slo
+
+NOTHING = "-"
+
+
+def as_report(explanation: Explanation) -> RenderableType:
+    """All parts that the server has told, in the order: policy, SLO, speed, queue, instances, refusals."""
+    title = Text(f"{explanation.model} {explanation.version}".rstrip(), "bold")
+    parts: list[RenderableType] = [title]
+    if explanation.policy is not None:
+        parts.append(_policy(explanation.policy))
+    if explanation.slo is not None:
+        parts += _slo(explanation.slo)
+    if explanation.service_curve:
+        parts.append(_service_curve(explanation.service_curve))
+    if explanation.queue is not None:
+        parts += _queue(explanation.queue)
+    if explanation.instances:
+        parts.append(_instances(explanation))
+    if explanation.refused:
+        rows = [(reason.replace("_", " "), f"{n:,}") for reason, n in explanation.refused.items()]
+        parts.append(_table("refused", ("reason", "requests"), rows))
+    if explanation.quarantine:
+        parts.append(_quarantine(explanation))
+    return Group(*parts)
+
+
+def _policy(policy: Policy) -> Table:
+    preferred = ", ".join(map(str, policy.preferred_rows))
+    return _facts(
+        "policy",
+        [
+            ("rows of a batch", _of(_count(policy.rows_cap), _count(policy.max_rows))),
+            ("preferred rows", preferred or NOTHING),
+            ("waits for more", _of(_ms(policy.delay_us), _ms(policy.max_delay_us))),
+            ("requests in the queue", _count(policy.max_queue_requests)),
+            ("bytes in the queue", _count(policy.max_queue_bytes)),
+            ("time in the queue", _ms(policy.max_queue_us or None)),
+            ("time-out", _ms(policy.timeout_us)),
+        ],
+    )
+
+
+def _slo(slo: Slo) -> Iterable[Table]:
+    planned = NOTHING if slo.headroom is None else f"{slo.headroom:.0%} of it"
+    yield _facts(
+        "SLO",
+        [
+            ("p99", _of(_milliseconds(slo.measured_p99_ms), _milliseconds(slo.p99_ms))),
+            ("plans with", planned),
+            ("rows of a batch", _count(slo.rows_cap)),
+            ("waits for more", _ms(slo.delay_us)),
+            ("why", slo.reason or NOTHING),
+        ],
+    )
+    if slo.history:
+        rows = [
+            (
+                _seconds(decision.at_s_ago),
+                _count(decision.rows_cap),
+                _ms(decision.delay_us),
+                _milliseconds(decision.measured_p99_ms),
+                decision.reason,
+            )
+            for decision in slo.history
+        ]
+        yield _table("decisions", ("ago", "rows", "waits", "p99", "why"), rows)
+
+
+def _service_curve(points: Sequence[CurvePoint]) -> Table:
+    rows = [
+        (
+            str(point.rows),
+            _ms(point.median_us),
+            _ms(point.upper_us),
+            _throughput(point),
+            _count(point.samples),
+        )
+        for point in points
+    ]
+    return _table("speed", ("rows", "median", "upper", "rows/s", "samples"), rows)
+
+
+def _throughput(point: CurvePoint) -> str:
+    return _count(point.rows / point.median_us * 1e6) if point.median_us else NOTHING
+
+
+def _queue(queue: Queue) -> Iterable[Table]:
+    yield _facts(
+        "queue",
+        [
+            ("requests", _count(queue.requests)),
+            ("rows", _count(queue.rows)),
+            ("bytes", _count(queue.bytes)),
+            ("expected wait", _ms(queue.expected_wait_us)),
+        ],
+    )
+    rows = [
+        (
+            str(level.level),
+            tenant.tenant,
+            NOTHING if tenant.weight is None else f"{tenant.weight:g}",
+            _count(tenant.requests),
+            _count(tenant.rows),
+            _ms(tenant.oldest_us),
+        )
+        for level in queue.levels
+        for tenant in level.tenants
+    ]
+    if rows:
+        heads = ("level", "tenant", "weight", "requests", "rows", "oldest waits")
+        yield _table("waiting", heads, rows)
+
+
+def _instances(explanation: Explanation) -> Table:
+    rows = [
+        (
+            instance.name,
+            instance.state,
+            " + ".join(map(str, instance.running_rows)) or NOTHING,
+            _ms(instance.busy_us),
+            _ms(instance.predicted_us),
+        )
+        for instance in explanation.instances
+    ]
+    return _table("instances", ("instance", "state", "rows", "busy for", "done in"), rows)
+
+
+def _quarantine(explanation: Explanation) -> Table:
+    rows = [(q.digest, q.reason, _seconds(q.seconds_left)) for q in explanation.quarantine]
+    return _table("quarantined requests", ("digest", "reason", "left"), rows)
+
+
+def _facts(title: str, facts: Sequence[tuple[str, str]]) -> Table:
+    """A name and a value a line; what has no value is left out."""
+    table = Table.grid(padding=(0, 2))
+    table.title, table.title_justify = Text(f"\n{title}", "cyan"), "left"
+    for name, value in facts:
+        if value != NOTHING:
+            table.add_row(Text(name), Text(value))
+    return table
+
+
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(
+        *heads, title=Text(f"\n{title}", "cyan"), title_justify="left", box=box.SIMPLE_HEAD
+    )
+    for row in rows:
+        # as Text: names and reasons are others' words, and no markup
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _of(value: str, bound: str) -> str:
+    if NOTHING in (value, bound):
+        return value if bound == NOTHING else f"at most {bound}"
+    return f"{value} of {bound}"
+
+
+def _count(number: float | None) -> str:
+    return NOTHING if number is None else f"{number:,.0f}"
+
+
+def _ms(number_us: float | None) -> str:
+    return _milliseconds(None if number_us is None else number_us / 1e3)
+
+
+def _milliseconds(number: float | None) -> str:
+    """Three digits that count."""
+    if number is None:
+        return NOTHING
+    return f"{number:,.0f} ms" if number >= 100 else f"{number:.3g} ms"
+
+
+def _seconds(number: float | None) -> str:
+    return NOTHING if number is None else f"{number:,.1f} s"

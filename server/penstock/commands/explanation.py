@@ -1,0 +1,119 @@
+"""What a server says of a model's scheduling, typed: the answer of `GET /v2/models/NAME/explain`.
+
+A part that a server leaves out, or has no value for, is None or empty.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """How batches are made, and what the queue may hold."""
+
+    max_rows: float | None = None
+    rows_cap: float | None = None
+    """Rows of a batch at present."""
+    delay_us: float | None = None
+    """How long a batch waits for more, at present."""
+    max_delay_us: float | None = None
+    preferred_rows: list[int] = []
+    max_queue_requests: float | None = None
+    max_queue_bytes: float | None = None
+    max_queue_us: float | None = None
+    """Longest wait that a new request may have to expect; 0: any."""
+    timeout_us: float | None = None
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """One step of the SLO controller."""
+
+    at_s_ago: float | None = None
+    rows_cap: float | None = None
+    delay_us: float | None = None
+    measured_p99_ms: float | None = None
+    reason: str = ""
+
+
+class Slo(msgspec.Struct, frozen=True):
+    """The controller: what it aims at, what it sees, and what it has decided."""
+
+    p99_ms: float | None = None
+    measured_p99_ms: float | None = None
+    rows_cap: float | None = None
+    delay_us: float | None = None
+    headroom: float | None = None
+    """The share of the objective that it plans with."""
+    reason: str = ""
+    history: list[Decision] = []
+
+
+class CurvePoint(msgspec.Struct, frozen=True):
+    """How long a batch of so many rows takes."""
+
+    rows: int
+    median_us: float | None = None
+    upper_us: float | None = None
+    samples: float | None = None
+
+
+class TenantQueue(msgspec.Struct, frozen=True):
+    """What waits of one tenant in one level."""
+
+    tenant: str
+    weight: float | None = None
+    requests: float | None = None
+    rows: float | None = None
+    oldest_us: float | None = None
+
+
+class Level(msgspec.Struct, frozen=True):
+    """One priority level; 1 is the most urgent."""
+
+    level: int
+    tenants: list[TenantQueue] = []
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """What waits."""
+
+    requests: float | None = None
+    rows: float | None = None
+    bytes: float | None = None
+    expected_wait_us: float | None = None
+    levels: list[Level] = []
+
+
+class InstanceState(msgspec.Struct, frozen=True):
+    """One instance, and what it is doing."""
+
+    name: str
+    state: str = ""
+    running_rows: list[int] = []
+    """Of each batch that it has, the one that runs first."""
+    busy_us: float | None = None
+    predicted_us: float | None = None
+    """Until all of them should be done."""
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """A request that kills workers, and is refused."""
+
+    digest: str
+    reason: str = ""
+    seconds_left: float | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """All of it."""
+
+    model: str
+    version: str = ""
+    policy: Policy | None = None
+    slo: Slo | None = None
+    service_curve: list[CurvePoint] = []
+    queue: Queue | None = None
+    refused: dict[str, int] = {}
+    """Reason → requests, since the model was loaded."""
+    instances: list[InstanceState] = []
+    quarantine: list[Quarantined] = []

@@ -1,0 +1,67 @@
+"""`penstock models`: what a running server knows of its models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from penstock.commands.explain_view import as_report
+from penstock.commands.explanation import Explanation
+from penstock.commands.v2_client import Client
+from penstock.errors import Unavailable
+
+TIMEOUT_S: Final = 30.0
+
+app = typer.Typer(
+    help="Ask a running server about its models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
+Version = Annotated[str, typer.Option("--version", help="The model's version.")]
+Url = Annotated[str, typer.Option("--url", help="Where the server is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Show JSON rather than tables.")]
+
+
+@app.command("list")
+def list_models(url: Url = "http://127.0.0.1:8000", as_json: AsJson = False) -> None:
+    """List all models and their versions, also those that can't be served."""
+    index = Client(url, TIMEOUT_S).index()
+    if as_json:
+        typer.echo(_json(index))
+        return
+    table = Table("model", "version", "state", "reason")
+    for entry in index:
+        table.add_row(*map(Text, (entry.name, entry.version, entry.state, entry.reason)))
+    Console().print(table)
+
+
+@app.command("explain")
+def explain(
+    model: Model, version: Version = "", url: Url = "http://127.0.0.1:8000", as_json: AsJson = False
+) -> None:
+    """Show how a model is scheduled: its speed, its queue, and what was decided and refused.
+
+    \f
+    Raises PenstockError with one line for a person.
+    """
+    found = Client(url, TIMEOUT_S).explain(model, version)
+    if as_json:
+        typer.echo(_json(found))
+        return
+    try:
+        explanation = msgspec.convert(found, Explanation)
+    except msgspec.ValidationError as error:
+        raise Unavailable(f"{url} explains in a way that is not known here: {error}") from error
+    Console().print(as_report(explanation))
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

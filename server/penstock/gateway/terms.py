@@ -1,0 +1,179 @@
+"""What comes with a call rather than in its message: how long its client waits, and for whom it is. The same for both
+protocols and both fronts."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+from penstock.errors import InvalidRequest
+from penstock.types import NO_TERMS, CallTerms
+
+HTTP_TIMEOUT: Final = b"x-request-timeout-ms"
+GRPC_TIMEOUT: Final = b"grpc-timeout"
+
+MAX_REMEMBERED: Final = 1024
+"""Values of headers that are remembered."""
+
+WORTH_TELLING_US: Final = 500
+"""A call that took less to come in has the terms it came with."""
+
+_GRPC_TIMEOUT_PATTERN: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_HTTP_TIMEOUT_PATTERN: Final = re.compile(rb"([0-9]{1,10})(?:\.([0-9]{1,9}))?")
+_TENANT_PATTERN: Final = re.compile(rb"[ -~]{1,128}")
+_GRPC_UNITS_NS: Final[Mapping[bytes, int]] = {
+    b"H": 3_600_000_000_000,
+    b"M": 60_000_000_000,
+    b"S": 1_000_000_000,
+    b"m": 1_000_000,
+    b"u": 1_000,
+    b"n": 1,
+}
+
+
+class Call(Protocol):
+    """What grpc.aio tells of a call."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until its client gives up; None: it waits for ever."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Its headers, but those that gRPC keeps for itself."""
+
+
+class TermsReader:
+    """Reads calls' terms. All methods raise InvalidRequest, naming the header, on a value that is none.
+
+    Clients repeat their values, so those are parsed once. A header that is sent twice counts as it was sent last.
+    """
+
+    def __init__(self, tenant_header: str = "") -> None:
+        """`tenant_header`: the header that names the tenant, in lower case; empty: none does."""
+        self._tenant_header = tenant_header.encode()
+        self._grpc = _Parsed(parse_grpc_timeout, tenant_header)
+        self._http = _Parsed(parse_http_timeout, tenant_header)
+
+    def of_grpc(self, headers: Iterable[tuple[bytes, bytes]]) -> CallTerms:
+        """The terms of a gRPC call, from its HTTP/2 headers."""
+        if self._tenant_header:
+            return self._of_tenants_call(headers)
+        for name, value in headers:
+            if name == GRPC_TIMEOUT:
+                return self._grpc.terms(value, b"")
+        return NO_TERMS
+
+    def _of_tenants_call(self, headers: Iterable[tuple[bytes, bytes]]) -> CallTerms:
+        timeout, tenant, tenant_header = None, b"", self._tenant_header
+        for name, value in headers:
+            if name == tenant_header:
+                tenant = value
+            elif name == GRPC_TIMEOUT:
+                timeout = value
+        return self._grpc.terms(timeout, tenant)
+
+    def of_http(self, headers: Mapping[bytes, bytes]) -> CallTerms:
+        """The terms of an HTTP request."""
+        timeout = headers.get(HTTP_TIMEOUT)
+        tenant = headers.get(self._tenant_header, b"") if self._tenant_header else b""
+        if timeout is None and not tenant:
+            return NO_TERMS
+        return self._http.terms(timeout, tenant)
+
+    def of_call(self, call: Call) -> CallTerms:
+        """The terms of a gRPC call as grpc.aio tells them, which has read `grpc-timeout` itself."""
+        remaining_s = call.time_remaining()
+        tenant = self._tenant_of(call) if self._tenant_header else b""
+        if remaining_s is None and not tenant:
+            return NO_TERMS
+        timeout_us = None if remaining_s is None else int(remaining_s * 1e6)
+        return CallTerms(timeout_us, self._grpc.terms(None, tenant).tenant)
+
+    def _tenant_of(self, call: Call) -> bytes:
+        tenant: str | bytes = b""
+        wanted = self._tenant_header.decode()
+        for name, value in call.invocation_metadata() or ():
+            if name == wanted:
+                tenant = value
+        return tenant.encode("utf-8", "replace") if isinstance(tenant, str) else tenant
+
+
+class _Parsed:
+    """Values of headers → terms, each distinct one parsed once."""
+
+    def __init__(self, parse_timeout: Callable[[bytes], int], tenant_header: str) -> None:
+        self._parse_timeout = parse_timeout
+        self._tenant_header = tenant_header
+        self._known: dict[tuple[bytes | None, bytes], CallTerms] = {(None, b""): NO_TERMS}
+
+    def terms(self, timeout: bytes | None, tenant: bytes) -> CallTerms:
+        """`timeout` None: there is no such header. `tenant` empty: the default one."""
+        known = self._known.get((timeout, tenant))
+        return self._parse(timeout, tenant) if known is None else known
+
+    def _parse(self, timeout: bytes | None, tenant: bytes) -> CallTerms:
+        terms = CallTerms(
+            None if timeout is None else self._parse_timeout(timeout),
+            parse_tenant(tenant, self._tenant_header) if tenant else NO_TERMS.tenant,
+        )
+        if len(self._known) >= MAX_REMEMBERED:
+            self._known.clear()
+        self._known[timeout, tenant] = terms
+        return terms
+
+
+def from_now(terms: CallTerms, began_ns: int) -> CallTerms:
+    """The terms of a call that began then (`time.monotonic_ns()`), for those who count from now.
+
+    Receiving and decoding a large message takes of its client's time."""
+    if terms.timeout_us is None:
+        return terms
+    spent_us = (time.monotonic_ns() - began_ns) // 1000
+    if spent_us < WORTH_TELLING_US:
+        return terms
+    return CallTerms(max(0, terms.timeout_us - spent_us), terms.tenant)
+
+
+def parse_grpc_timeout(value: bytes) -> int:
+    """Microseconds, rounded up, of a `grpc-timeout`; clients send 0 when their time is over.
+
+    https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+    """
+    match = _GRPC_TIMEOUT_PATTERN.fullmatch(value)
+    if match is None:
+        raise InvalidRequest(
+            f"grpc-timeout {_shown(value)} is none: expected 1 to 8 digits and a unit,"
+            " one of H, M, S, m, u and n"
+        )
+    return -(-int(match[1]) * _GRPC_UNITS_NS[match[2]] // 1000)
+
+
+def parse_http_timeout(value: bytes) -> int:
+    """Microseconds, rounded up, of an `X-Request-Timeout-Ms`."""
+    match = _HTTP_TIMEOUT_PATTERN.fullmatch(value)
+    if match is not None:
+        # of a millisecond's fraction, nine digits
+        fraction = int((match[2] or b"").ljust(9, b"0"))
+        timeout_us = int(match[1]) * 1000 - (-fraction // 1_000_000)
+        if timeout_us > 0:
+            return timeout_us
+    raise InvalidRequest(
+        f"X-Request-Timeout-Ms {_shown(value)} is none: expected milliseconds, a positive number"
+        " with at most 10 digits before the point, such as 250 or 0.5"
+    )
+
+
+def parse_tenant(value: bytes, header: str) -> str:
+    """A tenant's name, as the header of that name has it."""
+    if _TENANT_PATTERN.fullmatch(value) is None:
+        raise InvalidRequest(
+            f"{header} {_shown(value)} is no tenant's name: expected 1 to 128 characters of"
+            " printable ASCII"
+        )
+    return value.decode("ascii")
+
+
+def _shown(value: bytes) -> str:
+    """Quoted, in ASCII, on one line."""
+    return repr(value[:40])[1:]

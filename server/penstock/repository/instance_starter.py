@@ -1,0 +1,119 @@
+"""Gives a model version its workers: those that an earlier gateway left loaded, else new ones."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from penstock import model_config
+from penstock.config import Settings
+from penstock.errors import LoadFailed
+from penstock.model_config import ConfigDict
+from penstock.repository.fingerprint import fingerprint
+from penstock.workers.control import ControlLink
+from penstock.workers.instance import Instance
+from penstock.workers.messages import Load, Ready
+
+log = logging.getLogger(__name__)
+
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What the usual libraries read to size their thread pools."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStarter:
+    """Starts workers of one model version, again and again as they crash."""
+
+    link: ControlLink
+    settings: Settings
+    model_dir: Path
+    version: int
+    source: ConfigDict
+    """The configuration as it was read. It tells, with the model's files, what a worker has loaded: what a backend
+    fills in follows from them."""
+    config: ConfigDict
+    """What new workers are told: `source`, or that completed by the first of them."""
+
+    @property
+    def count(self) -> int:
+        """How many instances the configuration asks for."""
+        groups = self.config.get("instance_group") or [{}]
+        return sum(group.get("count") or 1 for group in groups)
+
+    def completed(self, config: ConfigDict) -> InstanceStarter:
+        """For all further workers, with the complete configuration."""
+        return replace(self, config=config)
+
+    async def __call__(self, index: int) -> Instance:
+        """A loaded instance. Raises LoadFailed, or Unavailable without memory for its slabs."""
+        instance, _ = await self.start(index)
+        return instance
+
+    async def start(self, index: int) -> tuple[Instance, Ready]:
+        """A loaded instance, and what the worker said of the model. Raises as `__call__` does."""
+        name = f"{worker_prefix(self.model_dir.name, self.version)}{index}"
+        # before the load: what changes meanwhile must not be taken for what was loaded
+        key = await asyncio.to_thread(self._key, name)
+        kept = self.link.claim(name, key)
+        if kept is not None:
+            try:
+                return await self._take_over(Instance(self.link, kept))
+            except LoadFailed as error:
+                log.warning("worker %d of %s is replaced: %s", kept.pid, name, error)
+        threads = max(1, self.settings.compute_threads // self.count)
+        environment: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, str(threads))
+        process = await self.link.start_worker(name, environment)
+        instance = Instance(self.link, process)
+        ready = await self._load(instance, index, threads)
+        self.link.loaded(process, key)
+        return instance, ready
+
+    async def _take_over(self, instance: Instance) -> tuple[Instance, Ready]:
+        # it may be busy with a last batch, for as long as any batch may take
+        timeout_s = self.settings.execution_timeout_secs or self.settings.model_load_timeout_secs
+        try:
+            return instance, await instance.take_over(timeout_s)
+        except BaseException:
+            instance.close()
+            raise
+
+    async def _load(self, instance: Instance, index: int, threads: int) -> Ready:
+        name = self.model_dir.name
+        command = Load(
+            model_name=name,
+            version=self.version,
+            model_dir=str(self.model_dir),
+            config_json=model_config.to_json(self.config),
+            instance_name=f"{name}_{index}",
+            device="cpu",
+            threads=threads,
+        )
+        try:
+            return await instance.load(command, self.settings.model_load_timeout_secs)
+        except BaseException:
+            instance.close()
+            raise
+
+    def _key(self, name: str) -> bytes:
+        """What a worker of that name has loaded, if it loads now."""
+        files = fingerprint(self.model_dir, self.version)
+        source = model_config.to_json(self.source)
+        content = msgspec.msgpack.encode((name, os.fsencode(self.model_dir), source, files))
+        return hashlib.blake2b(content, digest_size=32).digest()
+
+
+def worker_prefix(model: str, version: int) -> str:
+    """What the names of all the version's workers begin with; the instance's number follows."""
+    return f"{model}/{version}#"

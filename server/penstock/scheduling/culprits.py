@@ -1,0 +1,67 @@
+"""Which request of a batch kills its worker: the suspects run again in ever smaller groups, until one stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from math import log2
+from typing import Generic, Protocol, TypeVar
+
+
+class Suspect(Protocol):
+    """A request whose batch ended with its worker."""
+
+    attempts: int
+    """How many workers died while they ran it."""
+    shape_key: Hashable
+
+
+Request = TypeVar("Request", bound=Suspect)
+
+
+class Group:
+    """The shape key of requests that are to run together, and with nobody else."""
+
+
+@dataclass(slots=True)
+class Verdict(Generic[Request]):
+    """What becomes of the requests of a batch that killed its worker."""
+
+    repeated: list[Request] = field(default_factory=list)
+    guilty: list[Request] = field(default_factory=list)
+
+
+def judge(
+    batch: Sequence[Request], *, hung: bool, single_us: float, restart_us: float
+) -> Verdict[Request]:
+    """Decide on a batch during which a worker died. Sets `attempts` and `shape_key` of its requests.
+
+    The first time nobody is to blame: somebody else may have killed the worker, and the batch runs again as it was,
+    without strangers. After the second time it is divided. Who kills alone, and not for the first time, is guilty. A
+    worker that hung was killed by us: this is nobody else's doing, and counts as the first time and the second.
+
+    `single_us` and `restart_us`: how long one request takes alone, and a new worker to be ready. They decide whether
+    halves are tried, which ends one worker more at each step, or all one by one, which ends but one.
+    """
+    for request in batch:
+        request.attempts += 2 if hung else 1
+    if len(batch) == 1 and batch[0].attempts > 1:
+        return Verdict(guilty=list(batch))
+    for part in _parts(batch, single_us, restart_us):
+        group = Group()
+        for request in part:
+            request.shape_key = group
+    return Verdict(repeated=list(batch))
+
+
+def _parts(
+    batch: Sequence[Request], single_us: float, restart_us: float
+) -> Sequence[Sequence[Request]]:
+    count = len(batch)
+    if max(request.attempts for request in batch) < 2:
+        return (batch,)
+    one_by_one_us = count * single_us + restart_us
+    halving_us = log2(count) * (single_us + restart_us)
+    if one_by_one_us <= halving_us:
+        return [(request,) for request in batch]
+    return batch[: count // 2], batch[count // 2 :]

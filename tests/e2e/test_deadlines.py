@@ -1,0 +1,158 @@
+"""Who can't be on time is told at once or at its time; who is more urgent goes first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from grpc_calls import MODEL_INFER, infer_request
+from puppets import Gate, row
+from served import Served, json_request
+from supervised import eventually
+
+pytestmark = pytest.mark.e2e
+
+Gates = Callable[[str], Gate]
+
+
+@pytest.fixture
+def gate(tmp_path: Path, server: Served, channel: grpc.Channel) -> Gates:
+    """`gate(model)` holds the model up."""
+    return lambda model: Gate(tmp_path, server, channel, model)
+
+
+def refused(server: Served, model: str, reason: str) -> float:
+    """How many requests the model's scheduler has refused for that reason."""
+    return server.metric("penstock_refused_requests_total", model, reason=reason)
+
+
+def learnt(server: Served, model: str) -> None:
+    """Let the scheduler learn what the model takes."""
+
+    def known() -> bool:
+        server.infer(model, json_request(1.0))
+        return bool(server.get(f"/v2/models/{model}/explain").json["service_curve"])
+
+    eventually(known, f"nothing is learnt of {model}")
+
+
+def test_a_time_out_over_http_is_told_while_the_instance_is_busy(
+    server: Served, gate: Gates
+) -> None:
+    before = refused(server, "puppet", "expired")
+    with gate("puppet") as held:
+        began = time.monotonic()
+        answer = server.infer("puppet", json_request(1.0, 2.0), x_request_timeout_ms="50")
+        took_s = time.monotonic() - began
+        assert (answer.status, answer.error) == (504, "Request timeout expired for model 'puppet'")
+        assert 0.05 <= took_s < 1
+        held.wait_queued(0)
+    assert refused(server, "puppet", "expired") == before + 1
+
+
+@pytest.mark.parametrize("how", ["metadata", "parameter"])
+def test_a_time_out_over_grpc_is_told_by_the_server(server: Served, gate: Gates, how: str) -> None:
+    """The client itself waits for longer."""
+    with gate("puppet") as held:
+        if how == "parameter":
+            future = held.send(parameters={"timeout": 50_000})
+        else:
+            # grpc sends its own grpc-timeout: the parameter's is earlier, and told apart by its text
+            future = held.send(parameters={"timeout": 50_000}, timeout_s=20)
+        error = future.exception(10)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert error.details() == "Request timeout expired for model 'puppet'"
+        held.wait_queued(0)
+
+
+def test_a_request_that_runs_expires_at_its_time_too(
+    server: Served, gate: Gates, tmp_path: Path
+) -> None:
+    with gate("puppet") as held:
+        held.open()
+        held.first.result(30)
+    second = tmp_path / "second"
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary(MODEL_INFER, lambda message: message.SerializeToString())
+        parameters: dict[str, str | int] = {"wait_for": str(second), "timeout": 60_000}
+        future: Any = call.future(infer_request("puppet", parameters=parameters), timeout=30)
+        assert future.exception(10).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        second.touch()
+        # its late answer disturbs nobody
+        assert server.infer("puppet", json_request(3.0)).status == 200
+
+
+def test_what_can_not_be_on_time_is_refused_on_arrival(server: Served) -> None:
+    learnt(server, "steady")
+    before = refused(server, "steady", "too_late")
+    # the first one may be let through, to see whether the model is still that slow
+    answers = [
+        server.infer("steady", json_request(1.0), x_request_timeout_ms="5") for _ in range(3)
+    ]
+    assert [answer.status for answer in answers] == [504] * 3
+    said = answers[-1]
+    assert said.error.startswith(
+        "Request timeout expired for model 'steady': the answer would take"
+    )
+    assert said.error.endswith("ms are left")
+    assert said.headers["retry-after"] == "1"
+    assert refused(server, "steady", "too_late") >= before + 2
+    assert server.infer("steady", json_request(1.0), x_request_timeout_ms="5000").status == 200
+
+
+def test_the_objective_is_a_deadline_and_the_servers_own(server: Served) -> None:
+    """More than the model can do: those that would be late get Triton's text, and the others are on time."""
+    learnt(server, "steady_slo")
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary(MODEL_INFER, lambda message: message.SerializeToString())
+        sent: list[Any] = [
+            call.future(infer_request("steady_slo", row(number)), timeout=30)
+            for number in range(300)
+        ]
+        errors = [error for future in sent if (error := future.exception(30)) is not None]
+    assert 0 < len(errors) < len(sent)
+    assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
+    assert all("Request timeout expired" in error.details() for error in errors)
+    told = server.get("/v2/models/steady_slo/explain").json
+    assert told["slo"]["p99_ms"] == 200
+    assert told["policy"]["rows_cap"] == 8
+
+
+def test_the_earliest_deadline_goes_first(gate: Gates) -> None:
+    order: list[str] = []
+    with gate("puppet_alone") as held:
+        # given ahead, if any is
+        futures = [held.send(timeout_s=10)]
+        held.server.metrics()
+        for name, timeout_s in (("last", 50.0), ("first", 20.0), ("second", 30.0)):
+            future = held.send(timeout_s=timeout_s)
+            future.add_done_callback(lambda _, name=name: order.append(name))
+            futures.append(future)
+        held.wait_arrived(5)
+        held.open()
+        for future in futures:
+            future.result(30)
+    eventually(lambda: len(order) == 3, "an answer is missing")
+    assert order == ["first", "second", "last"]
+
+
+def test_more_urgent_levels_go_first(gate: Gates) -> None:
+    order: list[str] = []
+    with gate("puppet_levels") as held:
+        futures = [held.send(parameters={"priority": 1})]
+        held.server.metrics()
+        for name, priority in (("low", 3), ("usual", 0), ("high", 1), ("none", 9)):
+            future = held.send(parameters={"priority": priority})
+            future.add_done_callback(lambda _, name=name: order.append(name))
+            futures.append(future)
+        held.wait_arrived(6)
+        held.open()
+        for future in futures:
+            future.result(30)
+    eventually(lambda: len(order) == 4, "an answer is missing")
+    assert order == ["high", "usual", "none", "low"]
