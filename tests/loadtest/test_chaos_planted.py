@@ -41,16 +41,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """One connection to the liar."""
 
     protocol_version = "HTTP/1.1"
-    server: Liar
 
     def do_POST(self) -> None:
         length = self.headers["inference-header-content-length"]
         body = self.rfile.read(int(self.headers["content-length"]))
         request = json.loads(body[: int(length)] if length else body)
-        self.server.asked += 1
-        if self.server.asked >= ENOUGH:
-            self.server.enough.set()
-        lie = self.server.lie if self.server.asked % 3 == 0 else ""
+        liar = self.server
+        assert isinstance(liar, Liar)
+        liar.asked += 1
+        if liar.asked >= ENOUGH:
+            liar.enough.set()
+        lie = liar.lie if liar.asked % 3 == 0 else ""
         if lie == "hang up":
             self.close_connection = True
             return
@@ -70,7 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request_id = "somebody else's" if lie == "mixed up" else request["id"]
         return json.dumps({"id": request_id, "outputs": [output]}).encode()
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *_: Any) -> None:
         """Says nothing."""
 
 

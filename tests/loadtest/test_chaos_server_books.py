@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_counters_that_begin_anew_have_an_upper_bound() -> None:
 
 READING = Reading(
     processes=4,
-    workers=2,
+    workers=("steady/1#0", "steady/1#1"),
     gateway_rss_kib=100_000,
     supervisor_rss_kib=50_000,
     gateway_descriptors=50,
@@ -107,13 +108,14 @@ READING = Reading(
         ({"supervisor_descriptors": 21}, "supervisor descriptors"),
         ({"slabs": 9}, "slabs"),
         ({"processes": 5}, "processes"),
-        ({"workers": 1}, "workers: expected 2, found 1"),
+        ({"workers": ("steady/1#0",)}, "missing are ['steady/1#1'], too many are []"),
+        ({"workers": ("steady/1#0",) * 2 + ("steady/1#1",)}, "too many are ['steady/1#0']"),
         ({"shared_memory": frozenset({"old", "new"})}, "/dev/shm: new are new"),
     ],
 )
-def test_what_is_not_flat(change: Mapping[str, int], text: str) -> None:
+def test_what_is_not_flat(change: Mapping[str, Any], text: str) -> None:
     bounds = flatness.Bounds(gateway_rss_kib=100_000)
-    lines = flatness.compare([STEADY], READING, replace(READING, **change), bounds)  # type: ignore[arg-type]
+    lines = flatness.compare([STEADY], READING, replace(READING, **change), bounds)
     assert len(lines) == 1
     assert text in lines[0]
 

@@ -86,6 +86,7 @@ async def test_a_worker_that_hangs_is_ended_and_its_batch_divided(make_pool: Mak
     await bench.workers[1].answer()
     await until(lambda: "b" in bench.heard.by_id)
     assert isinstance(bench.heard.by_id["b"], WorkerCrashed)
+    await until(lambda: bench.pool.ready)
 
 
 async def test_a_batch_that_had_not_begun_is_not_blamed(make_pool: Make) -> None:

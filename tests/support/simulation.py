@@ -7,7 +7,7 @@ batch that ends is replaced before its answers are handed out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
@@ -277,7 +277,7 @@ class Simulation:
         heappush(self._events, (at_us, next(self._numbers), event))
 
 
-# ── what is looked at ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── instances ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def noisy(service: Service, seed: int = 7, noise: float = 0.2) -> Service:
@@ -286,24 +286,9 @@ def noisy(service: Service, seed: int = 7, noise: float = 0.2) -> Service:
     return lambda rows, now_us: service(rows, now_us) * random.uniform(1 - noise, 1 + noise)
 
 
-def with_outliers(service: Service, share: float = 0.08, times: float = 10, seed: int = 9) -> Service:
+def with_outliers(
+    service: Service, share: float = 0.08, times: float = 10, seed: int = 9
+) -> Service:
     """The same, but some batches take several times as long."""
     random = Random(seed)
     return lambda rows, now_us: service(rows, now_us) * (times if random.random() < share else 1)
-
-
-def quantile_us(jobs: Iterable[Job], share: float) -> float:
-    """Latency that this share of the answered ones keeps."""
-    latencies = sorted(job.latency_us for job in jobs if job.done and job.error is None)
-    return latencies[min(len(latencies) - 1, int(share * len(latencies)))]
-
-
-def between(jobs: Sequence[Job], from_s: float, to_s: float) -> list[Job]:
-    """Those that came in that time."""
-    return [job for job in jobs if from_s * 1e6 <= job.arrived_us < to_s * 1e6]
-
-
-def goodput(simulation: Simulation, from_s: float, to_s: float) -> float:
-    """Answers in time, a second."""
-    ended = (j for j in simulation.jobs if j.good and from_s * 1e6 <= (j.ended_us or 0) < to_s * 1e6)
-    return sum(1 for _ in ended) / (to_s - from_s)

@@ -38,7 +38,8 @@ class Reading:
     """What a server holds at one moment."""
 
     processes: int
-    workers: int
+    workers: tuple[str, ...]
+    """Their names, such as `affine/1#0`, in order."""
     gateway_rss_kib: int
     """Of its own: slabs, which it shares with workers, are left out."""
     supervisor_rss_kib: int
@@ -71,7 +72,7 @@ def read_holdings(supervisor: int) -> Reading:
     family = read_family(supervisor)
     return Reading(
         processes=len(family.pids),
-        workers=len(family.workers),
+        workers=tuple(label for label, _ in family.workers),
         gateway_rss_kib=_own_rss_kib(family.gateway),
         supervisor_rss_kib=_own_rss_kib(supervisor),
         gateway_descriptors=len(_descriptors(family.gateway)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -38,6 +39,11 @@ class Row:
         return self.after <= self.allowed
 
 
+def expected_workers(targets: Iterable[Target]) -> tuple[str, ...]:
+    """The names of all models' workers, in order."""
+    return tuple(sorted(f"{t.name}/1#{index}" for t in targets for index in range(t.instances)))
+
+
 def rows(before: Reading, after: Reading, bounds: Bounds) -> list[Row]:
     """All that is compared."""
     limits = {
@@ -47,7 +53,6 @@ def rows(before: Reading, after: Reading, bounds: Bounds) -> list[Row]:
         "supervisor_descriptors": bounds.supervisor_descriptors,
         "worker_descriptors": bounds.worker_descriptors,
         "processes": 0,
-        "workers": 0,
         "slabs": 0,
     }
     found = []
@@ -66,9 +71,12 @@ def compare(
         for row in rows(before, after, bounds)
         if not row.flat
     ]
-    workers = sum(target.instances for target in targets)
-    if after.workers != workers:
-        lines.append(f"workers: expected {workers}, found {after.workers}")
+    if after.workers != (expected := expected_workers(targets)):
+        missing, extra = Counter(expected), Counter(after.workers)
+        lines.append(
+            f"workers: missing are {sorted((missing - extra).elements())}, too many are "
+            f"{sorted((extra - missing).elements())}"
+        )
     if left := sorted(after.shared_memory - before.shared_memory):
         lines.append(f"/dev/shm: new are {', '.join(left[:10])}")
     return lines

@@ -119,7 +119,9 @@ async def sleep_until_stop(scene: Scene, seconds: float) -> None:
 
 def infer_request(asking: Asking) -> Any:
     """The protobuf message of a question."""
-    request = service_pb2.ModelInferRequest(model_name=asking.model, id=asking.id)
+    # protobuf makes its classes when it is imported
+    messages: Any = service_pb2
+    request = messages.ModelInferRequest(model_name=asking.model, id=asking.id)
     tensor = request.inputs.add(name="X", datatype="FP32")
     tensor.shape.extend(asking.x.shape)
     request.raw_input_contents.append(asking.x.tobytes())

@@ -193,7 +193,7 @@ class _Run:
     async def _settled(self, phase: str) -> Reading:
         """What the server holds once its workers are back and it has seen the end of all connections."""
         self._progress(f"{phase}: waiting for quiet", self._scene.books.balance())
-        workers = sum(target.instances for target in TARGETS)
+        workers = flatness.expected_workers(TARGETS)
         deadline = time.monotonic() + SETTLE_S
         earlier: Reading | None = None
         while True:

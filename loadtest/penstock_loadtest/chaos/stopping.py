@@ -7,6 +7,7 @@ import os
 import random
 import select
 import signal
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -50,12 +51,7 @@ async def stop_under_load(scene: Scene, supervisor: int) -> list[str]:
     cast.loop.append(terminate)
     await cast.perform(scene)
     lines = await asyncio.to_thread(_await_end, supervisor)
-    for _ in range(int(GONE_S / 0.1)):
-        left = [pid for pid in family.pids - {supervisor} if alive(pid)]
-        if not left:
-            break
-        await asyncio.sleep(0.1)
-    return [*lines, *(f"process {pid} outlived the supervisor" for pid in left)]
+    return [*lines, *(await asyncio.to_thread(_outlived, family.pids - {supervisor}))]
 
 
 def _clients(scene: Scene, stop: Stop) -> Cast:
@@ -118,3 +114,11 @@ def _await_end(supervisor: int) -> list[str]:
     if ended is None or (ended.si_code, ended.si_status) != (os.CLD_EXITED, 0):
         return [f"the server ended with {ended}, expected 0"]
     return []
+
+
+def _outlived(pids: set[int]) -> list[str]:
+    """The processes that are still there some time after their supervisor's end."""
+    deadline = time.monotonic() + GONE_S
+    while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [f"process {pid} outlived the supervisor" for pid in left]

@@ -149,6 +149,8 @@ class PortableFront:
                 ("grpc.max_send_message_length", -1),
                 # a second server on the port must fail, not take half of its calls
                 ("grpc.so_reuseport", 0),
+                # else the kernel ends the connection of a client that reads slowly (TCP_USER_TIMEOUT)
+                ("grpc.keepalive_timeout_ms", 2**31 - 1),
             ]
         )
         table = RpcTable(self._gateway.grpc, self._gateway.terms)

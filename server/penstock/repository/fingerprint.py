@@ -21,7 +21,7 @@ def fingerprint(model_dir: Path, version: int) -> list[FileStamp]:
 
 
 def _files(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
-    """Files below `root` but for its unwanted folders. Links to folders count as files: who knows what is behind them."""
+    """Files below `root` but for its unwanted folders. Links to folders count as files: anything may be there."""
     for folder, folders, files in os.walk(root):
         if folder == str(root):
             folders[:] = filter(wanted, folders)

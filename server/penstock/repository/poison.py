@@ -46,6 +46,8 @@ class Poison:
             single_us=self._scheduler.curve.expected_us(1),
             restart_us=self._restarts.last_s * 1e6,
         )
+        if verdict.guilty:
+            self._restarts.forgive()
         for request in verdict.guilty:
             text = f"the worker process ended while it ran this request: {reason}"
             self.quarantine.add(request, text, now_us)

@@ -13,7 +13,6 @@ from pathlib import Path
 from penstock.backends.registry import backend_for
 from penstock.config import Settings
 from penstock.errors import (
-    ConfigError,
     InvalidRequest,
     LoadFailed,
     NotFound,
@@ -22,6 +21,7 @@ from penstock.errors import (
 )
 from penstock.model_config import ConfigDict
 from penstock.repository.config_file import read_config
+from penstock.repository.folders import find_models, no_folder, only_folder, versions_in
 from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.served_model import ServedModel, load
 from penstock.repository.version_policy import version_policy
@@ -81,9 +81,9 @@ class ModelRepository:
         """The model's version, or its highest that is ready; while none is, one whose crashed worker is about to be
         back. Raises NotFound, Unavailable, InvalidRequest."""
         entry = self._entries.get(name)
-        if entry is None or (self._starting and not entry.versions):
-            if self._starting:
-                raise Unavailable(f"model '{name}' can't be served yet: the server is starting")
+        if self._starting and not (entry and entry.versions):
+            raise Unavailable(f"model '{name}' can't be served yet: the server is starting")
+        if entry is None:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
         if version:
             return self._get_version(entry, _version_number(version))
@@ -191,7 +191,7 @@ class ModelRepository:
         folders = self._find().get(name)
         if folders is None and name not in self._entries:
             # no line of the index for a name that somebody made up
-            reason = _no_folder(name, self._settings.model_repository)
+            reason = no_folder(name, self._settings.model_repository)
             raise LoadFailed(f"failed to load '{name}', {reason}")
         await self._load_all_versions(name, folders)
         entry = self._entries[name]
@@ -220,26 +220,16 @@ class ModelRepository:
         await asyncio.gather(*(model.close(0) for model in self.served()))
 
     def _find(self) -> dict[str, list[Path]]:
-        """Model folders by name; more than one when repositories hold the same name."""
-        found: dict[str, list[Path]] = {}
-        for repository in self._settings.model_repository:
-            for folder in sorted(repository.iterdir()):
-                if not folder.is_dir() or folder.name.startswith((".", "__")):
-                    continue
-                if not _is_text(folder.name):
-                    log.error("%a is not served: its name is not UTF-8", str(folder))
-                else:
-                    found.setdefault(folder.name, []).append(folder)
-        return found
+        return find_models(self._settings.model_repository)
 
     async def _load_all_versions(self, name: str, folders: list[Path] | None) -> None:
         entry = self._entries.setdefault(name, ModelEntry(name))
         async with entry.lock:
             entry.wanted = True
             try:
-                folder = _only_folder(name, folders, self._settings.model_repository)
+                folder = only_folder(name, folders, self._settings.model_repository)
                 config = await asyncio.to_thread(read_config, folder)
-                versions = version_policy(config, _versions_in(folder))
+                versions = version_policy(config, versions_in(folder))
                 if not versions:
                     raise LoadFailed(f"no version folder (a number, such as 1/) in {folder}")
             except (PenstockError, OSError) as error:
@@ -340,34 +330,3 @@ def _version_number(text: str) -> int:
             f"failed to get model version from specified version string '{text[:80]}', expected a number"
         )
     return int(text)
-
-
-def _only_folder(name: str, folders: list[Path] | None, repositories: Iterable[Path]) -> Path:
-    if not folders:
-        raise LoadFailed(_no_folder(name, repositories))
-    if len(folders) > 1:
-        raise ConfigError(
-            f"'{name}' is in more than one repository: {', '.join(map(str, folders))}"
-        )
-    return folders[0]
-
-
-def _no_folder(name: str, repositories: Iterable[Path]) -> str:
-    return f"no folder named '{name}' in {', '.join(map(str, repositories))}"
-
-
-def _is_text(name: str) -> bool:
-    """Whether messages and answers can carry the name."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _versions_in(folder: Path) -> list[int]:
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isascii() and path.name.isdigit() and int(path.name) > 0 and path.is_dir()
-    )

@@ -18,7 +18,7 @@ LAST_BACKOFF_S: Final = 30.0
 STABLE_S: Final = 10.0
 """A worker that lived this long starts the back-off anew."""
 
-PATIENCE: Final = 3
+PATIENCE: Final = 5
 """Crashes in a row, without one instance left, that new requests wait out; after more they are refused at once."""
 
 UNKNOWN_RESTART_S: Final = 1.0
@@ -70,6 +70,11 @@ class Restarts:
         task = self._loop.create_task(self._until_loaded(index))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def forgive(self) -> None:
+        """It is known what the workers died of, and that won't happen again: this is no loop."""
+        for index in self._crashes:
+            self._crashes[index] = 0
 
     def close(self) -> None:
         """Start no more."""

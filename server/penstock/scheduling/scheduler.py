@@ -21,8 +21,8 @@ from penstock.scheduling.refusals import Refusal, timed_out
 from penstock.scheduling.service_curve import ServiceCurve
 from penstock.scheduling.slo import Decision, SloController
 
-AHEAD_US: Final = 2_000
-AHEAD_SHARE: Final = 0.1
+AHEAD_US: Final = 1_000
+AHEAD_SHARE: Final = 0.05
 """How long before the end of a batch its instance gets the next one, and as a share of the batch's time: long enough
 to gather and send it, and no longer, for what is sent can't be overtaken any more."""
 
@@ -149,7 +149,7 @@ class Scheduler(Generic[Request]):
         An instance that is busy gets only what no waiting could make bigger: the rest may still grow while it works.
         """
         load = self.loads[instance]
-        curve = load.curve if load.curve.known else self.curve
+        curve = self._curve_of(load)
         busy_us = max(0.0, load.free_at_us - now_us) if load.running else 0.0
         cost = curve.expected_us if not busy_us else _after(busy_us, curve)
         if self._probing:
@@ -163,6 +163,10 @@ class Scheduler(Generic[Request]):
         return batch, [
             (r, self._missed(r, Refusal.TOO_LATE, "it could not be run in time")) for r in late
         ]
+
+    def _curve_of(self, load: Load) -> ServiceCurve:
+        """The instance's own where there are several, and something is known of it."""
+        return load.curve if load.curve.known and len(self.loads) > 1 else self.curve
 
     def not_run(self, instance: Hashable) -> None:
         """What was taken last for the instance could not be given to it."""
@@ -200,9 +204,11 @@ class Scheduler(Generic[Request]):
         rows, given_us = load.running.popleft()
         duration_us = now_us - max(given_us, load.last_done_us)
         load.last_done_us = now_us
-        load.curve.observe(rows, duration_us, now_us)
         self.curve.observe(rows, duration_us, now_us)
-        load.free_at_us = now_us + sum(load.curve.expected_us(rows) for rows, _ in load.running)
+        if len(self.loads) > 1:
+            load.curve.observe(rows, duration_us, now_us)
+        curve = self._curve_of(load)
+        load.free_at_us = now_us + sum(curve.expected_us(rows) for rows, _ in load.running)
         full = self.batcher.batch_rows
         self._row_us = self.curve.expected_us(round(full)) / full / len(self.loads)
         if self.slo is None:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 WINDOW: Final = 25
@@ -24,7 +25,9 @@ FRESH_US: Final = 2_000_000
 """Sizes that were not seen for so long are held between what the others, which were, let expect."""
 
 REFRESH: Final = 4
-"""Batches between two looks at the samples: a look costs some microseconds a size."""
+REFRESH_US: Final = 5_000
+"""Batches and time between two looks at the samples: a look costs some microseconds a size, which is a good deal of
+what there is for a batch of small requests."""
 
 EXACT_ROWS: Final = 16
 """Larger sizes share a bucket with their neighbours, sixteen buckets an octave."""
@@ -52,6 +55,7 @@ class ServiceCurve:
         self._seen: dict[int, deque[tuple[float, float]]] = {}
         self._changed: set[int] = set()
         self._unread = 0
+        self._read_us = -inf
         self._known: dict[int, Point] = {}
         self._points: tuple[Point, ...] = ()
         self._estimates: dict[int, tuple[float, float]] = {}
@@ -65,7 +69,8 @@ class ServiceCurve:
         seen.append((now_us, duration_us))
         self._changed.add(key)
         self._unread += 1
-        if len(seen) == TRUSTED or self._unread >= REFRESH:
+        rested = self._unread >= REFRESH and now_us - self._read_us >= REFRESH_US
+        if rested or len(seen) == TRUSTED:
             self._refresh(now_us)
 
     def expected_us(self, rows: int) -> float:
@@ -88,6 +93,7 @@ class ServiceCurve:
 
     def _refresh(self, now_us: float) -> None:
         self._unread = 0
+        self._read_us = now_us
         for key in self._changed:
             seen = self._seen[key]
             while len(seen) > TRUSTED and now_us - seen[0][0] > MAX_AGE_US:

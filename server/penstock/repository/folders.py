@@ -1,0 +1,59 @@
+"""What lies in the folders of a repository: models, and their versions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from penstock.errors import ConfigError, LoadFailed
+
+log = logging.getLogger(__name__)
+
+
+def find_models(repositories: Iterable[Path]) -> dict[str, list[Path]]:
+    """Model folders by name; more than one when repositories hold the same name. Raises OSError."""
+    found: dict[str, list[Path]] = {}
+    for repository in repositories:
+        for folder in sorted(repository.iterdir()):
+            if not folder.is_dir() or folder.name.startswith((".", "__")):
+                continue
+            if not _is_text(folder.name):
+                log.error("%a is not served: its name is not UTF-8", str(folder))
+            else:
+                found.setdefault(folder.name, []).append(folder)
+    return found
+
+
+def only_folder(name: str, folders: Sequence[Path] | None, repositories: Iterable[Path]) -> Path:
+    """The folder of the model. Raises LoadFailed where there is none, ConfigError where there are more."""
+    if not folders:
+        raise LoadFailed(no_folder(name, repositories))
+    if len(folders) > 1:
+        raise ConfigError(
+            f"'{name}' is in more than one repository: {', '.join(map(str, folders))}"
+        )
+    return folders[0]
+
+
+def no_folder(name: str, repositories: Iterable[Path]) -> str:
+    """Says that there is none."""
+    return f"no folder named '{name}' in {', '.join(map(str, repositories))}"
+
+
+def versions_in(folder: Path) -> list[int]:
+    """The versions that the model's folder holds, lowest first. Raises OSError."""
+    return sorted(
+        int(path.name)
+        for path in folder.iterdir()
+        if path.name.isascii() and path.name.isdigit() and int(path.name) > 0 and path.is_dir()
+    )
+
+
+def _is_text(name: str) -> bool:
+    """Whether messages and answers can carry the name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
