@@ -10,7 +10,8 @@ import numpy as np
 
 from fake_workers import FakeWorker, row
 from pending import Heard, joined, pending
-from penstock.repository.pool import Pool, PoolPolicy
+from penstock.repository.pool import Pool
+from penstock.repository.pool_policy import PoolPolicy
 from penstock.scheduling.batcher import BatchPolicy
 from penstock.scheduling.scheduler import SchedulingPolicy
 from penstock.telemetry.statistics import ModelStatistics

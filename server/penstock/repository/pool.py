@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
@@ -20,9 +19,10 @@ from penstock.repository.alarm import Alarm
 from penstock.repository.answers import Answers
 from penstock.repository.explanation import explain
 from penstock.repository.poison import Poison
+from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.restarts import Restarts, StartInstance
 from penstock.scheduling.quarantine import Quarantine
-from penstock.scheduling.scheduler import Scheduler, SchedulingPolicy
+from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.gather import scatter
 from penstock.workers.instance import Instance, RunningBatch
@@ -35,18 +35,6 @@ CANCELLED: Final = Unavailable("the client is gone")
 """Stands for the answer of a request that nobody waits for."""
 
 UNLOADED: Final = "the model was unloaded"
-
-
-@dataclass(frozen=True, slots=True)
-class PoolPolicy:
-    """How a pool treats requests and workers."""
-
-    scheduling: SchedulingPolicy
-    preserve_ordering: bool = False
-    execution_timeout_us: float = 0
-    """A worker that is busy with one batch for longer hangs; 0: never."""
-    quarantine_us: float = 600_000_000
-    """How long a request that kills workers is remembered."""
 
 
 class Pool:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from penstock import model_config
@@ -17,11 +17,10 @@ from penstock.repository.config_check import check_complete
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.instance_starter import InstanceStarter
 from penstock.repository.labels import read_labels
-from penstock.repository.own_parameters import OwnParameters, own_parameters
-from penstock.repository.pool import Pool, PoolPolicy
+from penstock.repository.own_parameters import own_parameters
+from penstock.repository.pool import Pool
+from penstock.repository.pool_policy import pool_policy
 from penstock.repository.signature import Signature
-from penstock.scheduling.batcher import BatchPolicy
-from penstock.scheduling.scheduler import SchedulingPolicy
 from penstock.telemetry.statistics import ModelStatistics
 from penstock.workers.control import ControlLink
 from penstock.workers.instance import Instance
@@ -91,7 +90,7 @@ async def load(
         instance.close()
         raise
     starter = first.completed(complete)
-    pool = Pool(_policy(parsed, own, settings), statistics, starter, on_change)
+    pool = Pool(pool_policy(parsed, own, settings), statistics, starter, on_change)
     pool.add(instance, 0)
     await _add_others(pool, starter)
     if not pool.ready:
@@ -131,39 +130,3 @@ def _labels(config: ModelConfig, model_dir: Path) -> dict[str, Sequence[str]]:
         for output in config.output
         if output.label_filename
     }
-
-
-def _policy(config: ModelConfig, own: OwnParameters, settings: Settings) -> PoolPolicy:
-    batching = config.dynamic_batching
-    weights = settings.tenant_weights
-    return PoolPolicy(
-        SchedulingPolicy(
-            _batch_policy(config, settings),
-            max_queue_us=settings.max_queue_secs * 1e6,
-            slo_p99_us=own.slo_p99_us,
-            weight_of=lambda tenant: weights.get(tenant, 1.0),
-        ),
-        preserve_ordering=batching is not None and batching.preserve_ordering,
-        execution_timeout_us=own.execution_timeout_us or settings.execution_timeout_secs * 1e6,
-        quarantine_us=settings.quarantine_secs * 1e6,
-    )
-
-
-def _batch_policy(config: ModelConfig, settings: Settings) -> BatchPolicy:
-    batching = config.dynamic_batching
-    alone = BatchPolicy(
-        max_batch_bytes=int(settings.max_batch_bytes),
-        max_queue_bytes=int(settings.max_queue_bytes),
-        max_queue_requests=settings.max_queue_requests,
-    )
-    if batching is None or config.max_batch_size == 0:
-        return alone
-    own_bound = batching.default_queue_policy.max_queue_size
-    return replace(
-        alone,
-        max_rows=config.max_batch_size,
-        merge=True,
-        preferred_rows=batching.preferred_batch_size,
-        max_delay_us=batching.max_queue_delay_microseconds,
-        max_queue_requests=own_bound or settings.max_queue_requests,
-    )

@@ -1,0 +1,60 @@
+"""How a pool treats requests and workers: what a model's configuration and the server's settings say together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from penstock.config import Settings
+from penstock.model_config import ModelConfig
+from penstock.repository.own_parameters import OwnParameters
+from penstock.scheduling.batcher import BatchPolicy
+from penstock.scheduling.scheduler import SchedulingPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPolicy:
+    """Of one model version."""
+
+    scheduling: SchedulingPolicy
+    preserve_ordering: bool = False
+    execution_timeout_us: float = 0
+    """A worker that is busy with one batch for longer hangs; 0: never."""
+    quarantine_us: float = 600_000_000
+    """How long a request that kills workers is remembered."""
+
+
+def pool_policy(config: ModelConfig, own: OwnParameters, settings: Settings) -> PoolPolicy:
+    """The policy of a resolved configuration."""
+    batching = config.dynamic_batching
+    weights = settings.tenant_weights
+    return PoolPolicy(
+        SchedulingPolicy(
+            _batch_policy(config, settings),
+            max_queue_us=settings.max_queue_secs * 1e6,
+            slo_p99_us=own.slo_p99_us,
+            weight_of=lambda tenant: weights.get(tenant, 1.0),
+        ),
+        preserve_ordering=batching is not None and batching.preserve_ordering,
+        execution_timeout_us=own.execution_timeout_us or settings.execution_timeout_secs * 1e6,
+        quarantine_us=settings.quarantine_secs * 1e6,
+    )
+
+
+def _batch_policy(config: ModelConfig, settings: Settings) -> BatchPolicy:
+    batching = config.dynamic_batching
+    alone = BatchPolicy(
+        max_batch_bytes=int(settings.max_batch_bytes),
+        max_queue_bytes=int(settings.max_queue_bytes),
+        max_queue_requests=settings.max_queue_requests,
+    )
+    if batching is None or config.max_batch_size == 0:
+        return alone
+    own_bound = batching.default_queue_policy.max_queue_size
+    return replace(
+        alone,
+        max_rows=config.max_batch_size,
+        merge=True,
+        preferred_rows=batching.preferred_batch_size,
+        max_delay_us=batching.max_queue_delay_microseconds,
+        max_queue_requests=own_bound or settings.max_queue_requests,
+    )
