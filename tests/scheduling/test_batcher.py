@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.errors import QueueFull
-from penstock.scheduling.batcher import MAX_STALE, Batcher, BatchPolicy
+from penstock.scheduling.batcher import Batcher, BatchPolicy
 
 _names = count()
 
@@ -25,12 +26,36 @@ class Waiting:
     rows: int = 1
     shape_key: Hashable = "a"
     nbytes: int = 10
+    tenant: str = "default"
+    priority: int = 1
+    deadline_us: float = inf
+    arrived_ns: int = 0
+    number: int = 0
     name: int = field(default_factory=lambda: next(_names))
 
 
-def batcher(*requests: tuple[int, Waiting], **policy: Any) -> Batcher[Waiting]:
+class Queue:
+    """A batcher whose bounds hold, and which takes batches without late ones unless they are asked for."""
+
+    def __init__(self, policy: BatchPolicy) -> None:
+        self.batcher: Batcher[Waiting] = Batcher("m", policy)
+
+    def add(self, request: Waiting, now_us: int) -> None:
+        """As the scheduler does."""
+        self.batcher.check_room(request)
+        request.arrived_ns = now_us * 1000
+        self.batcher.add(request, now_us)
+
+    def take(self, now_us: int, *, only_full: bool = False) -> list[Waiting]:
+        """The batch; nobody is late."""
+        batch, late = self.batcher.take(now_us, only_full=only_full)
+        assert late == []
+        return batch
+
+
+def batcher(*requests: tuple[int, Waiting], **policy: Any) -> Queue:
     """A merging batcher that holds (arrival, request) already."""
-    made: Batcher[Waiting] = Batcher("m", BatchPolicy(**{"max_rows": 8, "merge": True, **policy}))
+    made = Queue(BatchPolicy(**{"max_rows": 8, "merge": True, **policy}))
     for arrived_us, request in requests:
         made.add(request, arrived_us)
     return made
@@ -39,10 +64,10 @@ def batcher(*requests: tuple[int, Waiting], **policy: Any) -> Batcher[Waiting]:
 def test_without_a_delay_what_is_there_goes_at_once() -> None:
     first, second = Waiting(2), Waiting(3)
     queue = batcher((0, first), (0, second))
-    assert queue.next_due_us() == 0
+    assert queue.batcher.next_due_us() == 0
     assert queue.take(0) == [first, second]
     assert queue.take(0) == []
-    assert queue.next_due_us() is None
+    assert queue.batcher.next_due_us() is None
 
 
 def test_shapes_never_mix_and_the_oldest_head_goes_first() -> None:
@@ -80,19 +105,26 @@ def test_without_merging_each_goes_alone_whatever_the_delay() -> None:
 def test_the_delay_is_kept_to_the_microsecond() -> None:
     request = Waiting()
     queue = batcher((1000, request), max_delay_us=500)
-    assert queue.next_due_us() == 1500
+    assert queue.batcher.next_due_us() == 1500
     assert queue.take(1499) == []
     assert queue.take(1500) == [request]
 
 
-def test_the_delay_is_the_oldest_ones_and_its_cancelling_prolongs_it() -> None:
+def test_the_delay_is_the_oldest_ones_though_it_be_cancelled() -> None:
     old, young = Waiting(), Waiting()
     queue = batcher((0, old), (300, young), max_delay_us=500)
-    assert queue.next_due_us() == 500
-    assert queue.cancel(old)
-    assert queue.next_due_us() == 800
-    assert queue.take(799) == []
-    assert queue.take(800) == [young]
+    assert queue.batcher.next_due_us() == 500
+    assert queue.batcher.cancel(old)
+    assert queue.batcher.next_due_us() == 500
+    assert queue.take(499) == []
+    assert queue.take(500) == [young]
+
+
+def test_what_is_left_of_a_batch_waits_for_its_own_delay() -> None:
+    full, rest = Waiting(8), Waiting(1)
+    queue = batcher((0, full), (300, rest), max_delay_us=500)
+    assert queue.take(300) == [full]
+    assert queue.batcher.next_due_us() == 800
 
 
 def test_a_full_batch_does_not_wait() -> None:
@@ -110,7 +142,7 @@ def test_a_full_bucket_goes_while_an_older_one_still_waits() -> None:
     assert queue.take(500) == [old]
 
 
-def test_of_full_buckets_the_one_with_the_oldest_head_goes() -> None:
+def test_of_full_shapes_the_one_whose_first_request_came_first_goes() -> None:
     a, b, waits = Waiting(8, "a"), Waiting(8, "b"), Waiting(1, "c")
     first_a = Waiting(8, "a")
     queue = batcher((0, first_a), (1, waits), (2, b), (3, a), max_delay_us=500)
@@ -154,41 +186,99 @@ def test_the_queue_is_bounded_in_requests_and_in_bytes() -> None:
     with pytest.raises(QueueFull, match=r"60 bytes waiting, 41 more are over the bound of 100"):
         queue.add(Waiting(nbytes=41), 0)
     queue.add(Waiting(nbytes=40), 0)
-    assert (queue.requests, queue.nbytes) == (2, 100)
+    assert (queue.batcher.requests, queue.batcher.nbytes) == (2, 100)
     assert len(queue.take(0)) == 2
-    assert (queue.requests, queue.nbytes) == (0, 0)
+    assert (queue.batcher.requests, queue.batcher.nbytes) == (0, 0)
 
 
 def test_cancelling_what_does_not_wait_does_nothing() -> None:
     request = Waiting()
     queue = batcher((0, request))
-    assert not queue.cancel(Waiting())
-    assert not queue.cancel(Waiting(shape_key="other"))
+    assert not queue.batcher.cancel(Waiting())
+    assert not queue.batcher.cancel(Waiting(shape_key="other"))
     assert queue.take(0) == [request]
-    assert not queue.cancel(request)
-    assert queue.requests == 0
+    assert not queue.batcher.cancel(request)
+    assert queue.batcher.requests == 0
 
 
 def test_drain_gives_all_oldest_first() -> None:
     a, b, a2 = Waiting(shape_key="a"), Waiting(shape_key="b"), Waiting(shape_key="a")
     queue = batcher((0, a), (1, b), (2, a2), max_delay_us=1000)
-    assert queue.drain() == [a, b, a2]
-    assert (queue.requests, queue.nbytes, queue.take(9999)) == (0, 0, [])
+    assert queue.batcher.drain() == [a, b, a2]
+    assert (queue.batcher.requests, queue.batcher.nbytes, queue.take(9999)) == (0, 0, [])
     queue.add(a, 5)
     assert queue.take(9999) == [a]
 
 
-@pytest.mark.parametrize("head_stays", [True, False])
-def test_the_heap_of_heads_stays_small_for_ever(head_stays: bool) -> None:
-    queue = batcher(max_delay_us=10**9)
-    if head_stays:
-        queue.add(Waiting(shape_key="old"), 0)
-    for now_us in range(1, 5000):
-        passing = Waiting(shape_key=f"k{now_us}")
-        queue.add(passing, now_us)
-        assert queue.cancel(passing)
-        assert len(queue._oldest) <= 2 * 2 + MAX_STALE
-    assert queue.requests == int(head_stays)
+def test_what_comes_again_goes_first_and_no_bound_refuses_it() -> None:
+    first, second, new = Waiting(), Waiting(), Waiting()
+    queue = batcher((0, new), max_queue_requests=1, max_rows=1)
+    queue.batcher.add(first, 5, again=True)
+    queue.batcher.add(second, 5, again=True)
+    assert [queue.take(5) for _ in range(3)] == [[first], [second], [new]]
+
+
+def test_a_tenant_that_has_little_finds_room_where_another_has_filled_the_queue() -> None:
+    queue = batcher(*((0, Waiting(tenant="greedy")) for _ in range(16)), max_queue_requests=16)
+    with pytest.raises(QueueFull):
+        queue.add(Waiting(tenant="greedy"), 0)
+    polite = Waiting(tenant="polite")
+    queue.add(polite, 0)
+    assert polite in queue.take(0)
+
+
+# ── priorities and deadlines ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_more_urgent_level_goes_first_and_others_fill_its_batch() -> None:
+    low, high = Waiting(priority=2), Waiting(priority=1)
+    queue = batcher((0, low), (1, high), max_rows=2)
+    assert queue.take(2) == [high, low]
+
+
+def test_no_level_waits_for_ever() -> None:
+    low = Waiting(priority=2)
+    queue = batcher((0, low), max_rows=1)
+    for now_us in range(0, 3_000_000, 100_000):
+        queue.add(Waiting(priority=1), now_us)
+        if low in queue.take(now_us):
+            assert 1_000_000 <= now_us <= 1_100_000
+            return
+    pytest.fail("it waits for ever")
+
+
+def test_the_earliest_deadline_goes_first_and_who_has_none_last() -> None:
+    patient, late, soon = Waiting(), Waiting(deadline_us=900), Waiting(deadline_us=500)
+    queue = batcher((0, patient), (0, late), (0, soon))
+    assert queue.take(0) == [soon, late, patient]
+
+
+def linear(rows: int) -> float:
+    """100 µs a row."""
+    return 100.0 * rows
+
+
+def test_a_batch_ends_where_one_more_row_would_make_a_member_late() -> None:
+    requests = [Waiting(deadline_us=350), *(Waiting() for _ in range(5))]
+    queue = batcher(*((0, request) for request in requests))
+    assert queue.batcher.take(0, linear) == (requests[:3], [])
+    assert queue.batcher.take(300, linear) == (requests[3:], [])
+
+
+def test_who_can_not_be_on_time_even_alone_is_left_out_and_told_of() -> None:
+    hopeless, good = Waiting(deadline_us=50), Waiting(deadline_us=500)
+    queue = batcher((0, hopeless), (0, good))
+    assert queue.batcher.take(0, linear) == ([good], [hopeless])
+    assert (queue.batcher.requests, queue.batcher.rows, queue.batcher.nbytes) == (0, 0, 0)
+
+
+def test_waiting_for_company_ends_in_time_for_a_deadline() -> None:
+    made: Batcher[Waiting] = Batcher("m", BatchPolicy(8, True, max_delay_us=10_000), usual=linear)
+    request = Waiting(deadline_us=1000)
+    made.add(request, 0)
+    assert made.next_due_us() == 800
+    assert made.take(799, linear) == ([], [])
+    assert made.take(800, linear) == ([request], [])
 
 
 class AgainstNaiveModel(RuleBasedStateMachine):
@@ -198,6 +288,7 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         super().__init__()
         self.now_us = 0
         self.waiting: list[tuple[int, Waiting]] = []
+        self.since_us: dict[Hashable, int] = {}
 
     @initialize(
         policy=st.builds(
@@ -213,7 +304,8 @@ class AgainstNaiveModel(RuleBasedStateMachine):
     )
     def start(self, policy: BatchPolicy) -> None:
         self.policy = policy
-        self.batcher: Batcher[Waiting] = Batcher("m", policy)
+        self.queue = Queue(policy)
+        self.batcher = self.queue.batcher
 
     @rule(rows=st.integers(1, 9), key=st.sampled_from("abc"), nbytes=st.sampled_from([0, 9, 31]))
     def add(self, rows: int, key: str, nbytes: int) -> None:
@@ -222,10 +314,11 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         held = sum(r.nbytes for _, r in self.waiting)
         if too_many or held + nbytes > self.policy.max_queue_bytes:
             with pytest.raises(QueueFull, match="Exceeds maximum queue size"):
-                self.batcher.add(request, self.now_us)
+                self.queue.add(request, self.now_us)
         else:
-            self.batcher.add(request, self.now_us)
+            self.queue.add(request, self.now_us)
             self.waiting.append((self.now_us, request))
+            self.since_us.setdefault(key, self.now_us)
 
     @rule(by_us=st.sampled_from([0, 1, 2, 5, 20]))
     def pass_time(self, by_us: int) -> None:
@@ -238,22 +331,27 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         assert self.batcher.cancel(entry[1])
         assert not self.batcher.cancel(entry[1])
         self.waiting.remove(entry)
+        self._forget_empty_shapes()
 
     @rule(only_full=st.booleans())
     def take(self, only_full: bool) -> None:
-        batch = self.batcher.take(self.now_us, only_full=only_full)
-        possible = self._possible_batches(only_full)
-        assert batch in possible if possible else batch == []
+        batch = self.queue.take(self.now_us, only_full=only_full)
+        assert batch == self._expected_batch(only_full)
         self._check_rules(batch)
         self.waiting = [entry for entry in self.waiting if entry[1] not in batch]
+        if batch:
+            key = batch[0].shape_key
+            left = [at for at, request in self.waiting if request.shape_key == key]
+            self.since_us[key] = min(left, default=0)
+        self._forget_empty_shapes()
 
     @rule()
     def drain(self) -> None:
         drained = self.batcher.drain()
         assert set(drained) == {request for _, request in self.waiting}
-        arrivals = {request: at for at, request in self.waiting}
-        assert [arrivals[r] for r in drained] == sorted(arrivals.values())
+        assert drained == [request for _, request in self.waiting]
         self.waiting.clear()
+        self._forget_empty_shapes()
 
     @invariant()
     def nothing_drifts(self) -> None:
@@ -262,8 +360,12 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         assert self.batcher.requests == len(self.waiting)
         assert self.batcher.nbytes == sum(r.nbytes for _, r in self.waiting)
         due = self.batcher.next_due_us()
-        oldest = min((at for at, _ in self.waiting), default=None)
-        assert due == (None if oldest is None else oldest + self.policy.max_delay_us)
+        since_us = min(self.since_us.values(), default=None)
+        assert due == (None if since_us is None else since_us + self.policy.max_delay_us)
+
+    def _forget_empty_shapes(self) -> None:
+        keys = {request.shape_key for _, request in self.waiting}
+        self.since_us = {key: at for key, at in self.since_us.items() if key in keys}
 
     def _buckets(self) -> dict[Hashable, list[tuple[int, Waiting]]]:
         buckets: dict[Hashable, list[tuple[int, Waiting]]] = {}
@@ -282,7 +384,8 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         met = [size for size in policy.preferred_rows if size in sums]
         if met:
             return max(met)
-        return rows if self.now_us >= bucket[0][0] + policy.max_delay_us else 0
+        since_us = self.since_us[bucket[0][1].shape_key]
+        return rows if self.now_us >= since_us + policy.max_delay_us else 0
 
     def _cut(self, bucket: list[tuple[int, Waiting]], limit: int) -> list[Waiting]:
         requests = [request for _, request in bucket]
@@ -296,8 +399,8 @@ class AgainstNaiveModel(RuleBasedStateMachine):
                 return some
         return requests[:1]
 
-    def _possible_batches(self, only_full: bool) -> list[list[Waiting]]:
-        """The batches that may come now; several only where heads arrived at the same time."""
+    def _expected_batch(self, only_full: bool) -> list[Waiting]:
+        """Of the shapes that are due, the one whose first request came first."""
         buckets = list(self._buckets().values())
         full = [
             b
@@ -307,8 +410,7 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         if only_full and not full:
             return []
         due = [bucket for bucket in buckets if self._rows_due(bucket)]
-        oldest = min((bucket[0][0] for bucket in due), default=0)
-        return [self._cut(b, self._rows_due(b)) for b in due if b[0][0] == oldest]
+        return self._cut(due[0], self._rows_due(due[0])) if due else []
 
     def _check_rules(self, batch: list[Waiting]) -> None:
         """What must be true of any batch, whatever the model above says."""

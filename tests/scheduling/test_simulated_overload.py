@@ -6,19 +6,19 @@ from functools import cache
 from math import inf
 
 import pytest
-from outcomes import between, goodput, late_share, quantile_us, refused_share
-from simulation import Job, Service, Simulation, Stream, noisy
 
+from outcomes import between, goodput, late_share, quantile_us, refused_share
 from penstock.errors import DeadlineExceeded, QueueFull
 from penstock.scheduling.batcher import BatchPolicy
 from penstock.scheduling.scheduler import SchedulingPolicy
+from simulation import Job, Service, Simulation, Stream, noisy
 
 ROWS = 8
 TIMEOUT_US = 200_000
 SATURATION = 400
 """Requests a second that one instance can take: both models need 20 ms for a full batch."""
 
-WARM_S, END_S = 1, 9
+WARM_S, END_S = 1, 7
 BATCHES = BatchPolicy(max_rows=ROWS, merge=True)
 
 
@@ -82,7 +82,6 @@ def test_the_queue_holds_no_more_than_can_be_served_in_time(model: str, instance
         # what came before anything was known of the model stays for its 200 ms
         unknown = load * SATURATION * instances * 0.1
         assert simulation.most_waiting < in_time + unknown
-        assert len(simulation.scheduler._expiry._heap) < 4 * (in_time + unknown)
 
 
 @every_pool
@@ -129,9 +128,11 @@ def test_requests_without_a_deadline_are_refused_by_how_long_they_would_wait() -
     assert goodput(jobs, WARM_S, END_S - 1) > 0.95 * SATURATION
     # the wait, one batch that runs, and their noise
     assert quantile_us(jobs, 0.99) < 1.5 * (100_000 + 20_000)
-    for job in jobs:
-        assert job.good or isinstance(job.error, QueueFull)
-        assert job.error is None or 0 < (job.error.retry_after_s or 0) < 0.1
+    assert all(job.good != job.refused for job in jobs)
+    errors = [job.error for job in jobs if job.error is not None]
+    for error in errors:
+        assert isinstance(error, QueueFull)
+        assert 0 < (error.retry_after_s or 0) < 0.1
 
 
 def test_a_refused_client_that_comes_back_when_told_is_taken() -> None:
