@@ -32,9 +32,7 @@ FLAGS: Final = {
 
 @pytest.mark.parametrize(("page", "name", "make"), doc_tables.GENERATED)
 def test_generated_part_is_up_to_date(page: Path, name: str, make: Callable[[], str]) -> None:
-    assert between(page.read_text(), name) == make(), (
-        "run: python tests/support/doc_tables.py"
-    )
+    assert between(page.read_text(), name) == make(), "run: python tests/support/doc_tables.py"
 
 
 def test_benchmark_table_has_the_benchmarks_rows() -> None:

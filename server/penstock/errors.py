@@ -53,7 +53,7 @@ class Unavailable(PenstockError):
 
 
 class QueueFull(Unavailable):
-    """The model's queue holds as many requests, or bytes, as it may."""
+    """The model's queue holds as many requests, bytes, or time as it may."""
 
 
 class DeadlineExceeded(Unavailable):
@@ -69,7 +69,7 @@ class UnknownError(ModelFailed):
 
 
 class WorkerCrashed(ModelFailed):
-    """The worker process ended while it ran this request, and again when it ran it alone."""
+    """The request ends the worker process that runs it, or one like it has done so."""
 
 
 class Cancelled(PenstockError):

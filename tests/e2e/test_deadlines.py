@@ -120,6 +120,10 @@ def test_the_objective_is_a_deadline_and_the_servers_own(server: Served) -> None
             for number in range(300)
         ]
         errors = [error for future in sent if (error := future.exception(30)) is not None]
+    late = server.metric(
+        "penstock_request_duration_seconds_bucket", "steady_slo", le="0.25"
+    ) - server.metric("penstock_request_duration_seconds_count", "steady_slo")
+    assert late == 0
     assert 0 < len(errors) < len(sent)
     assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
     assert all("Request timeout expired" in error.details() for error in errors)
@@ -131,9 +135,9 @@ def test_the_objective_is_a_deadline_and_the_servers_own(server: Served) -> None
 def test_the_earliest_deadline_goes_first(gate: Gates) -> None:
     order: list[str] = []
     with gate("puppet_alone") as held:
-        # given ahead, if any is
+        # given ahead, if any is: the others must not be there yet
         futures = [held.send(timeout_s=10)]
-        held.server.metrics()
+        held.wait_arrived(2)
         for name, timeout_s in (("last", 50.0), ("first", 20.0), ("second", 30.0)):
             future = held.send(timeout_s=timeout_s)
             future.add_done_callback(lambda _, name=name: order.append(name))
@@ -150,7 +154,7 @@ def test_more_urgent_levels_go_first(gate: Gates) -> None:
     order: list[str] = []
     with gate("puppet_levels") as held:
         futures = [held.send(parameters={"priority": 1})]
-        held.server.metrics()
+        held.wait_arrived(2)
         for name, priority in (("low", 3), ("usual", 0), ("high", 1), ("none", 9)):
             future = held.send(parameters={"priority": priority})
             future.add_done_callback(lambda _, name=name: order.append(name))

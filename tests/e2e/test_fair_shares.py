@@ -57,19 +57,19 @@ def test_shares_follow_the_weights(shared: Served, tmp_path: Path) -> None:
         sent = Tenant(channel, "greedy", order).send(40)
         held.wait_arrived(41)
         sent += Tenant(channel, "polite", order).send(2)
-        sent += Tenant(channel, "heavy", order).send(6)
-        held.wait_arrived(49)
+        sent += Tenant(channel, "heavy", order).send(36)
+        held.wait_arrived(79)
         told = shared.get("/v2/models/puppet/explain").json["queue"]["levels"][0]["tenants"]
         held.open()
         for future in sent:
             future.result(30)
-        eventually(lambda: len(order) == 48, "an answer is missing")
+        eventually(lambda: len(order) == 78, "an answer is missing")
     waiting = {lane["tenant"]: (lane["weight"], lane["requests"]) for lane in told}
-    assert waiting["polite"] == (1, 2) and waiting["heavy"] == (3, 6), json.dumps(told)
+    assert waiting["polite"] == (1, 2) and waiting["heavy"] == (3, 36), json.dumps(told)
     # at most one batch was given ahead before the others came
-    first = order[: 4 + 12]
-    assert first.count("polite") == 2
-    assert first.count("heavy") >= 5
+    assert order[: 4 + 12].count("polite") == 2
+    shared_out = order[12:44]
+    assert 2 <= shared_out.count("heavy") / shared_out.count("greedy") <= 4
 
 
 def test_without_others_a_tenant_has_all(shared: Served, tmp_path: Path) -> None:

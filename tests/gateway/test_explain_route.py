@@ -12,7 +12,7 @@ from penstock.errors import NotFound
 from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 
-TOLD = {"policy": {"max_rows": 8}, "queue": {"requests": 2, "expected_wait_us": float("inf")}}
+TOLD = {"policy": {"max_rows": 8}, "queue": {"requests": 2, "drain_us": float("inf")}}
 
 
 class FakeRepository:
@@ -38,7 +38,7 @@ async def test_what_the_pool_tells(path: str, version: str) -> None:
     response = await ask(path)
     assert (response.status, response.content_type) == (200, "application/json")
     # JSON has no infinity
-    queue = {"requests": 2, "expected_wait_us": None}
+    queue = {"requests": 2, "drain_us": None}
     assert json.loads(response.body) == {**TOLD, "model": "m", "version": version, "queue": queue}
 
 

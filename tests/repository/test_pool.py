@@ -141,7 +141,7 @@ async def test_a_cancelled_request_never_runs(make_pool: Make) -> None:
     await settle()
     assert bench.running == [["a", "b"]]
     await bench.workers[0].answer()
-    assert bench.values() == {"c": "Unavailable", "a": [97], "b": [98]}
+    assert bench.values() == {"c": "Cancelled", "a": [97], "b": [98]}
     assert bench.statistics.failures[FailureReason.CANCELED] == 1
     assert requests["b"].done
 
@@ -152,7 +152,7 @@ async def test_cancelling_what_runs_disturbs_nobody(make_pool: Make) -> None:
     await settle()
     bench.last.cancel()
     await bench.workers[0].answer()
-    assert bench.values() == {"a": [97], "b": "Unavailable"}
+    assert bench.values() == {"a": [97], "b": "Cancelled"}
     assert bench.statistics.failures[FailureReason.CANCELED] == 1
 
 
@@ -186,7 +186,7 @@ async def test_a_cancelled_request_holds_up_nobody(make_pool: Make) -> None:
     await bench.with_workers(1)
     await settle()
     await bench.workers[0].answer()
-    assert bench.values() == {"a": "Unavailable", "b": [98]}
+    assert bench.values() == {"a": "Cancelled", "b": [98]}
 
 
 async def test_a_refused_request_is_not_waited_for(make_pool: Make) -> None:

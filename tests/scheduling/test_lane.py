@@ -6,9 +6,9 @@ from math import inf
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import Job
 
 from penstock.scheduling.lane import Lane
+from simulation import Job
 
 
 def lane(*jobs: Job) -> Lane[Job]:

@@ -54,12 +54,19 @@ BASELINES: Final = {
     "bare onnx": "the ONNX session alone",
 }
 NOT_MEASURED: Final = "-"
+VALUES: Final = {"tenant_header": "header", "tenant_weights": "NAME=WEIGHT"}
+"""Of settings whose type does not say it."""
 
 
 def settings_table() -> str:
     """A row for each setting."""
     rows = [
-        (_flags(name), _values(field), _default(field.default), field.description or "")
+        (
+            _flags(name),
+            VALUES.get(name) or _values(field),
+            _default(field.get_default(call_default_factory=True)),
+            field.description or "",
+        )
         for name, field in Settings.model_fields.items()
     ]
     return table(("flag", "values", "default", "meaning"), rows)
@@ -142,8 +149,10 @@ def _of_list(field: FieldInfo) -> str:
 
 def _default(value: object) -> str:
     match value:
-        case None | ():
+        case None | () | "":
             return ""
+        case dict():
+            return ", ".join(f"{key}={each}" for key, each in value.items())
         case bool():
             return str(value).lower()
         case ByteSize():

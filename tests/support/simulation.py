@@ -255,7 +255,7 @@ class Simulation:
         assert not job.done, "a request got two answers"
         job.done, job.ended_us, job.error = True, self.now_us, error
         if not job.refused:
-            self.scheduler.answered(job)
+            self.scheduler.answered(job, in_time=error is None)
         if job.then is not None:
             job.then()
 

@@ -47,7 +47,6 @@ def _policy(policy: Policy) -> Table:
             ("requests in the queue", _count(policy.max_queue_requests)),
             ("bytes in the queue", _count(policy.max_queue_bytes)),
             ("time in the queue", _ms(policy.max_queue_us or None)),
-            ("time-out", _ms(policy.timeout_us)),
         ],
     )
 
@@ -103,7 +102,7 @@ def _queue(queue: Queue) -> Iterable[Table]:
             ("requests", _count(queue.requests)),
             ("rows", _count(queue.rows)),
             ("bytes", _count(queue.bytes)),
-            ("expected wait", _ms(queue.expected_wait_us)),
+            ("time to empty", _ms(queue.drain_us)),
         ],
     )
     rows = [

@@ -22,7 +22,6 @@ class Policy(msgspec.Struct, frozen=True):
     max_queue_bytes: float | None = None
     max_queue_us: float | None = None
     """Longest wait that a new request may have to expect; 0: any."""
-    timeout_us: float | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -80,7 +79,7 @@ class Queue(msgspec.Struct, frozen=True):
     requests: float | None = None
     rows: float | None = None
     bytes: float | None = None
-    expected_wait_us: float | None = None
+    drain_us: float | None = None
     levels: list[Level] = []
 
 

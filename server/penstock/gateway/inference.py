@@ -53,7 +53,7 @@ class Inference:
 
         `received_bytes`: how long the whole message or body was, which the buffers may keep alive.
 
-        Raises InvalidRequest, QueueFull, DeadlineExceeded, Unavailable.
+        Raises InvalidRequest, QueueFull, DeadlineExceeded, Unavailable, WorkerCrashed.
         """
         plan = bound.plan
         if plan.order is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from math import inf
 
 from penstock.errors import InternalError, PenstockError
 from penstock.scheduling.ordering import InOrder
@@ -54,7 +53,7 @@ class Answers:
         """Answer with an error now, whosever turn it is."""
         self.count_failure(request, reason)
         request.finish(error)
-        # nobody hears this second answer: it is for those whose turn comes after it
+        # it is answered already: this is for those whose turn comes after it
         self._answer(request, error)
 
     def count_failure(self, request: PendingRequest, reason: FailureReason) -> None:
@@ -69,9 +68,9 @@ class Answers:
             self._finish(ready, its_answer)
 
     def _finish(self, request: PendingRequest, answer: Answer) -> None:
-        request.finish(answer)
-        if request.deadline_us != inf:
-            self._scheduler.answered(request)
+        if not request.done:
+            request.finish(answer)
+            self._scheduler.answered(request, in_time=isinstance(answer, bytes))
 
 
 def _encoded(request: PendingRequest, outputs: list[OutputTensor] | PenstockError) -> Answer:

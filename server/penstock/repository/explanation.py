@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from penstock.scheduling.level import Level
+from penstock.scheduling.quarantine import Quarantine
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.slo import Decision, SloController
+from penstock.workers.instance import Instance
 from penstock.workers.request import PendingRequest
 
-if TYPE_CHECKING:
-    from penstock.repository.pool import Pool
 
-
-def explain(pool: Pool, now_us: float) -> dict[str, Any]:
+def explain(
+    scheduler: Scheduler[PendingRequest],
+    instances: Iterable[Instance],
+    quarantine: Quarantine,
+    now_us: float,
+) -> dict[str, Any]:
     """Times in microseconds, or as the key says; keys that have nothing to say are left out."""
-    scheduler = pool.scheduler
     told = {
         "policy": _policy(scheduler),
         "service_curve": [
@@ -29,10 +33,10 @@ def explain(pool: Pool, now_us: float) -> dict[str, Any]:
         ],
         "queue": _queue(scheduler, now_us),
         "refused": {reason.value: count for reason, count in scheduler.refused.items()},
-        "instances": [_instance(pool, instance, now_us) for instance in pool.instances],
+        "instances": [_instance(scheduler, instance, now_us) for instance in instances],
         "quarantine": [
             {"digest": digest, "reason": reason, "seconds_left": left_s}
-            for digest, reason, left_s in pool.quarantine.listing(now_us)
+            for digest, reason, left_s in quarantine.listing(now_us)
         ],
     }
     if scheduler.slo is not None:
@@ -51,7 +55,6 @@ def _policy(scheduler: Scheduler[PendingRequest]) -> dict[str, Any]:
         "max_queue_requests": policy.batch.max_queue_requests,
         "max_queue_bytes": policy.batch.max_queue_bytes,
         "max_queue_us": policy.max_queue_us,
-        "timeout_us": policy.slo_p99_us or None,
     }
 
 
@@ -61,7 +64,7 @@ def _queue(scheduler: Scheduler[PendingRequest], now_us: float) -> dict[str, Any
         "requests": batcher.requests,
         "rows": batcher.rows,
         "bytes": batcher.nbytes,
-        "expected_wait_us": 1e6 * (scheduler.drain_s() or 0.0),
+        "drain_us": 1e6 * (scheduler.drain_s() or 0.0),
         "levels": [_level(level, now_us) for level in batcher.levels],
     }
 
@@ -83,9 +86,11 @@ def _level(level: Level[PendingRequest], now_us: float) -> dict[str, Any]:
     }
 
 
-def _instance(pool: Pool, instance: Any, now_us: float) -> dict[str, Any]:
-    load = pool.scheduler.loads[instance]
-    since_us = pool.scheduler.busy_since_us(instance)
+def _instance(
+    scheduler: Scheduler[PendingRequest], instance: Instance, now_us: float
+) -> dict[str, Any]:
+    load = scheduler.loads[instance]
+    since_us = scheduler.busy_since_us(instance)
     return {
         "name": f"worker {instance.process.pid}",
         "state": "idle" if since_us is None else "busy",

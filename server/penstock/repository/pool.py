@@ -10,6 +10,7 @@ from math import inf
 from typing import Any, Final
 
 from penstock.errors import (
+    Cancelled,
     InternalError,
     ModelFailed,
     PenstockError,
@@ -21,7 +22,6 @@ from penstock.repository.explanation import explain
 from penstock.repository.poison import Poison
 from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.restarts import Restarts, StartInstance
-from penstock.scheduling.quarantine import Quarantine
 from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.gather import scatter
@@ -31,9 +31,7 @@ from penstock.workers.request import PendingRequest
 
 log = logging.getLogger(__name__)
 
-CANCELLED: Final = Unavailable("the client is gone")
-"""Stands for the answer of a request that nobody waits for."""
-
+CLIENT_GONE: Final = "the client is gone"
 UNLOADED: Final = "the model was unloaded"
 
 
@@ -118,18 +116,15 @@ class Pool:
         """The client is gone: don't run the request if it still waits, and make no answer for it if it runs."""
         if not request.done:
             self.scheduler.withdraw(request)
-            self._answers.abandon(request, CANCELLED, FailureReason.CANCELED)
+            self._answers.abandon(request, Cancelled(CLIENT_GONE), FailureReason.CANCELED)
+            self.scheduler.answered(request, in_time=False)
             self._count_waiting()
             self._after_batch()
 
-    @property
-    def quarantine(self) -> Quarantine:
-        """Requests that are refused, for their likes have killed workers."""
-        return self._poison.quarantine
-
     def explain(self) -> dict[str, Any]:
         """What the scheduler knows, has decided and does, for a person."""
-        return explain(self, time.monotonic_ns() / 1000)
+        now_us = time.monotonic_ns() / 1000
+        return explain(self.scheduler, self._instances, self._poison.quarantine, now_us)
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances."""

@@ -43,7 +43,7 @@ class ServedModel:
     statistics: ModelStatistics
     pool: Pool
     timeout_us: int | None
-    """The server's own bound on a request's time: the SLO, or the queue policy's; None: none."""
+    """The server's own bound on a request's time, which is the objective; None: none."""
 
     @property
     def ready(self) -> bool:

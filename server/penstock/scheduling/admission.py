@@ -16,8 +16,8 @@ MISS_SHARE: Final = 0.02
 
 MARGIN_STEP: Final = 0.005
 LEAST_MARGIN: Final = 0.1
-"""Answers have a way to go yet when they leave here, and a queue that is longer than this serves nobody better: at twice
-the load that a model can take, without it half of the answers came within the last twentieth of their time."""
+"""Answers have a way to go yet when they leave here, and a longer queue serves nobody better: without this, at twice the
+load that a model can take, half of the answers came within the last twentieth of their time."""
 
 MOST_MARGIN: Final = 1.0
 

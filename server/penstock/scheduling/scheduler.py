@@ -83,7 +83,7 @@ class Scheduler(Generic[Request]):
         self._expiry = Expiry[Request]()
         self._margin = Margin()
         self._prober = Prober()
-        self._probing = False
+        self._probing: Request | None = None
         self._row_us = 0.0
         """What one row more adds to the wait of those behind it."""
 
@@ -114,11 +114,12 @@ class Scheduler(Generic[Request]):
         """Take a request out of the queue; False when it isn't there (any more)."""
         return self.batcher.cancel(request)
 
-    def answered(self, request: Request) -> None:
-        """It has its answer."""
+    def answered(self, request: Request, *, in_time: bool) -> None:
+        """It has its answer, or needs none any more; `in_time`: it is the one that its client wanted."""
         if request.deadline_us != inf:
             self._expiry.answered()
-            self._margin.kept()
+            if in_time:
+                self._margin.kept()
 
     def expired(self, now_us: float) -> Iterator[tuple[Request, Unavailable]]:
         """Requests whose time is over, whether they wait or run; out of the queue, and with the error they get."""
@@ -152,9 +153,10 @@ class Scheduler(Generic[Request]):
         curve = self._curve_of(load)
         busy_us = max(0.0, load.free_at_us - now_us) if load.running else 0.0
         cost = curve.expected_us if not busy_us else _after(busy_us, curve)
-        if self._probing:
+        if self._probing is not None and self._probing.number:
             # what is believed is just what is to be tested
-            cost, self._probing = unknown, False
+            cost = unknown
+        self._probing = None
         batch, late = self.batcher.take(now_us, cost, only_full=bool(load.running))
         if batch:
             rows = sum(request.rows for request in batch)
@@ -172,7 +174,7 @@ class Scheduler(Generic[Request]):
         """What was taken last for the instance could not be given to it."""
         load = self.loads[instance]
         rows, _ = load.running.pop()
-        load.free_at_us -= self.curve.expected_us(rows)
+        load.free_at_us -= self._curve_of(load).expected_us(rows)
 
     def busy_since_us(self, instance: Hashable) -> float | None:
         """Since when the instance runs its present batch; None when it has none."""
@@ -185,7 +187,7 @@ class Scheduler(Generic[Request]):
         if not load.running:
             return 0.0
         rows, _ = load.running[-1]
-        return load.free_at_us - AHEAD_US - AHEAD_SHARE * self.curve.expected_us(rows)
+        return load.free_at_us - AHEAD_US - AHEAD_SHARE * self._curve_of(load).expected_us(rows)
 
     def next_due_us(self) -> float | None:
         """When an idle instance will get something though nothing arrives."""
@@ -241,7 +243,7 @@ class Scheduler(Generic[Request]):
         if answer_us <= left_us:
             return
         if left_us > 0 and not wait_us and self._prober.may_try(now_us, answer_us):
-            self._probing = True
+            self._probing = request
             return
         self.refused[Refusal.TOO_LATE] += 1
         why = f"the answer would take {_ms(answer_us)}, and {_ms(max(0.0, left_us))} are left"
