@@ -97,15 +97,15 @@ def test_the_margin_stays_between_its_bounds() -> None:
     assert margin.share == LEAST_MARGIN
 
 
-@pytest.mark.parametrize(("misses", "rises"), [(0.5, True), (1.5, False)])
-def test_it_rises_where_more_are_late_than_may_be(misses: float, rises: bool) -> None:
+@pytest.mark.parametrize(("late", "rises"), [(2 * MISS_SHARE, True), (MISS_SHARE / 2, False)])
+def test_it_rises_where_more_are_late_than_may_be(late: float, rises: bool) -> None:
     margin = Margin()
     for _ in range(50):
         margin.missed()
     before = margin.share
     random = Random(3)
     for _ in range(5000):
-        if random.random() < MISS_SHARE / misses:
+        if random.random() < late:
             margin.missed()
         else:
             margin.kept()
@@ -159,3 +159,11 @@ def test_cheap_ones_come_at_the_shortest_period() -> None:
 @pytest.mark.parametrize("cost_us", [20_000, 100_000, 500_000])
 def test_dear_ones_take_their_share_of_the_time_and_no_more(cost_us: float) -> None:
     assert tries(cost_us) * cost_us <= PROBE_SHARE * 10_000_000
+
+
+def test_what_it_really_cost_decides_when_the_next_one_comes() -> None:
+    prober = Prober()
+    assert prober.may_try(0, 1_000_000)
+    prober.took(0, 1000)
+    assert not prober.may_try(SHORTEST_PROBE_PERIOD_US - 1, 1_000_000)
+    assert prober.may_try(SHORTEST_PROBE_PERIOD_US, 1_000_000)

@@ -184,7 +184,7 @@ def test_a_fresh_size_is_believed_whatever_the_others_say() -> None:
     st.lists(
         st.tuples(
             st.integers(1, 80),
-            st.floats(0, 1e7),
+            st.just(0.0) | st.floats(1, 1e7),
             st.sampled_from([0.0, 1.0, SPACED_US, FRESH_US, MAX_AGE_US]),
         ),
         max_size=150,

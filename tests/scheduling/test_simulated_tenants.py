@@ -9,7 +9,7 @@ import pytest
 
 from outcomes import between, of, quantile_us
 from penstock.scheduling.batcher import BatchPolicy
-from penstock.scheduling.scheduler import SchedulingPolicy
+from penstock.scheduling.scheduler import AHEAD_SHARE, AHEAD_US, SchedulingPolicy
 from simulation import Batch, Job, Service, Simulation, Stream, noisy
 
 SATURATION = 400
@@ -42,7 +42,7 @@ def polite(service: Service, instances: int, greed: float, timeout_us: float) ->
         streams.append(Stream(rate=greed * rate, tenant="greedy", timeout_us=timeout_us))
     simulation = Simulation(POLICY, noisy(service), streams, instances)
     # so that there are the same number of them, whatever the number of instances
-    end_s = 2 + 20 / instances
+    end_s = 2 + 12 / instances
     simulation.run(end_s)
     return of(between(simulation.jobs, 1, end_s - 1), "polite")
 
@@ -58,8 +58,9 @@ def test_the_polite_tenant_hardly_notices_the_greedy_one(instances: int, timeout
 
 def test_where_small_batches_are_quick_the_polite_tenant_waits_for_one_full_batch_at_most() -> None:
     beside = polite(affine, 1, GREED, 200_000)
-    # one that runs, then its own, each with noise; no scheduler that lets batches end can do better
-    assert quantile_us(beside, 0.99) <= 1.2 * 2 * FULL_US
+    # one that runs, then its own, each with noise, and one that was sent ahead just before it came
+    ahead_us = AHEAD_US + AHEAD_SHARE * FULL_US
+    assert quantile_us(beside, 0.99) <= 1.2 * 2 * FULL_US + ahead_us
     assert all(job.good for job in beside)
 
 
@@ -116,9 +117,9 @@ def began_s(batches: Iterable[Batch], priority: int) -> list[float]:
 def test_no_level_starves_and_none_takes_much_of_a_higher_one() -> None:
     streams = [Stream(clients=50, priority=priority) for priority in (1, 2, 3)]
     simulation = Simulation(POLICY, noisy(fixed), streams)
-    simulation.run(20)
+    simulation.run(15)
     for priority in (2, 3):
-        times = [0.0, *began_s(simulation.batches, priority), 20.0]
+        times = [0.0, *began_s(simulation.batches, priority), 15.0]
         # a second, and what runs or was to run before it
         assert max(later - earlier for earlier, later in pairwise(times)) < 1 + 4 * FULL_US / 1e6
     assert len(began_s(simulation.batches, 1)) > 0.95 * len(simulation.batches)
@@ -132,6 +133,6 @@ def test_a_higher_level_goes_first() -> None:
     simulation = Simulation(POLICY, noisy(fixed), streams)
     simulation.run(10)
     jobs = between(simulation.jobs, 1, 9)
-    # one batch that runs, then its own
+    # one batch that runs, then its own; one batch in fifty is of the other level, which would starve else
     assert quantile_us(of(jobs, "urgent"), 0.98) < 1.2 * 2 * FULL_US
     assert quantile_us(of(jobs, "patient"), 0.5) > 4 * FULL_US

@@ -16,8 +16,8 @@ MISS_SHARE: Final = 0.02
 
 MARGIN_STEP: Final = 0.005
 LEAST_MARGIN: Final = 0.1
-"""Answers have a way to go yet when they leave here, and a longer queue serves nobody better: without this, at twice the
-load that a model can take, half of the answers came within the last twentieth of their time."""
+"""Answers have a way to go yet when they leave here, and a longer queue serves nobody better: without this, at twice
+the load that a model can take, half of the answers came within the last twentieth of their time."""
 
 MOST_MARGIN: Final = 1.0
 
@@ -68,8 +68,12 @@ class Prober:
         """Whether this one is it, which will probably take so long."""
         if now_us < self._next_us:
             return False
-        self._next_us = now_us + max(SHORTEST_PROBE_PERIOD_US, cost_us / PROBE_SHARE)
+        self.took(now_us, cost_us)
         return True
+
+    def took(self, began_us: float, cost_us: float) -> None:
+        """What the last one really cost: the next one comes soon where that was little, to have it confirmed."""
+        self._next_us = began_us + max(SHORTEST_PROBE_PERIOD_US, cost_us / PROBE_SHARE)
 
 
 class Margin:

@@ -84,6 +84,8 @@ class Scheduler(Generic[Request]):
         self._margin = Margin()
         self._prober = Prober()
         self._probing: Request | None = None
+        self._probe: tuple[Hashable, float] | None = None
+        """The instance that the last one was given to, and when."""
         self._row_us = 0.0
         """What one row more adds to the wait of those behind it."""
 
@@ -159,6 +161,8 @@ class Scheduler(Generic[Request]):
         self._probing = None
         batch, late = self.batcher.take(now_us, cost, only_full=bool(load.running))
         if batch:
+            if cost is unknown:
+                self._probe = instance, now_us
             rows = sum(request.rows for request in batch)
             load.running.append((rows, now_us))
             load.free_at_us = now_us + busy_us + curve.expected_us(rows)
@@ -206,6 +210,8 @@ class Scheduler(Generic[Request]):
         rows, given_us = load.running.popleft()
         duration_us = now_us - max(given_us, load.last_done_us)
         load.last_done_us = now_us
+        if (instance, given_us) == self._probe:
+            self._prober.took(given_us, duration_us)
         self.curve.observe(rows, duration_us, now_us)
         if len(self.loads) > 1:
             load.curve.observe(rows, duration_us, now_us)
@@ -215,7 +221,8 @@ class Scheduler(Generic[Request]):
         self._row_us = self.curve.expected_us(round(full)) / full / len(self.loads)
         if self.slo is None:
             return None
-        self.slo.observe(rows, duration_us, latencies_us, now_us)
+        backlog = self.batcher.rows >= full
+        self.slo.observe(rows, latencies_us, now_us, backlog=backlog)
         decision = self.slo.decide(self.curve, len(self.loads), now_us)
         if decision is not None:
             self.batcher.rows_cap, self.batcher.delay_us = decision.rows_cap, decision.delay_us

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
+from penstock.scheduling.drift import Change, Drift
+
 WINDOW: Final = 25
 """Batches of one size that are remembered: a change shows after half of them."""
 
@@ -46,7 +48,8 @@ class Point:
 
 
 class ServiceCurve:
-    """Quartiles over a window: robust to outliers and to warm-up, and soon right again after a change of load.
+    """Quartiles over a window: robust to outliers and to warm-up, and soon right again after a change: one that shows
+    at most of the last batches is taken to hold for all sizes.
 
     Between sizes that were seen it interpolates, beyond them it is flat: what is not known is not held against anybody.
     """
@@ -54,6 +57,7 @@ class ServiceCurve:
     def __init__(self) -> None:
         self._seen: dict[int, deque[tuple[float, float]]] = {}
         self._changed: set[int] = set()
+        self._drift = Drift()
         self._unread = 0
         self._read_us = -inf
         self._known: dict[int, Point] = {}
@@ -67,6 +71,9 @@ class ServiceCurve:
         if seen is None:
             seen = self._seen[key] = deque(maxlen=WINDOW)
         seen.append((now_us, duration_us))
+        point = self._known.get(key)
+        if point is not None and point.median_us:
+            self._drift.observe(now_us, duration_us / point.median_us)
         self._changed.add(key)
         self._unread += 1
         rested = self._unread >= REFRESH and now_us - self._read_us >= REFRESH_US
@@ -94,6 +101,9 @@ class ServiceCurve:
     def _refresh(self, now_us: float) -> None:
         self._unread = 0
         self._read_us = now_us
+        change = self._drift.change()
+        if change is not None:
+            self._change(change)
         for key in self._changed:
             seen = self._seen[key]
             while len(seen) > TRUSTED and now_us - seen[0][0] > MAX_AGE_US:
@@ -104,6 +114,14 @@ class ServiceCurve:
         points = sorted(self._known.values(), key=lambda point: point.rows)
         self._points = tuple(_plausible(points, now_us - FRESH_US))
         self._estimates.clear()
+
+    def _change(self, change: Change) -> None:
+        """Bring all that was seen before to what it would be now."""
+        for key, seen in self._seen.items():
+            for index, (at_us, duration_us) in enumerate(seen):
+                if at_us < change.since_us:
+                    seen[index] = (at_us, duration_us * change.factor)
+            self._changed.add(key)
 
     def _estimate(self, rows: int) -> tuple[float, float]:
         if not self._points:
@@ -151,7 +169,7 @@ def _between(below: Point | None, point: Point, above: Point | None) -> Point:
         median_us = min(max(median_us, above.median_us * point.rows / above.rows), above.median_us)
     if below is not None:
         median_us = max(min(median_us, below.median_us * point.rows / below.rows), below.median_us)
-    upper_us = point.upper_us * median_us / point.median_us if point.median_us else 0.0
+    upper_us = point.upper_us * median_us / point.median_us if point.median_us else median_us
     return replace(point, median_us=median_us, upper_us=upper_us)
 
 

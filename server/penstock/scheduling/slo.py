@@ -4,10 +4,13 @@ Two limits come from the learnt service curve, one correction from what was meas
 
 - a request may come just after a batch began, wait for its end, and run in the next: two batches must fit into the
   budget, which bounds their rows;
-- waiting pays only when the instances are busy and a larger batch costs less a row; then it lasts until the batch
-  should be full at the present rate, and never longer than what the budget leaves;
+- waiting pays only when the instances would be busy without it, and a larger batch costs less a row; then it lasts
+  until the batch should be full at the present rate, and never longer than what the budget leaves;
 - the budget is the objective times a headroom, which falls fast when the measured p99 is over the objective and rises
-  slowly when it is well below it. Between these nothing changes: that is what keeps it from swinging.
+  slowly when it is well below it.
+
+It does not swing, for nothing is judged by its own effect: whether waiting pays is reckoned for the batches that there
+would be without it, a queue that grows is no reason for smaller batches, and what still holds is not changed a little.
 """
 
 from __future__ import annotations
@@ -31,12 +34,32 @@ RISE: Final = 0.02
 COMFORT: Final = 0.75
 """Share of the objective below which there is room for more."""
 
+OVERLOADED: Final = 0.1
+"""Share of batches behind which a full one waits already, beyond which it is the queue that makes answers late."""
+
 BUSY: Final = 0.7
 QUIET: Final = 0.5
-"""Instances busier than the one start to wait for company, and stop below the other."""
+"""Instances that would be busier than the one without waiting start to wait for company, and stop below the other."""
 
-GAIN: Final = 0.9
-"""Waiting pays when a row of a full batch costs less than this share of what it costs now."""
+GAIN: Final = 0.75
+LEAST_GAIN: Final = 0.9
+"""Waiting starts to pay when it brings the cost of a row below the one share of what it would be, up to the other."""
+
+FLAT: Final = 1.5
+"""Batches that take no more than so many times what a single row takes are never too large: smaller ones would answer
+hardly anybody sooner, and far fewer."""
+
+SHRINK: Final = 0.5
+"""Of what a batch might have before, it keeps at least this share: what only noise has made too large comes back."""
+
+STEADY: Final = 0.2
+"""Changes of less than this share are not made."""
+
+ROOM: Final = 0.9
+"""Share of the budget that a new bound on rows may fill. One that holds may fill all of it: curves are never still."""
+
+NEWS: Final = 0.3
+"""What the last period counts in the rate."""
 
 HISTORY: Final = 20
 
@@ -54,6 +77,23 @@ class Decision:
     reason: str
 
 
+@dataclass(slots=True)
+class Period:
+    """What has run since the last decision."""
+
+    since_us: float
+    rows: int = 0
+    requests: int = 0
+    batches: int = 0
+    backlogs: int = 0
+    """Batches that left a full one waiting."""
+
+    @property
+    def overloaded(self) -> bool:
+        """More comes than can be served."""
+        return self.backlogs > OVERLOADED * self.batches
+
+
 class SloController:
     """One a model that has `slo_p99_ms`. All times in microseconds."""
 
@@ -61,12 +101,9 @@ class SloController:
         self.slo_us = slo_us
         self._max_rows = max_rows
         self._headroom = 1.0
-        self._waits = False
-        self._since_us: float | None = None
+        self._rows_per_us = 0.0
+        self._period: Period | None = None
         self._latencies: deque[float] = deque(maxlen=MAX_SAMPLES)
-        self._rows = 0
-        self._batches = 0
-        self._busy_us = 0.0
         self.history: deque[Decision] = deque(maxlen=HISTORY)
 
     @property
@@ -75,14 +112,15 @@ class SloController:
         return self.history[-1] if self.history else None
 
     def observe(
-        self, rows: int, busy_us: float, latencies_us: Sequence[float], now_us: float
+        self, rows: int, latencies_us: Sequence[float], now_us: float, *, backlog: bool
     ) -> None:
-        """A batch ran for `busy_us`; its requests were answered so long after they came."""
-        if self._since_us is None:
-            self._since_us = now_us
-        self._rows += rows
-        self._batches += 1
-        self._busy_us += busy_us
+        """A batch ran; its requests were answered so long after they came. `backlog`: a full one waits already."""
+        if self._period is None:
+            self._period = Period(now_us)
+        self._period.rows += rows
+        self._period.requests += len(latencies_us)
+        self._period.batches += 1
+        self._period.backlogs += backlog
         self._latencies.extend(latencies_us)
 
     def missed(self) -> None:
@@ -90,59 +128,76 @@ class SloController:
         self._latencies.append(2 * self.slo_us)
 
     def decide(self, curve: Curve, instances: int, now_us: float) -> Decision | None:
-        """A new decision when a period is over and something changes; else None."""
-        if self._since_us is None or now_us - self._since_us < PERIOD_US:
+        """What holds from now on, when a period is over; else None."""
+        period = self._period
+        if period is None or now_us - period.since_us < PERIOD_US:
             return None
-        period_us = now_us - self._since_us
+        period_us = now_us - period.since_us
         if len(self._latencies) < MIN_SAMPLES and period_us < MAX_PERIODS * PERIOD_US:
             return None
         p99_us = _p99(self._latencies) if len(self._latencies) >= MIN_SAMPLES else 0.0
-        self._correct(p99_us)
+        self._correct(p99_us, period)
+        self._learn_rate(period.rows / period_us)
         cap, why = self._rows_cap(curve)
-        delay_us, why_wait = self._delay(curve, cap, instances, period_us)
-        self._since_us = now_us
+        single = max(1, round(period.rows / max(1, period.requests)))
+        delay_us, why_wait = self._delay(curve, cap, single, max(1, instances))
+        self._period = Period(now_us)
         self._latencies.clear()
-        self._rows = self._batches = 0
-        self._busy_us = 0.0
-        return self._decided(
-            Decision(now_us, cap, delay_us, p99_us, self._headroom, f"{why}; {why_wait}")
-        )
+        decision = Decision(now_us, cap, delay_us, p99_us, self._headroom, f"{why}; {why_wait}")
+        self.history.append(decision)
+        return decision
 
-    def _correct(self, p99_us: float) -> None:
-        if p99_us > self.slo_us:
-            self._headroom = max(SMALLEST_HEADROOM, self._headroom * FALL)
-        elif 0 < p99_us < COMFORT * self.slo_us:
+    def _correct(self, p99_us: float, period: Period) -> None:
+        if period.overloaded or 0 < p99_us < COMFORT * self.slo_us:
             self._headroom = min(1.0, self._headroom + RISE)
+        elif p99_us > self.slo_us:
+            self._headroom = max(SMALLEST_HEADROOM, self._headroom * FALL)
+
+    def _learn_rate(self, rows_per_us: float) -> None:
+        news = NEWS if self._rows_per_us else 1.0
+        self._rows_per_us += news * (rows_per_us - self._rows_per_us)
 
     def _rows_cap(self, curve: Curve) -> tuple[int, str]:
-        """The most rows of which two batches fit into the budget."""
-        budget_us = self._headroom * self.slo_us
-        for rows in range(self._max_rows, 1, -1):
-            if 2 * curve.upper_us(rows) <= budget_us:
-                limit = "all rows fit" if rows == self._max_rows else "two batches fill the budget"
-                return rows, limit
-        return 1, "no larger batch fits" if self._max_rows > 1 else "the model does not batch"
+        """The most rows of which two batches fit into the budget, or nearly so many that held before."""
+        budget_us = max(self._headroom * self.slo_us, 2 * FLAT * curve.expected_us(1))
+        most = range(self._max_rows, 1, -1)
+        cap = next((rows for rows in most if 2 * curve.upper_us(rows) <= ROOM * budget_us), 1)
+        last = self.decision.rows_cap if self.decision else cap
+        if 2 * curve.upper_us(last) <= budget_us and cap < (1 + STEADY) * last:
+            cap = last
+        cap = max(cap, int(SHRINK * last))
+        if cap == self._max_rows:
+            return cap, "all rows fit" if cap > 1 else "the model does not batch"
+        return cap, "two batches fill the budget" if cap > 1 else "no larger batch fits"
 
-    def _delay(self, curve: Curve, cap: int, instances: int, period_us: float) -> tuple[float, str]:
-        busy = self._busy_us / period_us / max(instances, 1)
-        self._waits = cap > 1 and busy > (QUIET if self._waits else BUSY)
-        if not self._waits:
-            return 0.0, f"no waiting: the instances are {busy:.0%} busy"
-        usual = max(1, round(self._rows / max(self._batches, 1)))
-        if usual >= cap or curve.upper_us(cap) / cap > GAIN * curve.upper_us(usual) / usual:
-            return 0.0, "no waiting: larger batches cost as much a row"
+    def _delay(self, curve: Curve, cap: int, single: int, instances: int) -> tuple[float, str]:
+        """How long to wait. `single`: rows of the usual request."""
+        rate, last_us = self._rows_per_us, self.decision.delay_us if self.decision else 0.0
+        waits = last_us > 0
+        busy = min(1.0, rate * curve.expected_us(single) / single / instances)
+        if busy <= (QUIET if waits else BUSY):
+            return 0.0, f"no waiting: without it the instances are {busy:.0%} busy"
         left_us = self._headroom * self.slo_us - 2 * curve.upper_us(cap)
-        filled_us = cap * period_us / max(self._rows, 1)
-        return max(0.0, min(left_us, filled_us)), "waiting until batches should be full"
+        unasked = _rows_without_waiting(curve, cap, single, rate / instances)
+        waited = min(cap, round(rate * left_us))
+        gain = LEAST_GAIN if waits else GAIN
+        if waited <= unasked or _row_us(curve, waited) > gain * _row_us(curve, unasked):
+            return 0.0, "no waiting: larger batches cost as much a row"
+        # not all that is left: the next period leaves a little less, or more
+        delay_us = min(left_us * (1 - STEADY), cap / rate)
+        if waits and last_us <= left_us and abs(last_us - delay_us) <= STEADY * last_us:
+            delay_us = last_us
+        return delay_us, "waiting until batches should be full"
 
-    def _decided(self, decision: Decision) -> Decision | None:
-        last = self.decision
-        self.history.append(decision)
-        if last is None:
-            return decision
-        same = last.rows_cap == decision.rows_cap
-        near = abs(last.delay_us - decision.delay_us) <= 0.05 * max(last.delay_us, 1.0)
-        return None if same and near else decision
+
+def _rows_without_waiting(curve: Curve, cap: int, single: int, rows_per_us: float) -> int:
+    """Of the batches of an instance that takes all there is whenever it is free: as many as come while they run."""
+    larger = range(single, cap)
+    return next((rows for rows in larger if rows_per_us * curve.expected_us(rows) <= rows), cap)
+
+
+def _row_us(curve: Curve, rows: int) -> float:
+    return curve.expected_us(rows) / rows
 
 
 def _p99(samples: Sequence[float]) -> float:
