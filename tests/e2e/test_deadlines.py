@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from grpc_calls import MODEL_INFER, infer_request
+from grpc_calls import MODEL_INFER, infer_request, pb
 from puppets import Gate, row
 from served import Served, json_request
 from served_models import PUPPET, write_model
@@ -82,7 +82,7 @@ def test_a_time_out_over_grpc_is_told_by_the_server(fresh_gate: Gates) -> None:
 def test_a_request_that_runs_expires_at_its_time_too(fresh: Served, tmp_path: Path) -> None:
     second = tmp_path / "second"
     with grpc.insecure_channel(fresh.grpc) as channel:
-        call = channel.unary_unary(MODEL_INFER, lambda message: message.SerializeToString())
+        call = channel.unary_unary(MODEL_INFER, pb.ModelInferRequest.SerializeToString)
         parameters: dict[str, str | int] = {"wait_for": str(second), "timeout": 60_000}
         future: Any = call.future(infer_request("puppet", parameters=parameters), timeout=30)
         assert future.exception(10).code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -114,7 +114,7 @@ def test_the_objective_is_a_deadline_and_the_servers_own(server: Served) -> None
     """More than the model can do: those that would be late get Triton's text, and the others are on time."""
     learnt(server, "steady_slo")
     with grpc.insecure_channel(server.grpc) as channel:
-        call = channel.unary_unary(MODEL_INFER, lambda message: message.SerializeToString())
+        call = channel.unary_unary(MODEL_INFER, pb.ModelInferRequest.SerializeToString)
         sent: list[Any] = [
             call.future(infer_request("steady_slo", row(number)), timeout=30)
             for number in range(300)

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from grpc_calls import MODEL_INFER, infer_request
+from grpc_calls import MODEL_INFER, infer_request, pb
 from puppets import Gate
 from served import Served
 from served_models import PUPPET, write_model
@@ -33,7 +33,7 @@ class Tenant:
     """Sends for one tenant, and keeps the order of all answers."""
 
     def __init__(self, channel: grpc.Channel, name: str, order: list[str]) -> None:
-        self._call = channel.unary_unary(MODEL_INFER, lambda message: message.SerializeToString())
+        self._call = channel.unary_unary(MODEL_INFER, pb.ModelInferRequest.SerializeToString)
         self._name, self._order = name, order
 
     def send(self, count: int) -> list[Any]:
@@ -42,7 +42,7 @@ class Tenant:
 
     def _send(self) -> Any:
         future = self._call.future(
-            infer_request("puppet"), timeout=30, metadata=[("x-tenant", self._name)]
+            infer_request("puppet"), timeout=30, metadata=(("x-tenant", self._name),)
         )
         future.add_done_callback(lambda _: self._order.append(self._name))
         return future

@@ -28,12 +28,15 @@ class Curve(Protocol):
     @property
     def known(self) -> bool:
         """Whether anything is known."""
+        ...
 
     def expected_us(self, rows: int) -> float:
         """The usual time."""
+        ...
 
     def upper_us(self, rows: int) -> float:
         """The time that most keep."""
+        ...
 
 
 def expected_start_us(

@@ -14,9 +14,11 @@ class Digestible(Protocol):
     @property
     def input_bytes(self) -> int:
         """How long its inputs are together."""
+        ...
 
     def digest(self) -> bytes:
         """Equal for requests that a model can't tell from each other."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,10 @@ GAIN: Final = 0.75
 LEAST_GAIN: Final = 0.9
 """Waiting starts to pay when it brings the cost of a row below the one share of what it would be, up to the other."""
 
+SPARE: Final = 0.2
+LEAST_SPARE: Final = 0.1
+"""Share of the objective that has to be left beside two batches to start waiting, and to go on."""
+
 FLAT: Final = 1.5
 """Batches that take no more than so many times what a single row takes are never too large: smaller ones would answer
 hardly anybody sooner, and far fewer."""
@@ -52,7 +56,7 @@ hardly anybody sooner, and far fewer."""
 SHRINK: Final = 0.5
 """Of what a batch might have before, it keeps at least this share: what only noise has made too large comes back."""
 
-STEADY: Final = 0.2
+STEADY: Final = 0.25
 """Changes of less than this share are not made."""
 
 ROOM: Final = 0.9
@@ -178,6 +182,8 @@ class SloController:
         if busy <= (QUIET if waits else BUSY):
             return 0.0, f"no waiting: without it the instances are {busy:.0%} busy"
         left_us = self._headroom * self.slo_us - 2 * curve.upper_us(cap)
+        if left_us <= (LEAST_SPARE if waits else SPARE) * self.slo_us:
+            return 0.0, "no waiting: two batches leave no time for it"
         unasked = _rows_without_waiting(curve, cap, single, rate / instances)
         waited = min(cap, round(rate * left_us))
         gain = LEAST_GAIN if waits else GAIN
