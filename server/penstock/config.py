@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
@@ -99,7 +106,7 @@ class Settings(BaseSettings):
     quarantine_secs: Seconds = 600
     """How long a request that kills workers is remembered, and refused at once."""
 
-    tenant_header: Annotated[str, Field(pattern="^[a-z0-9-]*$")] = ""
+    tenant_header: Annotated[str, StringConstraints(to_lower=True, pattern="^[a-z0-9-]*$")] = ""
     """Header (HTTP) or metadata key (gRPC) that names the tenant, set by a proxy you trust; none: one tenant."""
     tenant_weights: Annotated[Mapping[str, Weight], NoDecode] = Field(default_factory=dict)
     """Tenant's share of a busy model, as NAME=WEIGHT; 1 for all others. Repeatable; `,` in the environment."""

@@ -35,7 +35,7 @@ async def test_after_a_crash_the_batch_runs_again_as_it_was(make_pool: Make) -> 
 
 
 @pytest.mark.usefixtures("no_backoff")
-@pytest.mark.parametrize(("merge", "workers"), [(True, 4), (False, 3)])
+@pytest.mark.parametrize(("merge", "workers"), [(True, 4), (False, 4)])
 async def test_the_request_that_kills_is_refused_and_its_mates_are_answered(
     make_pool: Make, merge: bool, workers: int
 ) -> None:

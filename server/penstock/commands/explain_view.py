@@ -43,7 +43,7 @@ def _policy(policy: Policy) -> Table:
         [
             ("rows of a batch", _of(_count(policy.rows_cap), _count(policy.max_rows))),
             ("preferred rows", preferred or NOTHING),
-            ("waits for more", _of(_ms(policy.delay_us), _ms(policy.max_delay_us))),
+            ("waits for more", _of(_ms(policy.delay_us), _ms(policy.max_delay_us or None))),
             ("requests in the queue", _count(policy.max_queue_requests)),
             ("bytes in the queue", _count(policy.max_queue_bytes)),
             ("time in the queue", _ms(policy.max_queue_us or None)),

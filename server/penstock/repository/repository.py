@@ -92,7 +92,8 @@ class ModelRepository:
         if not usable:
             soon = bool(models) or any(v.state == "LOADING" for v in entry.versions.values())
             error = Unavailable if soon else NotFound
-            raise error(f"Request for unknown model: '{name}' has no available versions")
+            why = "".join(f": {model.pool.last_crash}" for model in models[:1])
+            raise error(f"Request for unknown model: '{name}' has no available versions{why}")
         return max(usable, key=lambda model: model.version)
 
     def is_ready(self, name: str, version: str = "") -> bool:

@@ -146,12 +146,13 @@ class Batcher(Generic[Request]):
                 break
             in_order = self._in_order(shape, now_us)
             gathered = gather(in_order, limit, self._policy.max_batch_bytes, now_us, cost)
+            if not gathered.late:
+                self._serve(shape, gathered, now_us)
+                return gathered.batch, late
+            # whose turn it is, and what is full, may be because of them
             for request in gathered.late:
                 self.cancel(request)
             late += gathered.late
-            if gathered.batch:
-                self._serve(shape, gathered, now_us)
-                return gathered.batch, late
         return [], late
 
     def next_due_us(self) -> float | None:
