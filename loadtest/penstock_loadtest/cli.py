@@ -150,10 +150,15 @@ def chaos(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
 ) -> None:
     """Harm a server under mixed load in every way, then check that each request got exactly one right answer."""
-    # tritonclient, onnx and h2 are not needed by the other commands
-    from penstock_loadtest.chaos.command import run_command
-
     words = tuple(shlex.split(penstock))
+    try:
+        # tritonclient, onnx and h2 are not needed by the other commands
+        from penstock_loadtest.chaos.command import run_command
+    except ImportError as error:
+        _console().print(
+            f"[red]error:[/] {error}: pip install 'penstock\\[loadtest]'", highlight=False
+        )
+        raise typer.Exit(1) from None
     try:
         passed = run_command(_console(), seconds, seed, front, words, poison, json_file)
     except BenchmarkError as error:

@@ -1,8 +1,8 @@
 """A Triton model that does what each request's parameters tell it. `served_models.py` writes it into repositories.
 
 `started`: make that file. `wait_for`: answer only when that file exists. `error`: answer with that error, of that
-`code`. `raise`: fail the whole batch. `die`: end the process. `allocate`: that many bytes. Otherwise Y is X, and TOLD is
-the request as JSON.
+`code`. `raise`: fail the whole batch. `die`: end the process. `allocate`: that many bytes. Otherwise Y is X, and TOLD
+is the request as JSON.
 """
 
 import json

@@ -40,9 +40,9 @@ def judge(
     """Decide on a batch during which a worker died. Sets `attempts` and `shape_key` of its requests.
 
     The first time nobody is to blame: somebody else may have killed the worker, and the batch runs again as it was,
-    without strangers. After the second time it is divided. Who stands alone the third time is guilty: that somebody else
-    killed three workers in a row under the same request is next to impossible. A worker that hung was killed by us: this
-    is nobody else's doing, and what hangs alone gets no second chance.
+    without strangers. After the second time it is divided. Who stands alone the third time is guilty: that somebody
+    else killed three workers in a row under one request is next to impossible. A worker that hung was killed by us:
+    this is nobody else's doing, and what hangs alone gets no second chance.
 
     `single_us` and `restart_us`: how long one request takes alone, and a new worker to be ready. They decide whether
     halves are tried, which ends one worker more at each step, or all one by one, which ends but one.
