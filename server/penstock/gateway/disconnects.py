@@ -13,8 +13,11 @@ PERIOD_S: Final = 0.1
 """Requests younger than this are not worth asking about. The bridge answers `receive` at once after the end of the
 body, again and again (D4): asking more often would only burn CPU."""
 
-CHECKS_A_TICK: Final = 256
-"""So that a long queue is asked about in turns rather than at once."""
+CHECKS_A_TICK: Final = 32
+"""A question costs some 40 µs: more of them at a time would hold up everybody else for longer than a millisecond."""
+
+CROWDED_PERIOD_S: Final = PERIOD_S / 8
+"""Between ticks while more requests wait than one tick asks about."""
 
 
 class Disconnects:
@@ -31,19 +34,20 @@ class Disconnects:
         self._watched[request] = receive
         if not self._ticking:
             self._ticking = True
-            self._loop.call_later(PERIOD_S, self._tick, self._loop.time())
+            self._loop.call_later(PERIOD_S, self._tick)
 
     def forget(self, request: PendingRequest) -> None:
         """The request is answered. A `receive` that is under way ends with its connection: the bridge can't stand that
         it is cancelled."""
         self._watched.pop(request, None)
 
-    def _tick(self, since: float) -> None:
+    def _tick(self) -> None:
         if not self._watched:
             self._ticking = False
             return
-        now = self._loop.time()
-        self._loop.call_later(PERIOD_S, self._tick, now)
+        crowded = len(self._watched) > CHECKS_A_TICK
+        self._loop.call_later(CROWDED_PERIOD_S if crowded else PERIOD_S, self._tick)
+        since = self._loop.time() - PERIOD_S
         for request in list(islice(self._watched, CHECKS_A_TICK)):
             if request.arrived_ns / 1e9 > since:
                 # the dictionary is in order of arrival: the rest is younger still
