@@ -1,9 +1,9 @@
 """Tenants' shares of the batches against the ideal fluid ones, and the shares of lower priority levels.
 
 What holds, with L the largest request of a tenant, f its share of the weights, and all of one shape: no tenant that
-always waits is ever ahead of the ideal by more than (1 - f)·L, nor behind by more than f·ΣL of the others. Both are the
-bounds of start-time fair queueing, and can be reached: where many light tenants have a turn at the same time, a heavy one
-may be last. Where tenants' shapes differ, a turn is a whole batch, and each L is a batch more.
+always waits is ever ahead of the ideal by more than (1 - f)·L, nor behind by more than f·ΣL of the others. These are
+the bounds of start-time fair queueing, and are reached: where many light tenants have a turn at the same time, a heavy
+one may be last. Where tenants' shapes differ, a turn is a whole batch, and each L is a batch more.
 """
 
 from __future__ import annotations
