@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,8 @@ class ServedModel:
         """Answer what is here for up to `grace_s`, then end the workers: their memory is free after that."""
         self.statistics.ready = False
         await self.pool.close(grace_s)
+        # a pool and its parts know each other: without this their memory waits for a collection that is seldom due
+        gc.collect()
 
 
 async def load(
