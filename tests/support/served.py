@@ -25,6 +25,7 @@ from penstock.types import Array
 from supervised import MARK, all_gone, eventually, marked
 
 FRONTS: Final = ("envoy", "grpcio")
+REGION_PREFIX: Final = "penstock-test-"
 END_OF_BANNER: Final = "Ctrl-C stops"
 
 
@@ -59,7 +60,7 @@ class Served:
         # pytest's own folders are too deep for Unix sockets
         self._folder = tempfile.TemporaryDirectory(prefix="pt-")
         self.folder = Path(self._folder.name)
-        self._shm = _shared_memory()
+        self._shm = shared_memory()
         self._out, self._err = self.folder / "stdout", self.folder / "stderr"
         (self.folder / "run").mkdir()
         ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
@@ -142,7 +143,7 @@ class Served:
     def check_gone(self) -> None:
         """Nothing is left: no process, nothing in /dev/shm."""
         eventually(lambda: all_gone(self.mark), f"processes are left: {self.log[-2000:]}")
-        eventually(lambda: _shared_memory() <= self._shm, "shared memory is left")
+        eventually(lambda: shared_memory() <= self._shm, "shared memory is left")
 
     # ── talking to it ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,8 +233,22 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+def shared_memory() -> set[str]:
+    """Names in /dev/shm, but for those that other test runs on this machine made with `region_key`."""
+    return {
+        path.name
+        for path in Path("/dev/shm").iterdir()
+        if not path.name.startswith(REGION_PREFIX) or path.name.startswith(_own_prefix())
+    }
+
+
+def region_key(name: str) -> str:
+    """The key of a client's shared-memory region, which says whose it is."""
+    return f"/{_own_prefix()}{name}"
+
+
+def _own_prefix() -> str:
+    return f"{REGION_PREFIX}{os.getpid()}-"
 
 
 def _command(pid: int) -> str:
