@@ -22,6 +22,7 @@ from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from penstock.cores import available_cores
 from penstock.errors import ConfigError
+from penstock.logs import LogFormat, LogSettings
 
 ENV_PREFIX: Final = "PENSTOCK_"
 DEFAULT_FILE: Final = Path("penstock.toml")
@@ -115,8 +116,16 @@ class Settings(BaseSettings):
     """Log each request to standard output as JSON (Envoy front)."""
     log_verbose: Count = 0
     """0, 1 (debug messages) or 2 (those of libraries too)."""
-    log_format: Literal["default", "json"] = "default"
-    """Lines for people, or one JSON object each."""
+    log_info: bool = True
+    """Log what is worth knowing."""
+    log_warning: bool = True
+    """Log warnings."""
+    log_error: bool = True
+    """Log errors."""
+    log_format: LogFormat = "default"
+    """Lines for people, as Triton's ISO8601, or one JSON object each."""
+    log_file: Path | None = None
+    """Append all log lines to this file; else they go to standard error."""
     run_dir: Path | None = None
     """Where each run makes its own private folder for sockets; else in the temporary folder."""
 
@@ -136,7 +145,7 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
-    @field_validator("model_repository", "run_dir")
+    @field_validator("model_repository", "run_dir", "log_file")
     @classmethod
     def _make_absolute(cls, value: Path | tuple[Path, ...] | None) -> object:
         # other processes read the settings in other folders
@@ -198,6 +207,18 @@ class Settings(BaseSettings):
         return {name: port for name, (allowed, port) in every.items() if allowed}
 
     @property
+    def log_settings(self) -> LogSettings:
+        """All that is set of logging."""
+        return LogSettings(
+            file=str(self.log_file or ""),
+            info=self.log_info,
+            warning=self.log_warning,
+            error=self.log_error,
+            verbose=self.log_verbose,
+            format=self.log_format,
+        )
+
+    @property
     def compute_threads(self) -> int:
         """`default_threads`, resolved."""
         return self.default_threads or available_cores()
@@ -256,7 +277,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _beside(file: Path, name: str, value: Any) -> Any:
     """Paths in a file are relative to that file's folder."""
     folder = file.absolute().parent
-    if name == "run_dir" and isinstance(value, str):
+    if name in ("run_dir", "log_file") and isinstance(value, str):
         return folder / value
     if name != "model_repository":
         return value

@@ -10,10 +10,10 @@ from pathlib import Path
 from penstock.commands.serve import rewrite_arguments
 from penstock.config import Settings, load_settings
 from penstock.errors import PenstockError
+from penstock.logs import configure_logging
 from penstock.supervisor.front import GatewayCommand, envoy_command
 from penstock.supervisor.liveness import ProbeTiming
 from penstock.supervisor.supervisor import Supervisor, Timing
-from penstock.telemetry.log import configure_logging
 
 
 def command(settings: Settings, run_dir: Path) -> GatewayCommand:
@@ -29,7 +29,7 @@ async def main(arguments: list[str]) -> int:
     pairs = (flag.removeprefix("--").split("=", 1) for flag in flags)
     given = {name.replace("-", "_"): value for name, value in pairs}
     settings = load_settings({**given, "model_repository": [folder]})
-    configure_logging(0, settings.log_format, sys.stderr)
+    configure_logging(settings.log_settings, sys.stderr)
     delay_s = float(os.environ.get("FIRST_DELAY_S", "0.02"))
     timing = Timing(
         probe=ProbeTiming(interval_s=0.2, timeout_s=0.3, misses=3),

@@ -54,7 +54,11 @@ BASELINES: Final = {
     "bare onnx": "the ONNX session alone",
 }
 NOT_MEASURED: Final = "-"
-VALUES: Final = {"tenant_header": "header", "tenant_weights": "NAME=WEIGHT"}
+VALUES: Final = {
+    "tenant_header": "header",
+    "tenant_weights": "NAME=WEIGHT",
+    "log_file": "file",
+}
 """Of settings whose type does not say it."""
 
 

@@ -9,6 +9,7 @@ from itertools import count
 import numpy as np
 
 from penstock.backends.base import RequestInfo
+from penstock.logs import LogSettings
 from penstock.model_config import ModelConfig, Tensor
 from penstock.types import Array
 from penstock.workers import messages
@@ -43,6 +44,7 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.stopped: list[WorkerProcess] = []
+        self.logging: LogSettings | None = None
         self.wanted: tuple[str, ...] | None = None
         self.kept: dict[str, tuple[bytes, WorkerProcess]] = {}
         """What an earlier gateway left: name → key and worker."""

@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 
 from penstock.config import Settings, flag_of, load_settings
 from penstock.errors import ConfigError
+from penstock.logs import configure_logging
 from penstock.supervisor.supervisor import Supervisor
-from penstock.telemetry.log import configure_logging
 
 ALIASES: Final = {
     "model_repository": ("--model-store",),
@@ -61,10 +61,6 @@ NOT_YET: Final = frozenset(
         "--http-restricted-api",
         "--http-thread-count",
         "--id",
-        "--log-error",
-        "--log-file",
-        "--log-info",
-        "--log-warning",
         "--metrics-config",
         "--metrics-interval-ms",
         "--min-supported-compute-capability",
@@ -114,8 +110,17 @@ def serve(
     (--http-port: PENSTOCK_HTTP_PORT, http_port). Flags win over the environment, it over the file.
     """
     settings = load_settings(_given(repositories or [], flags), config)
-    configure_logging(settings.log_verbose, settings.log_format, sys.stderr)
+    _configure_logging(settings)
     raise typer.Exit(asyncio.run(_run(settings)))
+
+
+def _configure_logging(settings: Settings) -> None:
+    try:
+        configure_logging(settings.log_settings, sys.stderr)
+    except OSError as error:
+        raise ConfigError(
+            f"{flag_of('log_file')}: {settings.log_file} can't be written: {error.strerror}"
+        ) from error
 
 
 async def _run(settings: Settings) -> int:
@@ -184,7 +189,12 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "[true|false]"
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
-    named = {"model_repository": "FOLDER", "run_dir": "FOLDER", "host": "ADDRESS"}
+    named = {
+        "model_repository": "FOLDER",
+        "run_dir": "FOLDER",
+        "log_file": "FILE",
+        "host": "ADDRESS",
+    }
     if name in named:
         return named[name]
     if name == "load_model":

@@ -21,8 +21,8 @@ from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.inference import Inference
 from penstock.gateway.server_state import EXTENSIONS, ServerState
 from penstock.gateway.terms import TermsReader
+from penstock.logs import configure_logging
 from penstock.repository.repository import ModelRepository
-from penstock.telemetry.log import configure_logging
 from penstock.telemetry.metrics import MetricsPage
 from penstock.workers.channel import Channel
 from penstock.workers.control import ControlLink
@@ -70,7 +70,7 @@ class Gateway:
     def from_environment(cls, *, framed: bool) -> Gateway:
         """The gateway that the supervisor described in this process's environment."""
         settings = Settings.read(Path(os.environ[SETTINGS_FILE]))
-        configure_logging(settings.log_verbose, settings.log_format, sys.stderr)
+        configure_logging(settings.log_settings, sys.stderr)
         link = ControlLink(Channel.from_fd(int(os.environ[CONTROL_FD])))
         return cls(settings, link, framed=framed)
 

@@ -64,6 +64,7 @@ class GrpcService:
                 ("RepositoryIndex", "RepositoryIndexRequest", self._repository_index),
                 ("RepositoryModelLoad", "RepositoryModelLoadRequest", self._load),
                 ("RepositoryModelUnload", "RepositoryModelUnloadRequest", self._unload),
+                ("LogSettings", "LogSettingsRequest", self._log_settings),
             )
         }
         self.unary[f"{HEALTH}Check"] = self._message(
@@ -192,6 +193,9 @@ class GrpcService:
         self._repository.check_control_allowed()
         await self._repository.unload(request.model_name)
         return _make("RepositoryModelUnloadResponse")
+
+    async def _log_settings(self, request: Any) -> Message:
+        return self._state.logs.answer(request)
 
     async def _check(self, request: Any) -> Message:
         return self._health(request.service)

@@ -40,6 +40,7 @@ class HttpRoutes:
             "/v2/models": {"GET": self._models},
             "/v2/models/stats": {"GET": self._all_statistics},
             "/v2/repository/index": {"POST": self._index},
+            "/v2/logging": {"GET": self._logging, "POST": self._set_logging},
         }
 
     async def __call__(self, path: str, request: HttpRequest) -> HttpResponse:
@@ -103,7 +104,6 @@ class HttpRoutes:
         for prefix, what in (
             ("systemsharedmemory", "system shared memory"),
             ("cudasharedmemory", "CUDA shared memory"),
-            ("logging", "the logging extension"),
             ("trace", "the trace extension"),
         ):
             if parts[:2] == ["v2", prefix]:
@@ -181,6 +181,12 @@ class HttpRoutes:
                 if r.state == "READY" or not only_ready
             ]
         )
+
+    async def _logging(self, _: HttpRequest) -> HttpResponse:
+        return json_response(self._state.logs.to_json())
+
+    async def _set_logging(self, request: HttpRequest) -> HttpResponse:
+        return json_response(self._state.logs.update(_body_object(request)))
 
     async def _load(self, name: str, request: HttpRequest) -> HttpResponse:
         if _body_object(request).get("parameters"):

@@ -7,6 +7,7 @@ from typing import Final
 
 import penstock
 from penstock.config import Settings
+from penstock.gateway.log_control import LogControl
 from penstock.repository.repository import ModelRepository
 
 SERVER_NAME: Final = "penstock"
@@ -18,6 +19,7 @@ EXTENSIONS: Final = (
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "logging",
 )
 """Extensions of the protocol, only those that work."""
 
@@ -28,6 +30,7 @@ class ServerState:
     def __init__(self, settings: Settings, repository: ModelRepository) -> None:
         self.settings = settings
         self.repository = repository
+        self.logs = LogControl(settings.log_settings, repository.set_logging)
         self.version = penstock.__version__
         self.started = False
         """All models that could be loaded at start are."""

@@ -93,6 +93,11 @@ class Pool:
         else:
             self._schedule()
 
+    def tell_logging(self) -> None:
+        """Have all workers log what the link says."""
+        for instance in self._instances:
+            instance.tell_logging()
+
     def submit(self, request: PendingRequest) -> None:
         """Queue a request, which will get its answer.
 

@@ -19,6 +19,7 @@ from penstock.errors import (
     PenstockError,
     Unavailable,
 )
+from penstock.logs import LogSettings
 from penstock.model_config import ConfigDict
 from penstock.repository.config_file import read_config
 from penstock.repository.folders import find_models, no_folder, only_folder, versions_in
@@ -67,6 +68,7 @@ class ModelRepository:
     def __init__(self, settings: Settings, link: ControlLink) -> None:
         self._settings = settings
         self._link = link
+        link.logging = settings.log_settings
         self._entries: dict[str, ModelEntry] = {}
         self._loads = asyncio.Semaphore(settings.model_load_thread_count)
         self.on_change: Callable[[], None] = lambda: None
@@ -127,6 +129,12 @@ class ModelRepository:
                 "explicit model load / unload is not allowed if polling is enabled or the server was not started "
                 "with --model-control-mode=explicit"
             )
+
+    def set_logging(self, settings: LogSettings) -> None:
+        """What all workers log from now on, those that run and those to come."""
+        self._link.logging = settings
+        for model in self.served():
+            model.pool.tell_logging()
 
     def served(self) -> Iterator[ServedModel]:
         """All loaded versions of all models."""

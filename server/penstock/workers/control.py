@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from penstock.errors import LoadFailed
+from penstock.logs import LogSettings
 from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 
@@ -48,6 +49,8 @@ class ControlLink:
         self._running: dict[int, WorkerProcess] = {}
         self._unsent: deque[messages.GatewayMessage] = deque()
         """What the socket's buffer had no room for: many models can change at once."""
+        self.logging: LogSettings | None = None
+        """What workers are to log; None: what they do by themselves."""
         self.on_drain: Callable[[], None] = _nothing
         self.on_shutdown: Callable[[], None] = _nothing
         """Called for Shutdown, and when the supervisor is gone."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.errors import LoadFailed
+from penstock.logs import LogSettings
 from penstock.workers import messages
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.control import ControlLink, WorkerProcess
@@ -68,6 +69,8 @@ class Instance:
         self._free: list[int] = []
         self._next_batch = 0
         self.running: dict[int, RunningBatch] = {}
+        self._logging: LogSettings | None = None
+        """What the worker was told to log."""
         self._expected = LOAD
         """The number of the Ready that counts."""
         self._loaded: asyncio.Future[messages.Ready] = self._loop.create_future()
@@ -88,6 +91,7 @@ class Instance:
     async def load(self, command: messages.Load, timeout_s: float) -> messages.Ready:
         """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long, Unavailable when there is
         no memory for slabs."""
+        self.tell_logging()
         self._send(command)
         return await self._until_ready(timeout_s, "loading took")
 
@@ -103,12 +107,19 @@ class Instance:
             ready = await asyncio.wait_for(asyncio.shield(self._loaded), timeout_s)
         except TimeoutError:
             raise LoadFailed(f"{what} longer than {timeout_s:g} s") from None
+        self.tell_logging()
         for number in range(SLABS):
             slab = Slab.create(FIRST_SLAB_BYTES)
             self._slabs.append(slab)
             self._free.append(number)
             self._send(messages.AttachSlab(number), (slab.fd,))
         return ready
+
+    def tell_logging(self) -> None:
+        """Have the worker log what the link says, if it does not yet."""
+        if self._link.logging is not None and self._link.logging != self._logging:
+            self._logging = self._link.logging
+            self._send(messages.SetLogging(self._logging))
 
     def execute(self, requests: Sequence[PendingRequest], now_ns: int) -> None:
         """Gather the batch into a free slab and send it. Raises Unavailable without memory for it."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import logging
 import os
 import signal
 import sys
 
 from penstock.backends import registry
+from penstock.logs import LogSettings, configure_logging
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.worker import Worker
 
@@ -27,11 +27,9 @@ def main() -> int:
     # Ctrl-C reaches the whole foreground group: only the supervisor may act on it, or a drain would lose requests
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    logging.basicConfig(
-        level=os.environ.get("PENSTOCK_WORKER_LOG_LEVEL", "INFO"),
-        format=f"%(levelname)s {arguments.name}: %(message)s",
-    )
-    worker = Worker(Channel.from_fd(arguments.fd), registry.load)
+    # until the gateway says more
+    configure_logging(LogSettings(), sys.stderr, arguments.name)
+    worker = Worker(Channel.from_fd(arguments.fd), registry.load, arguments.name)
     try:
         while True:
             worker.step()

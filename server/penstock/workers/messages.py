@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from penstock.logs import LogSettings
 from penstock.types import Parameter
 
 CONTROL_FD: Final = "PENSTOCK_CONTROL_FD"
@@ -146,6 +147,12 @@ class Load(Message, frozen=True):
     threads: int
 
 
+class SetLogging(Message, frozen=True):
+    """What to log, and where, from now on. Not answered."""
+
+    settings: LogSettings
+
+
 class AttachSlab(Message, frozen=True):
     """Map a slab. One descriptor rides along: the memfd."""
 
@@ -254,7 +261,7 @@ class BatchFailed(Message, frozen=True):
 
 GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
 SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
-WorkerCommand = Load | Reset | AttachSlab | Execute
+WorkerCommand = SetLogging | Load | Reset | AttachSlab | Execute
 WorkerEvent = Ready | LoadRefused | Done | BatchFailed
 
 MESSAGE_LIMIT_BYTES = 32 * 1024

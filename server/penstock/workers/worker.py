@@ -6,6 +6,7 @@ It serves one gateway after the other: its socket outlives each of them, and `Re
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from penstock import model_config
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
 from penstock.backends.isolation import one_line
 from penstock.errors import LoadFailed
+from penstock.logs import LogSettings, configure_logging
 from penstock.workers import messages
 from penstock.workers.channel import Channel
 from penstock.workers.scatter import write_outputs
@@ -33,8 +35,12 @@ class Worker:
     """Runs the batches that arrive on its channel. Raises ChannelClosed from `step` when nobody has the other
     end any more: the supervisor is gone."""
 
-    def __init__(self, channel: Channel, load: Callable[[LoadSpec], LoadedModel]) -> None:
+    def __init__(
+        self, channel: Channel, load: Callable[[LoadSpec], LoadedModel], name: str = "worker"
+    ) -> None:
+        """`name`: as its log lines show it."""
         self._channel = channel
+        self._name = name
         self._load = load
         self._slabs: dict[int, Slab] = {}
         self._model: LoadedModel | None = None
@@ -51,6 +57,8 @@ class Worker:
                 self._slabs[slab] = Slab(descriptors[0])
             case messages.Load() as command:
                 self._channel.send(self._load_model(command))
+            case messages.SetLogging(settings=settings):
+                self._set_logging(settings)
             case messages.Reset(number=number):
                 self._forget_slabs()
                 self._channel.send(msgspec.structs.replace(self._ready, number=number))
@@ -60,6 +68,12 @@ class Worker:
         if self._model is not None:
             self._model.close()
             self._model = None
+
+    def _set_logging(self, settings: LogSettings) -> None:
+        try:
+            configure_logging(settings, sys.stderr, self._name)
+        except OSError as error:
+            log.error("the log file %s can't be written: %s", settings.file, error.strerror)  # noqa: TRY400
 
     def _forget_slabs(self) -> None:
         for slab in self._slabs.values():
