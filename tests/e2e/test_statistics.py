@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 from grpc_calls import infer, infer_request
 from served import Served, json_request, json_tensor
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.extension("statistics")]
 
 COUNTERS = (
     "nv_inference_request_success",
@@ -106,6 +106,43 @@ def test_both_protocols_say_the_same(server: Served, rpc: Any) -> None:
     assert over_rpc["name"] == over_http["name"]
     for key, value in over_rpc["inference_stats"].items():
         assert int(value.get("count", 0)) == over_http["inference_stats"][key]["count"]
+
+
+def test_every_field_of_the_protocol_is_there(server: Served, http: Any, rpc: Any) -> None:
+    """As a real Triton 2.51 answered for the same traffic, but for `memory_usage`, which it leaves empty."""
+    server.infer("every", json_request(1.0))
+    (row,) = http.get_inference_statistics("every", "3")["model_stats"]
+    parts = ("compute_input", "compute_infer", "compute_output")
+    assert list(row) == [
+        *("name", "version", "last_inference", "inference_count", "execution_count"),
+        *("inference_stats", "response_stats", "batch_stats", "memory_usage"),
+    ]
+    names = ("success", "fail", "queue", *parts, "cache_hit", "cache_miss")
+    assert tuple(row["inference_stats"]) == names
+    assert {tuple(each) for each in row["inference_stats"].values()} == {("count", "ns")}
+    assert [tuple(each) for each in row["batch_stats"]] == [("batch_size", *parts)]
+    (over_rpc,) = rpc.get_inference_statistics("every", "3").model_stats
+    assert [each.name for each, _ in over_rpc.ListFields()] == [
+        name for name in row if name != "response_stats"
+    ]
+    assert [each.name for each, _ in over_rpc.inference_stats.ListFields()] == list(names)
+
+
+def test_memory_usage_is_that_of_the_models_processes(server: Served) -> None:
+    one, pair = server.statistics("puppet"), server.statistics("puppet_pair")
+    (usage,) = one["memory_usage"]
+    assert (usage["type"], usage["id"]) == ("CPU", 0)
+    # at least an interpreter with NumPy, and two of them
+    assert usage["byte_size"] > 10_000_000
+    assert pair["memory_usage"][0]["byte_size"] > 1.5 * usage["byte_size"]
+
+
+def test_failures_take_their_time_too(server: Served) -> None:
+    before = server.statistics("puppet_pair")["inference_stats"]["fail"]
+    server.infer("puppet_pair", json_request(1.0, parameters={"error": "no"}))
+    after = server.statistics("puppet_pair")["inference_stats"]["fail"]
+    assert after["count"] == before["count"] + 1
+    assert 0 < after["ns"] - before["ns"] < 30_000_000_000
 
 
 def test_which_models_are_asked_for(server: Served) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from penstock.telemetry.responses import MAX_INDEX
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 
 # Its names are made at run time: type checkers see none of them.
@@ -127,3 +129,50 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, list):
         return [_numbers(item) for item in value]
     return int(value)
+
+
+def test_responses_of_decoupled_models_are_counted_by_their_place(
+    statistics: ModelStatistics,
+) -> None:
+    statistics.responses.success(0, 100, 10)
+    statistics.responses.success(0, 200, 20)
+    statistics.responses.success(1, 50, 5)
+    statistics.responses.fail(1, 7, 1)
+    statistics.responses.empty(2, 30)
+    statistics.responses.cancel(2, 40)
+    stats = statistics.to_json()["response_stats"]
+    nothing = {"count": 0, "ns": 0}
+    assert stats["0"] == {
+        "compute_infer": {"count": 2, "ns": 300},
+        "compute_output": {"count": 2, "ns": 30},
+        "success": {"count": 2, "ns": 330},
+        "fail": nothing,
+        "empty_response": nothing,
+        "cancel": nothing,
+    }
+    assert stats["1"]["success"] == {"count": 1, "ns": 55}
+    assert stats["1"]["fail"] == {"count": 1, "ns": 8}
+    assert stats["2"]["success"] == nothing
+    assert stats["2"]["empty_response"] == {"count": 1, "ns": 30}
+    assert stats["2"]["cancel"] == {"count": 1, "ns": 40}
+
+
+def test_endless_streams_do_not_fill_the_statistics(statistics: ModelStatistics) -> None:
+    for index in range(2000):
+        statistics.responses.success(index, 1, 1)
+    assert len(statistics.to_json()["response_stats"]) == MAX_INDEX + 1
+
+
+def test_responses_cross_to_protobuf(statistics: ModelStatistics) -> None:
+    statistics.responses.cancel(3, 9)
+    message = service_pb2.ModelStatistics()
+    statistics.fill_proto(message)
+    assert message.response_stats["3"].cancel.ns == 9
+
+
+def test_the_workers_memory_is_the_models(statistics: ModelStatistics) -> None:
+    assert statistics.to_json()["memory_usage"] == []
+    statistics.worker_pids = lambda: [os.getpid(), os.getpid(), 2**30]
+    (row,) = statistics.to_json()["memory_usage"]
+    assert (row["type"], row["id"]) == ("CPU", 0)
+    assert 2 * 10_000_000 < row["byte_size"] < 2 * 10**11

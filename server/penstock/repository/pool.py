@@ -51,6 +51,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self.scheduler = Scheduler[PendingRequest](statistics.model, policy.scheduling)
         statistics.refused = self.scheduler.refused
+        statistics.worker_pids = lambda: [each.process.pid for each in self._instances]
         self._batcher = self.scheduler.batcher
         self._answers = Answers(
             self.scheduler, statistics, preserve_ordering=policy.preserve_ordering

@@ -6,7 +6,7 @@ The event loop owns them, so there are no locks; what clients see is made when t
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from google.protobuf.message import Message
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.slo import Decision
 from penstock.telemetry.histogram import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_NS, Histogram
+from penstock.telemetry.process_memory import resident_bytes
+from penstock.telemetry.responses import Responses
 
 
 class FailureReason(enum.Enum):
@@ -63,6 +65,8 @@ class ModelStatistics:
     load_duration_s: float = 0.0
     refused: Mapping[Refusal, int] = field(default_factory=dict)
     """Requests that the scheduler did not let run, or end, by its reason."""
+    worker_pids: Callable[[], Sequence[int]] = tuple
+    """Processes that hold the model."""
     slo: Decision | None = None
     """The last one of the SLO controller, where there is one."""
 
@@ -90,6 +94,8 @@ class ModelStatistics:
     batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZE_BOUNDS), init=False)
     batches: dict[int, BatchTimes] = field(default_factory=dict, init=False)
     """By rows."""
+    responses: Responses = field(default_factory=Responses, init=False)
+    """Of decoupled models."""
 
     def record_batch(
         self,
@@ -149,10 +155,14 @@ class ModelStatistics:
                 "cache_hit": _duration(0, 0),
                 "cache_miss": _duration(0, 0),
             },
-            "response_stats": {},
+            "response_stats": self.responses.to_json(),
             "batch_stats": [_batch(rows, self.batches[rows]) for rows in sorted(self.batches)],
-            "memory_usage": [],
+            "memory_usage": self._memory_usage(),
         }
+
+    def _memory_usage(self) -> list[dict[str, Any]]:
+        nbytes = resident_bytes(self.worker_pids())
+        return [{"type": "CPU", "id": 0, "byte_size": nbytes}] if nbytes else []
 
     def fill_proto(self, message: Message) -> None:
         """Fill an empty `inference.ModelStatistics` of whatever descriptor pool."""
