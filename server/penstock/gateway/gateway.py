@@ -19,7 +19,7 @@ from penstock.gateway.http_asgi import HttpOverAsgi
 from penstock.gateway.http_infer import HttpInference
 from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.inference import Inference
-from penstock.gateway.server_state import EXTENSIONS, ServerState
+from penstock.gateway.server_state import ServerState
 from penstock.gateway.terms import TermsReader
 from penstock.logs import configure_logging
 from penstock.repository.repository import ModelRepository
@@ -127,7 +127,7 @@ class Gateway:
     def _changed(self) -> None:
         if self.state.started:
             lines = tuple(self.repository.index())
-            self.link.report(Report(lines, EXTENSIONS, self.repository.wanted()))
+            self.link.report(Report(lines, self.state.extensions, self.repository.wanted()))
         self._tell_watchers()
 
     def _tell_watchers(self) -> None:

@@ -16,7 +16,7 @@ from penstock.gateway.grpc_response import PREFIX, GrpcEncoder
 from penstock.gateway.inference import Bound, Inference
 from penstock.gateway.reflection import ReflectionService
 from penstock.gateway.rpc import Stream, Unary, parse
-from penstock.gateway.server_state import EXTENSIONS, SERVER_NAME, ServerState
+from penstock.gateway.server_state import SERVER_NAME, ServerState
 from penstock.gateway.terms import from_now
 from penstock.model_config import wire_shape
 from penstock.protobuf import message_class
@@ -140,7 +140,7 @@ class GrpcService:
             "ServerMetadataResponse",
             name=SERVER_NAME,
             version=self._state.version,
-            extensions=EXTENSIONS,
+            extensions=self._state.extensions,
         )
 
     async def _model_metadata(self, request: Any) -> Message:

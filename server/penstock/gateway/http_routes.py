@@ -16,7 +16,7 @@ from penstock.gateway.http_types import (
     header,
     json_response,
 )
-from penstock.gateway.server_state import EXTENSIONS, SERVER_NAME, ServerState
+from penstock.gateway.server_state import SERVER_NAME, ServerState
 from penstock.model_config import Tensor, wire_shape
 from penstock.telemetry.metrics import MetricsPage
 
@@ -125,7 +125,11 @@ class HttpRoutes:
 
     async def _server(self, _: HttpRequest) -> HttpResponse:
         return json_response(
-            {"name": SERVER_NAME, "version": self._state.version, "extensions": EXTENSIONS}
+            {
+                "name": SERVER_NAME,
+                "version": self._state.version,
+                "extensions": self._state.extensions,
+            }
         )
 
     async def _models(self, _: HttpRequest) -> HttpResponse:

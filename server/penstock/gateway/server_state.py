@@ -21,7 +21,7 @@ EXTENSIONS: Final = (
     "statistics",
     "logging",
 )
-"""Extensions of the protocol, only those that work."""
+"""Extensions of the protocol that always work; `ServerState.extensions` has those that a setting switches on too."""
 
 
 class ServerState:
@@ -37,6 +37,11 @@ class ServerState:
         self.draining = asyncio.Event()
         self.changed = asyncio.Condition()
         """Notified whenever readiness may have changed."""
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """What the metadata advertises: only what works with these settings."""
+        return EXTENSIONS
 
     @property
     def ready(self) -> bool:
