@@ -84,6 +84,30 @@ class InferHeader:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
+SequenceId = int | str
+"""A sequence's correlation id: above 0, or not empty. The number 1 and the text "1" are two ids."""
+
+
+class SequenceTerms(msgspec.Struct, frozen=True):
+    """What a request's parameters say of the sequence that it belongs to."""
+
+    id: SequenceId
+    start: bool
+    end: bool
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A request's place among the sequences of the instance that runs it."""
+
+    slot: int
+    """Where that instance keeps the sequence's state; with the strategy `direct` also its row in the batch."""
+    start: bool
+    """It begins anew, from the initial state."""
+    end: bool
+    """It is the last one."""
+    id: SequenceId
+
+
 class CallTerms(msgspec.Struct, frozen=True):
     """What comes with a call rather than in its message: for whom it is, and how long its client waits."""
 

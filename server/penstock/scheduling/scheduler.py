@@ -166,9 +166,10 @@ class Scheduler(Generic[Request]):
             rows = sum(request.rows for request in batch)
             load.running.append((rows, now_us))
             load.free_at_us = now_us + busy_us + curve.expected_us(rows)
-        return batch, [
-            (r, self._missed(r, Refusal.TOO_LATE, "it could not be run in time")) for r in late
-        ]
+        return batch, self._too_late(late)
+
+    def _too_late(self, late: Sequence[Request]) -> list[tuple[Request, Unavailable]]:
+        return [(r, self._missed(r, Refusal.TOO_LATE, "it could not be run in time")) for r in late]
 
     def _curve_of(self, load: Load) -> ServiceCurve:
         """The instance's own where there are several, and something is known of it."""
