@@ -86,5 +86,5 @@ def test_bare_booleans_get_their_value() -> None:
 
 
 def test_flags_of_tritons_that_are_missing_are_told() -> None:
-    with pytest.raises(ConfigError, match="--trace-config: not supported yet"):
-        rewrite_arguments(["--trace-config=mode=opentelemetry"])
+    with pytest.raises(ConfigError, match="--grpc-use-ssl: not supported yet"):
+        rewrite_arguments(["--grpc-use-ssl=mode=opentelemetry"])

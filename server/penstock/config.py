@@ -23,6 +23,7 @@ from pydantic_settings.sources import PydanticBaseSettingsSource
 from penstock.cores import available_cores
 from penstock.errors import ConfigError
 from penstock.logs import LogFormat, LogSettings
+from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
 
 ENV_PREFIX: Final = "PENSTOCK_"
 DEFAULT_FILE: Final = Path("penstock.toml")
@@ -124,6 +125,8 @@ class Settings(BaseSettings):
     """Log errors."""
     log_format: LogFormat = "default"
     """Lines for people, as Triton's ISO8601, or one JSON object each."""
+    trace_config: Annotated[tuple[str, ...], NoDecode] = ()
+    """What is traced and where to, as [MODE,]NAME=VALUE. Repeatable; `;` in the environment."""
     log_file: Path | None = None
     """Append all log lines to this file; else they go to standard error."""
     run_dir: Path | None = None
@@ -169,6 +172,18 @@ class Settings(BaseSettings):
             if not name or not equals:
                 raise ValueError("expected NAME=WEIGHT, such as search=2.5")
         return {name: weight for name, _, weight in pairs}
+
+    @field_validator("trace_config", mode="before")
+    @classmethod
+    def _split_trace_config(cls, value: object) -> object:
+        return tuple(filter(None, value.split(";"))) if isinstance(value, str) else value
+
+    @field_validator("trace_config")
+    @classmethod
+    def _check_trace_config(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        texts = tuple(with_absolute_file(text) for text in value)
+        parse_trace_config(texts)
+        return texts
 
     @field_validator("host")
     @classmethod
@@ -217,6 +232,11 @@ class Settings(BaseSettings):
             verbose=self.log_verbose,
             format=self.log_format,
         )
+
+    @property
+    def tracing(self) -> TraceConfig:
+        """`trace_config`, parsed."""
+        return parse_trace_config(self.trace_config)
 
     @property
     def compute_threads(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -108,6 +108,24 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     id: SequenceId
 
 
+class TraceSwitch(msgspec.Struct):
+    """Whether any request may be traced now: all that tracing costs while it is off is a look at this."""
+
+    on: bool = False
+
+
+class TracedCall(msgspec.Struct):
+    """When a call came, and of which trace it is a part. Times are of the monotonic clock, in nanoseconds."""
+
+    protocol: Literal["HTTP", "GRPC"]
+    started_ns: int
+    traceparent: str = ""
+    """https://www.w3.org/TR/trace-context/; empty: the client sent none."""
+    tracestate: str = ""
+    received_ns: int = 0
+    """When all of it was here; 0: not yet."""
+
+
 class CallTerms(msgspec.Struct, frozen=True):
     """What comes with a call rather than in its message: for whom it is, and how long its client waits."""
 
@@ -115,6 +133,8 @@ class CallTerms(msgspec.Struct, frozen=True):
     """From the call's arrival; None: the client waits for ever."""
     tenant: str = "default"
     """Whose share of the model it takes."""
+    traced: TracedCall | None = None
+    """Set while requests may be traced."""
 
 
 NO_TERMS: Final = CallTerms()

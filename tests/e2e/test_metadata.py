@@ -233,7 +233,6 @@ def test_unknown_route(server: Served, path: str) -> None:
     [
         ("GET", "/v2/systemsharedmemory/status"),
         ("GET", "/v2/cudasharedmemory/status"),
-        ("GET", "/v2/trace/setting"),
         ("POST", "/v2/models/puppet/generate"),
     ],
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from penstock.errors import InvalidRequest
 from penstock.gateway.terms import MAX_REMEMBERED, TermsReader, from_now
-from penstock.types import NO_TERMS, CallTerms
+from penstock.types import NO_TERMS, CallTerms, TraceSwitch
 
 OTHERS = [(b"host", b"x"), (b"content-type", b"application/grpc"), (b"te", b"trailers")]
 TENANT = "x-tenant"
@@ -220,3 +220,44 @@ def test_what_is_left_of_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     # as if no time had passed
     assert from_now(terms, 4_999_900_000) is terms
     assert from_now(NO_TERMS, 0) is NO_TERMS
+
+
+# ── traces ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("tenant_header", ["", TENANT])
+def test_calls_are_traced_while_the_switch_is_on(tenant_header: str) -> None:
+    switch = TraceSwitch()
+    reader = TermsReader(tenant_header, switch)
+    headers = [*OTHERS, (b"traceparent", PARENT), (b"tracestate", b"a=b"), (b"x-tenant", b"t")]
+    text = [(name.decode(), value.decode()) for name, value in headers]
+    ways: list[tuple[str, Callable[[], CallTerms]]] = [
+        ("GRPC", lambda: reader.of_grpc(headers)),
+        ("HTTP", lambda: reader.of_http(dict(headers))),
+        ("GRPC", lambda: reader.of_call(FakeCall(None, *text))),
+    ]
+    for protocol, terms in ways:
+        switch.on = False
+        assert terms().traced is None
+        switch.on = True
+        before_ns = time.monotonic_ns()
+        traced = from_now(terms(), 0).traced
+        assert traced is not None
+        assert (traced.protocol, traced.traceparent, traced.tracestate) == (
+            protocol,
+            PARENT.decode(),
+            "a=b",
+        )
+        assert before_ns <= traced.started_ns <= traced.received_ns <= time.monotonic_ns()
+        assert terms().tenant == ("t" if tenant_header else NO_TERMS.tenant)
+
+
+def test_a_traced_calls_time_runs_as_any_others() -> None:
+    reader = TermsReader("", TraceSwitch(on=True))
+    terms = reader.of_grpc([(b"grpc-timeout", b"1S")])
+    assert terms.timeout_us == 1_000_000
+    later = from_now(terms, time.monotonic_ns() - 400_000_000)
+    assert later.timeout_us is not None and 500_000 < later.timeout_us <= 600_000
+    assert later.traced is terms.traced

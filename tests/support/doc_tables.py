@@ -58,6 +58,7 @@ VALUES: Final = {
     "tenant_header": "header",
     "tenant_weights": "NAME=WEIGHT",
     "log_file": "file",
+    "trace_config": "[MODE,]NAME=VALUE",
 }
 """Of settings whose type does not say it."""
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -16,6 +17,7 @@ from penstock.config import Settings, flag_of, load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
 from penstock.supervisor.supervisor import Supervisor
+from penstock.telemetry.tracing.array_file import check_writable
 
 ALIASES: Final = {
     "model_repository": ("--model-store",),
@@ -75,7 +77,6 @@ NOT_YET: Final = frozenset(
         "--response-cache-byte-size",
         "--reuse-grpc-port",
         "--reuse-http-port",
-        "--trace-config",
     }
 )
 """What Triton's server has beside, and this one has not yet."""
@@ -111,6 +112,7 @@ def serve(
     """
     settings = load_settings(_given(repositories or [], flags), config)
     _configure_logging(settings)
+    _check_tracing(settings)
     raise typer.Exit(asyncio.run(_run(settings)))
 
 
@@ -121,6 +123,23 @@ def _configure_logging(settings: Settings) -> None:
         raise ConfigError(
             f"{flag_of('log_file')}: {settings.log_file} can't be written: {error.strerror}"
         ) from error
+
+
+def _check_tracing(settings: Settings) -> None:
+    """What only the gateway would find: said before anything is started."""
+    tracing = settings.tracing
+    if tracing.mode == "opentelemetry" and find_spec("opentelemetry.sdk") is None:
+        raise ConfigError(
+            f"{flag_of('trace_config')}: mode=opentelemetry needs packages that are not installed:"
+            " pip install 'penstock[otel]'"
+        )
+    if tracing.mode == "triton" and tracing.level:
+        try:
+            check_writable(tracing.file)
+        except OSError as error:
+            raise ConfigError(
+                f"{flag_of('trace_config')}: {tracing.file} can't be written: {error.strerror}"
+            ) from error
 
 
 async def _run(settings: Settings) -> int:
@@ -199,6 +218,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return named[name]
     if name == "load_model":
         return "MODEL"
+    if name == "trace_config":
+        return "[MODE,]NAME=VALUE"
     if name == "tenant_weights":
         return "NAME=WEIGHT"
     if name == "tenant_header":

@@ -24,6 +24,7 @@ from penstock.gateway.terms import TermsReader
 from penstock.logs import configure_logging
 from penstock.repository.repository import ModelRepository
 from penstock.telemetry.metrics import MetricsPage
+from penstock.telemetry.tracing.tracing import Tracing
 from penstock.workers.channel import Channel
 from penstock.workers.control import ControlLink
 from penstock.workers.messages import CONTROL_FD, SETTINGS_FILE, Report
@@ -38,12 +39,13 @@ class Gateway:
         self.settings = settings
         self.link = link
         self.repository = ModelRepository(settings, link)
-        self.state = ServerState(settings, self.repository)
-        inference = Inference(self.repository)
+        self._tracing = Tracing(settings.tracing)
+        self.state = ServerState(settings, self.repository, self._tracing)
+        inference = Inference(self.repository, self._tracing)
         self._aside = Aside()
         metrics = MetricsPage(lambda: (model.statistics for model in self.repository.served()))
         disconnects = Disconnects()
-        self.terms = TermsReader(settings.tenant_header)
+        self.terms = TermsReader(settings.tenant_header, self._tracing.switch)
         self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)
         self.grpc_over_asgi = GrpcOverAsgi(
             self.grpc,
@@ -108,6 +110,7 @@ class Gateway:
             self._loading.cancel()
         self._aside.close()
         await self.repository.close()
+        await asyncio.to_thread(self._tracing.close)
         self.link.close()
 
     async def _load(self) -> None:

@@ -64,6 +64,7 @@ class GrpcService:
                 ("RepositoryIndex", "RepositoryIndexRequest", self._repository_index),
                 ("RepositoryModelLoad", "RepositoryModelLoadRequest", self._load),
                 ("RepositoryModelUnload", "RepositoryModelUnloadRequest", self._unload),
+                ("TraceSetting", "TraceSettingRequest", self._trace_setting),
                 ("LogSettings", "LogSettingsRequest", self._log_settings),
             )
         }
@@ -193,6 +194,9 @@ class GrpcService:
         self._repository.check_control_allowed()
         await self._repository.unload(request.model_name)
         return _make("RepositoryModelUnloadResponse")
+
+    async def _trace_setting(self, request: Any) -> Message:
+        return await self._state.traces.answer(request)
 
     async def _log_settings(self, request: Any) -> Message:
         return self._state.logs.answer(request)

@@ -40,6 +40,7 @@ class HttpRoutes:
             "/v2/models": {"GET": self._models},
             "/v2/models/stats": {"GET": self._all_statistics},
             "/v2/repository/index": {"POST": self._index},
+            "/v2/trace/setting": self._trace_setting(""),
             "/v2/logging": {"GET": self._logging, "POST": self._set_logging},
         }
 
@@ -86,8 +87,8 @@ class HttpRoutes:
                 return {"POST": lambda _: _unknown(path)}
             case "generate" | "generate_stream":
                 return _refusing("the generate extension", "POST")
-            case "trace/setting":
-                return _refusing("the trace extension", "GET", "POST")
+            case "trace/setting" if not version:
+                return self._trace_setting(name)
         return None
 
     def _of_repository(self, path: str) -> dict[str, Handler] | None:
@@ -104,7 +105,6 @@ class HttpRoutes:
         for prefix, what in (
             ("systemsharedmemory", "system shared memory"),
             ("cudasharedmemory", "CUDA shared memory"),
-            ("trace", "the trace extension"),
         ):
             if parts[:2] == ["v2", prefix]:
                 return _refusing(what, "GET", "POST")
@@ -185,6 +185,15 @@ class HttpRoutes:
                 if r.state == "READY" or not only_ready
             ]
         )
+
+    def _trace_setting(self, model: str) -> dict[str, Handler]:
+        async def show(_: HttpRequest) -> HttpResponse:
+            return json_response(self._state.traces.to_json(model))
+
+        async def change(request: HttpRequest) -> HttpResponse:
+            return json_response(await self._state.traces.update(model, _body_object(request)))
+
+        return {"GET": show, "POST": change}
 
     async def _logging(self, _: HttpRequest) -> HttpResponse:
         return json_response(self._state.logs.to_json())

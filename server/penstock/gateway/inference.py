@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
+from penstock.errors import PenstockError
 from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
-from penstock.types import NO_TERMS, Buffer, CallTerms, InferHeader
+from penstock.telemetry.tracing.tracing import Tracing
+from penstock.types import NO_TERMS, Buffer, CallTerms, InferHeader, TracedCall
 from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respond
 
 MAX_BOUND = 2048
@@ -34,8 +36,9 @@ class Bound:
 class Inference:
     """Submits requests to the models of a repository."""
 
-    def __init__(self, repository: ModelRepository) -> None:
+    def __init__(self, repository: ModelRepository, tracing: Tracing | None = None) -> None:
         self._repository = repository
+        self._tracing = tracing
         self._bound: dict[int, Bound] = {}
         self._bound_of = repository.generation
 
@@ -75,8 +78,26 @@ class Inference:
             inf if timeout_us is None else arrived_ns // 1000 + timeout_us,
             is_clients,
         )
-        pool.submit(request)
+        if terms.traced is None:
+            pool.submit(request)
+        else:
+            self._submit_traced(request, bound.model, terms.traced)
         return request
+
+    def _submit_traced(self, request: PendingRequest, model: ServedModel, call: TracedCall) -> None:
+        """As any other, with a trace where its turn has come."""
+        trace = None
+        if self._tracing is not None:
+            trace = self._tracing.sample(model.name, model.version, request.id, call)
+        if trace is None:
+            model.pool.submit(request)
+            return
+        trace.follow(request)
+        try:
+            model.pool.submit(request)
+        except PenstockError as error:
+            trace.end(error)
+            raise
 
     def bind(self, header: InferHeader) -> Bound:
         """The model that answers the header, and its plan. A header that was seen before costs one look-up.

@@ -8,7 +8,9 @@ from typing import Final
 import penstock
 from penstock.config import Settings
 from penstock.gateway.log_control import LogControl
+from penstock.gateway.trace_control import TraceControl
 from penstock.repository.repository import ModelRepository
+from penstock.telemetry.tracing.tracing import Tracing
 
 SERVER_NAME: Final = "penstock"
 
@@ -19,6 +21,7 @@ EXTENSIONS: Final = (
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "trace",
     "logging",
 )
 """Extensions of the protocol that always work; `ServerState.extensions` has those that a setting switches on too."""
@@ -27,10 +30,15 @@ EXTENSIONS: Final = (
 class ServerState:
     """Live, ready, draining. One a gateway."""
 
-    def __init__(self, settings: Settings, repository: ModelRepository) -> None:
+    def __init__(
+        self, settings: Settings, repository: ModelRepository, tracing: Tracing | None = None
+    ) -> None:
+        tracing = tracing or Tracing(settings.tracing)
+
         self.settings = settings
         self.repository = repository
         self.logs = LogControl(settings.log_settings, repository.set_logging)
+        self.traces = TraceControl(tracing, repository)
         self.version = penstock.__version__
         self.started = False
         """All models that could be loaded at start are."""

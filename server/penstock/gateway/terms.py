@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, Literal, Protocol
 
 from penstock.errors import InvalidRequest
-from penstock.types import NO_TERMS, CallTerms
+from penstock.types import NO_TERMS, CallTerms, TracedCall, TraceSwitch
 
 HTTP_TIMEOUT: Final = b"x-request-timeout-ms"
 GRPC_TIMEOUT: Final = b"grpc-timeout"
@@ -49,34 +49,35 @@ class TermsReader:
     Clients repeat their values, so those are parsed once. A header that is sent twice counts as it was sent last.
     """
 
-    def __init__(self, tenant_header: str = "") -> None:
-        """`tenant_header`: the header that names the tenant, in lower case; empty: none does."""
+    def __init__(self, tenant_header: str = "", switch: TraceSwitch | None = None) -> None:
+        """`tenant_header`: the header that names the tenant, in lower case; empty: none does. `switch`: tells whether
+        calls are traced."""
+        self._switch = switch or TraceSwitch()
         self._tenant_header = tenant_header.encode()
         self._grpc = _Parsed(parse_grpc_timeout, tenant_header)
         self._http = _Parsed(parse_http_timeout, tenant_header)
 
     def of_grpc(self, headers: Iterable[tuple[bytes, bytes]]) -> CallTerms:
         """The terms of a gRPC call, from its HTTP/2 headers."""
-        if self._tenant_header:
-            return self._of_tenants_call(headers)
+        if self._tenant_header or self._switch.on:
+            return self._of_all_headers(headers)
         for name, value in headers:
             if name == GRPC_TIMEOUT:
                 return self._grpc.terms(value, b"")
         return NO_TERMS
 
-    def _of_tenants_call(self, headers: Iterable[tuple[bytes, bytes]]) -> CallTerms:
-        timeout, tenant, tenant_header = None, b"", self._tenant_header
-        for name, value in headers:
-            if name == tenant_header:
-                tenant = value
-            elif name == GRPC_TIMEOUT:
-                timeout = value
-        return self._grpc.terms(timeout, tenant)
+    def _of_all_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> CallTerms:
+        known = dict(headers)
+        tenant = known.get(self._tenant_header, b"") if self._tenant_header else b""
+        terms = self._grpc.terms(known.get(GRPC_TIMEOUT), tenant)
+        return _traced(terms, "GRPC", known.get) if self._switch.on else terms
 
     def of_http(self, headers: Mapping[bytes, bytes]) -> CallTerms:
         """The terms of an HTTP request."""
         timeout = headers.get(HTTP_TIMEOUT)
         tenant = headers.get(self._tenant_header, b"") if self._tenant_header else b""
+        if self._switch.on:
+            return _traced(self._http.terms(timeout, tenant), "HTTP", headers.get)
         if timeout is None and not tenant:
             return NO_TERMS
         return self._http.terms(timeout, tenant)
@@ -84,19 +85,17 @@ class TermsReader:
     def of_call(self, call: Call) -> CallTerms:
         """The terms of a gRPC call as grpc.aio tells them, which has read `grpc-timeout` itself."""
         remaining_s = call.time_remaining()
-        tenant = self._tenant_of(call) if self._tenant_header else b""
-        if remaining_s is None and not tenant:
-            return NO_TERMS
-        timeout_us = None if remaining_s is None else int(remaining_s * 1e6)
-        return CallTerms(timeout_us, self._grpc.terms(None, tenant).tenant)
-
-    def _tenant_of(self, call: Call) -> bytes:
-        tenant: str | bytes = b""
-        wanted = self._tenant_header.decode()
-        for name, value in call.invocation_metadata() or ():
-            if name == wanted:
-                tenant = value
-        return tenant.encode("utf-8", "replace") if isinstance(tenant, str) else tenant
+        known: dict[bytes, bytes] = {}
+        if self._tenant_header or self._switch.on:
+            known = dict(_encoded(call.invocation_metadata() or ()))
+        tenant = known.get(self._tenant_header, b"") if self._tenant_header else b""
+        terms = NO_TERMS
+        if remaining_s is not None or tenant:
+            timeout_us = None if remaining_s is None else int(remaining_s * 1e6)
+            terms = CallTerms(timeout_us, self._grpc.terms(None, tenant).tenant)
+        if self._switch.on:
+            terms = received(_traced(terms, "GRPC", known.get))
+        return terms
 
 
 class _Parsed:
@@ -127,12 +126,38 @@ def from_now(terms: CallTerms, began_ns: int) -> CallTerms:
     """The terms of a call that began then (`time.monotonic_ns()`), for those who count from now.
 
     Receiving and decoding a large message takes of its client's time."""
+    received(terms)
     if terms.timeout_us is None:
         return terms
     spent_us = (time.monotonic_ns() - began_ns) // 1000
     if spent_us < WORTH_TELLING_US:
         return terms
-    return CallTerms(max(0, terms.timeout_us - spent_us), terms.tenant)
+    return CallTerms(max(0, terms.timeout_us - spent_us), terms.tenant, terms.traced)
+
+
+def received(terms: CallTerms) -> CallTerms:
+    """The terms of a call whose message is here now, for its trace."""
+    if terms.traced is not None and not terms.traced.received_ns:
+        terms.traced.received_ns = time.monotonic_ns()
+    return terms
+
+
+def _traced(
+    terms: CallTerms,
+    protocol: Literal["HTTP", "GRPC"],
+    header: Callable[[bytes], bytes | None],
+) -> CallTerms:
+    """The terms of a call that begins now."""
+    parent, state = header(b"traceparent") or b"", header(b"tracestate") or b""
+    call = TracedCall(
+        protocol, time.monotonic_ns(), parent.decode("latin-1"), state.decode("latin-1")
+    )
+    return CallTerms(terms.timeout_us, terms.tenant, call)
+
+
+def _encoded(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in metadata:
+        yield name.encode(), value.encode("utf-8", "replace") if isinstance(value, str) else value
 
 
 def parse_grpc_timeout(value: bytes) -> int:

@@ -231,6 +231,8 @@ class Pool:
             if request.done:
                 # it expired, or its client left
                 continue
+            if request.trace is not None:
+                request.trace.computed(started_ns, now_ns, done, outputs)
             if self._answers.encode(request, outputs):
                 queue_ns.append(started_ns - request.arrived_ns)
                 total_ns.append(now_ns - request.arrived_ns)

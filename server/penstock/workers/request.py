@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.types import Buffer, OutputTensor, Parameter
+from penstock.workers.messages import Done
 
 Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 """Makes the response's bytes while its tensors' views are valid. May raise PenstockError."""
@@ -60,6 +61,19 @@ class Queue(Protocol):
         """Take the request out if it still waits."""
 
 
+class RequestTrace(Protocol):
+    """Is told when its request was executed."""
+
+    def computed(
+        self,
+        started_ns: int,
+        ended_ns: int,
+        done: Done,
+        outputs: Sequence[OutputTensor] | PenstockError,
+    ) -> None:
+        """Its batch was sent to a worker then, and its answer came then."""
+
+
 class PendingRequest:
     """One request between its arrival and its answer, which `respond` gets, exactly once."""
 
@@ -81,6 +95,7 @@ class PendingRequest:
         "rows",
         "shape_key",
         "tenant",
+        "trace",
     )
 
     def __init__(
@@ -117,6 +132,7 @@ class PendingRequest:
         """What it holds: its inputs, or all that came with them and is kept alive by them, where that is more."""
         self.number = 0
         """Its place in the queue, which sets it."""
+        self.trace: RequestTrace | None = None
         self.attempts = 0
         """How many workers died while they ran it."""
 
