@@ -23,6 +23,7 @@ from pydantic_settings.sources import PydanticBaseSettingsSource
 from penstock.cores import available_cores
 from penstock.errors import ConfigError
 from penstock.logs import LogFormat, LogSettings
+from penstock.metrics_config import MetricsConfig, parse_metrics_config
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
 
 ENV_PREFIX: Final = "PENSTOCK_"
@@ -127,6 +128,10 @@ class Settings(BaseSettings):
     """Lines for people, as Triton's ISO8601, or one JSON object each."""
     trace_config: Annotated[tuple[str, ...], NoDecode] = ()
     """What is traced and where to, as [MODE,]NAME=VALUE. Repeatable; `;` in the environment."""
+    metrics_config: Annotated[tuple[str, ...], NoDecode] = ()
+    """Which latency metrics there are, as NAME=VALUE. Repeatable; `;` in the environment."""
+    metrics_interval_ms: Annotated[int, Field(ge=1)] = 2000
+    """How old the machine's figures among the metrics may be, in milliseconds."""
     log_file: Path | None = None
     """Append all log lines to this file; else they go to standard error."""
     run_dir: Path | None = None
@@ -173,9 +178,15 @@ class Settings(BaseSettings):
                 raise ValueError("expected NAME=WEIGHT, such as search=2.5")
         return {name: weight for name, _, weight in pairs}
 
-    @field_validator("trace_config", mode="before")
+    @field_validator("metrics_config")
     @classmethod
-    def _split_trace_config(cls, value: object) -> object:
+    def _check_metrics_config(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_metrics_config(value)
+        return value
+
+    @field_validator("trace_config", "metrics_config", mode="before")
+    @classmethod
+    def _split_configs(cls, value: object) -> object:
         return tuple(filter(None, value.split(";"))) if isinstance(value, str) else value
 
     @field_validator("trace_config")
@@ -232,6 +243,11 @@ class Settings(BaseSettings):
             verbose=self.log_verbose,
             format=self.log_format,
         )
+
+    @property
+    def metrics(self) -> MetricsConfig:
+        """`metrics_config`, parsed."""
+        return parse_metrics_config(self.metrics_config)
 
     @property
     def tracing(self) -> TraceConfig:

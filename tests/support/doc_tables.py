@@ -25,6 +25,7 @@ from penstock.scheduling.refusals import Refusal
 from penstock.telemetry.families import (
     FAILURE_HELP,
     FAILURE_NAME,
+    FIRST_RESPONSE_HELP,
     GAUGES,
     HISTOGRAMS,
     HOST,
@@ -32,8 +33,10 @@ from penstock.telemetry.families import (
     REFUSED_HELP,
     REFUSED_NAME,
     SLO_GAUGES,
+    SUMMARIES,
     TRITON_COUNTERS,
 )
+from penstock.telemetry.latencies import FIRST_RESPONSE
 from penstock_loadtest.cases import EMBEDDER_CASE, PEER_CASES, Case
 from penstock_loadtest.marked import fill, table
 from penstock_loadtest.resilience.page import MAKERS, part_of
@@ -59,6 +62,7 @@ VALUES: Final = {
     "tenant_weights": "NAME=WEIGHT",
     "log_file": "file",
     "trace_config": "[MODE,]NAME=VALUE",
+    "metrics_config": "NAME=VALUE",
 }
 """Of settings whose type does not say it."""
 
@@ -102,6 +106,8 @@ def metrics_table() -> str:
         *((family.name, "gauge", family.help) for family in GAUGES),
         *((f.name, "gauge", f"{f.help}. Models with `slo_p99_ms`") for f in SLO_GAUGES),
         *((family.name, "histogram", family.help) for family in HISTOGRAMS),
+        (FIRST_RESPONSE, "histogram", f"{FIRST_RESPONSE_HELP}. With `histogram_latencies=true`"),
+        *((f.name, "summary", f"{f.help}. With `summary_latencies=true`") for f in SUMMARIES),
         *((name, "gauge", f"{text}. Of the machine") for name, text, _ in HOST),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]

@@ -61,3 +61,12 @@ def test_memory_in_use_is_what_is_not_available(proc: Path) -> None:
 
 def test_without_proc_nothing_is_known(tmp_path: Path) -> None:
     assert HostReader(tmp_path).read() is None
+
+
+def test_what_was_read_lately_is_not_read_again(proc: Path) -> None:
+    tick(proc, user=50, idle=40, iowait=10)
+    often, seldom = HostReader(proc), HostReader(proc, interval_ns=3600 * 10**9)
+    before = often.read(), seldom.read()
+    (proc / "meminfo").unlink()
+    assert (often.read(), seldom.read()) == (None, before[1])
+    assert before[1] is not None

@@ -63,8 +63,6 @@ NOT_YET: Final = frozenset(
         "--http-restricted-api",
         "--http-thread-count",
         "--id",
-        "--metrics-config",
-        "--metrics-interval-ms",
         "--min-supported-compute-capability",
         "--model-config-name",
         "--model-load-gpu-limit",
@@ -218,6 +216,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return named[name]
     if name == "load_model":
         return "MODEL"
+    if name == "metrics_config":
+        return "NAME=VALUE"
     if name == "trace_config":
         return "[MODE,]NAME=VALUE"
     if name == "tenant_weights":

@@ -23,6 +23,7 @@ from penstock.gateway.server_state import ServerState
 from penstock.gateway.terms import TermsReader
 from penstock.logs import configure_logging
 from penstock.repository.repository import ModelRepository
+from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.tracing.tracing import Tracing
 from penstock.workers.channel import Channel
@@ -43,7 +44,11 @@ class Gateway:
         self.state = ServerState(settings, self.repository, self._tracing)
         inference = Inference(self.repository, self._tracing)
         self._aside = Aside()
-        metrics = MetricsPage(lambda: (model.statistics for model in self.repository.served()))
+        metrics = MetricsPage(
+            lambda: (model.statistics for model in self.repository.served()),
+            HostReader(interval_ns=settings.metrics_interval_ms * 1_000_000),
+            settings.metrics,
+        )
         disconnects = Disconnects()
         self.terms = TermsReader(settings.tenant_header, self._tracing.switch)
         self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)

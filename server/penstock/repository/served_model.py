@@ -22,6 +22,7 @@ from penstock.repository.own_parameters import own_parameters
 from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import pool_policy
 from penstock.repository.signature import Signature
+from penstock.telemetry.latencies import latencies_of
 from penstock.telemetry.statistics import ModelStatistics
 from penstock.workers.control import ControlLink
 from penstock.workers.instance import Instance
@@ -89,6 +90,7 @@ async def load(
         check_complete(complete, f"model '{name}'")
         parsed = model_config.parse(complete)
         labels = _labels(parsed, model_dir)
+        statistics.latencies = latencies_of(settings.metrics, complete)
     except PenstockError:
         instance.close()
         raise

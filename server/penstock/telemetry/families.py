@@ -9,9 +9,11 @@ from typing import Final
 from penstock.scheduling.slo import Decision
 from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.host import HostUsage
+from penstock.telemetry.latencies import Summaries
 from penstock.telemetry.statistics import ModelStatistics
+from penstock.telemetry.summary import Summary
 
-_NS_PER_US: Final = 1_000
+NS_PER_US: Final = 1_000
 _NS_PER_S: Final = 1_000_000_000
 _US_PER_S: Final = 1_000_000
 
@@ -48,6 +50,9 @@ class HistogramFamily:
 FAILURE_NAME: Final = "nv_inference_request_failure"
 FAILURE_HELP: Final = "Number of failed inference requests, all batch sizes"
 
+LATENCY_SUFFIX: Final = "_duration_us"
+"""Of the counters that `counter_latencies=false` leaves out."""
+
 TRITON_COUNTERS: Final = (
     Family(
         "nv_inference_request_success",
@@ -67,28 +72,28 @@ TRITON_COUNTERS: Final = (
     Family(
         "nv_inference_request_duration_us",
         "Cumulative inference request duration in microseconds (includes cached requests)",
-        lambda model: model.request_ns.sum // _NS_PER_US,
+        lambda model: model.request_ns.sum // NS_PER_US,
     ),
     Family(
         "nv_inference_queue_duration_us",
         "Cumulative inference queuing duration in microseconds (includes cached requests)",
-        lambda model: model.queue_ns.sum // _NS_PER_US,
+        lambda model: model.queue_ns.sum // NS_PER_US,
     ),
     Family(
         "nv_inference_compute_input_duration_us",
         "Cumulative compute input duration in microseconds (does not include cached requests)",
-        lambda model: model.input_ns // _NS_PER_US,
+        lambda model: model.input_ns // NS_PER_US,
     ),
     Family(
         "nv_inference_compute_infer_duration_us",
         "Cumulative compute inference duration in microseconds (does not include cached requests)",
-        lambda model: model.infer_ns // _NS_PER_US,
+        lambda model: model.infer_ns // NS_PER_US,
     ),
     Family(
         "nv_inference_compute_output_duration_us",
         "Cumulative inference compute output duration in microseconds "
         "(does not include cached requests)",
-        lambda model: model.output_ns // _NS_PER_US,
+        lambda model: model.output_ns // NS_PER_US,
     ),
 )
 
@@ -176,6 +181,48 @@ HISTOGRAMS: Final = (
         1,
     ),
 )
+
+FIRST_RESPONSE_HELP: Final = "Duration from request to first response in milliseconds"
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryFamily:
+    """One summary a model."""
+
+    name: str
+    help: str
+    read: Callable[[Summaries], Summary]
+
+
+SUMMARIES: Final = (
+    SummaryFamily(
+        "nv_inference_request_summary_us",
+        "Summary of inference request duration in microseconds (includes cached requests)",
+        lambda summaries: summaries.request,
+    ),
+    SummaryFamily(
+        "nv_inference_queue_summary_us",
+        "Summary of inference queuing duration in microseconds (includes cached requests)",
+        lambda summaries: summaries.queue,
+    ),
+    SummaryFamily(
+        "nv_inference_compute_input_summary_us",
+        "Summary of compute input duration in microseconds (does not include cached requests)",
+        lambda summaries: summaries.compute_input,
+    ),
+    SummaryFamily(
+        "nv_inference_compute_infer_summary_us",
+        "Summary of compute inference duration in microseconds (does not include cached requests)",
+        lambda summaries: summaries.compute_infer,
+    ),
+    SummaryFamily(
+        "nv_inference_compute_output_summary_us",
+        "Summary of inference compute output duration in microseconds "
+        "(does not include cached requests)",
+        lambda summaries: summaries.compute_output,
+    ),
+)
+"""With `summary_latencies=true`."""
 
 HOST: Final[tuple[tuple[str, str, Callable[[HostUsage], float]], ...]] = (
     (

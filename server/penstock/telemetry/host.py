@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,11 @@ class HostUsage:
 class HostReader:
     """Reads `HostUsage`; keeps the last processor times, since utilization is a difference."""
 
-    def __init__(self, proc: Path = Path("/proc")) -> None:
+    def __init__(self, proc: Path = Path("/proc"), interval_ns: int = 0) -> None:
+        """What was read within the last `interval_ns` is not read again."""
+        self._interval_ns: Final = interval_ns
+        self._usage: HostUsage | None = None
+        self._read_ns = 0
         self._stat: Final = proc / "stat"
         self._meminfo: Final = proc / "meminfo"
         self._idle = 0
@@ -34,7 +39,14 @@ class HostReader:
         self._utilization = 0.0
 
     def read(self) -> HostUsage | None:
-        """Read now; the first utilization is since the machine started. None without a /proc."""
+        """Read now, or what was read lately. The first utilization is since the machine started. None without a
+        /proc."""
+        now_ns = time.monotonic_ns()
+        if self._usage is None or now_ns - self._read_ns >= self._interval_ns:
+            self._usage, self._read_ns = self._read(), now_ns
+        return self._usage
+
+    def _read(self) -> HostUsage | None:
         try:
             stat = self._stat.read_text()
             meminfo = self._meminfo.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -13,26 +14,35 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
 
 from penstock import __version__
+from penstock.metrics_config import MetricsConfig
 from penstock.telemetry.families import (
     FAILURE_HELP,
     FAILURE_NAME,
+    FIRST_RESPONSE_HELP,
     GAUGES,
     HISTOGRAMS,
     HOST,
+    LATENCY_SUFFIX,
+    NS_PER_US,
     OWN_COUNTERS,
     REFUSED_HELP,
     REFUSED_NAME,
     SLO_GAUGES,
+    SUMMARIES,
     TRITON_COUNTERS,
     Family,
     HistogramFamily,
     SloFamily,
+    SummaryFamily,
 )
+from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.host import HostReader, HostUsage
+from penstock.telemetry.latencies import FIRST_RESPONSE
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 
 Labels = dict[str, str]
@@ -47,9 +57,13 @@ class MetricsPage:
     """Renders all models' statistics. `models` is called at each scrape."""
 
     def __init__(
-        self, models: Callable[[], Iterable[ModelStatistics]], host: HostReader | None = None
+        self,
+        models: Callable[[], Iterable[ModelStatistics]],
+        host: HostReader | None = None,
+        config: MetricsConfig | None = None,
     ) -> None:
         self._models: Final = models
+        self._config: Final = config or MetricsConfig()
         self._host: Final = host or HostReader()
 
     def render(self, accept_header: str) -> tuple[bytes, str]:
@@ -58,9 +72,9 @@ class MetricsPage:
         host = self._host.read()
         if _OPENMETRICS in accept_header:
             encode, content_type = choose_encoder(_OPENMETRICS)
-            return encode(_Page(models, host, triton_suffix="_total")), content_type
+            return encode(_Page(models, host, self._config, "_total")), content_type
         encode, content_type = choose_encoder("")
-        text = encode(_Page(models, host, triton_suffix=""))
+        text = encode(_Page(models, host, self._config, ""))
         # The library takes samples as they are, but adds `_total` to the headers of all counters.
         return _TOTAL_OF_TRITON.sub(rb"\1 ", text), content_type
 
@@ -69,14 +83,21 @@ class _Page(Collector):
     """One scrape's families."""
 
     def __init__(
-        self, models: LabelledStatistics, host: HostUsage | None, triton_suffix: str
+        self,
+        models: LabelledStatistics,
+        host: HostUsage | None,
+        config: MetricsConfig,
+        triton_suffix: str,
     ) -> None:
         self._models: Final = models
+        self._config: Final = config
         self._host: Final = host
         self._triton_suffix: Final = triton_suffix
 
     def collect(self) -> Iterator[Metric]:
         for family in TRITON_COUNTERS:
+            if family.name.endswith(LATENCY_SUFFIX) and not self._config.counter_latencies:
+                continue
             yield self._counter(family, self._triton_suffix)
         yield self._failures()
         for family in OWN_COUNTERS:
@@ -88,6 +109,11 @@ class _Page(Collector):
             yield self._slo_gauge(slo_family)
         for histogram in HISTOGRAMS:
             yield self._histogram(histogram)
+        if self._config.histogram_latencies:
+            yield self._first_responses()
+        if self._config.summary_latencies:
+            for summary in SUMMARIES:
+                yield self._summary(summary)
         if self._host is not None:
             for name, text, read in HOST:
                 yield GaugeMetricFamily(name, text, read(self._host))
@@ -134,13 +160,39 @@ class _Page(Collector):
     def _histogram(self, family: HistogramFamily) -> Metric:
         metric = HistogramMetricFamily(family.name, family.help)
         for labels, model in self._models:
-            histogram = family.read(model)
-            bounds = [*(repr(bound / family.unit) for bound in histogram.bounds), "+Inf"]
-            for le, count in zip(bounds, histogram.cumulative(), strict=True):
-                metric.add_sample(family.name + "_bucket", {**labels, "le": le}, count)
-            metric.add_sample(family.name + "_count", labels, histogram.count)
-            metric.add_sample(family.name + "_sum", labels, histogram.sum / family.unit)
+            add_histogram(metric, labels, family.read(model), family.unit)
         return metric
+
+    def _first_responses(self) -> Metric:
+        metric = HistogramMetricFamily(FIRST_RESPONSE, FIRST_RESPONSE_HELP)
+        for labels, model in self._models:
+            if model.latencies is not None and model.latencies.first_response_ms is not None:
+                add_histogram(metric, labels, model.latencies.first_response_ms, 1)
+        return metric
+
+    def _summary(self, family: SummaryFamily) -> Metric:
+        metric = SummaryMetricFamily(family.name, family.help)
+        now_ms = time.time_ns() // 1_000_000
+        wanted = self._config.summary_quantiles
+        for labels, model in self._models:
+            if model.latencies is None or model.latencies.summaries is None:
+                continue
+            summary = family.read(model.latencies.summaries)
+            for quantile, ns in zip(wanted, summary.quantiles(wanted, now_ms), strict=True):
+                named = {**labels, "quantile": repr(quantile)}
+                metric.add_sample(family.name, named, ns / NS_PER_US)
+            metric.add_sample(family.name + "_count", labels, summary.count)
+            metric.add_sample(family.name + "_sum", labels, summary.sum // NS_PER_US)
+        return metric
+
+
+def add_histogram(metric: Metric, labels: Labels, histogram: Histogram, unit: float) -> None:
+    """Add a histogram's samples, bounds and sum divided by `unit`."""
+    bounds = [*(repr(bound / unit) for bound in histogram.bounds), "+Inf"]
+    for le, count in zip(bounds, histogram.cumulative(), strict=True):
+        metric.add_sample(metric.name + "_bucket", {**labels, "le": le}, count)
+    metric.add_sample(metric.name + "_count", labels, histogram.count)
+    metric.add_sample(metric.name + "_sum", labels, histogram.sum / unit)
 
 
 def _labels(model: ModelStatistics) -> Labels:

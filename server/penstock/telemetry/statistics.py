@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.slo import Decision
 from penstock.telemetry.histogram import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_NS, Histogram
+from penstock.telemetry.latencies import Latencies
 from penstock.telemetry.process_memory import resident_bytes
 from penstock.telemetry.responses import Responses
 
@@ -67,6 +68,8 @@ class ModelStatistics:
     """Requests that the scheduler did not let run, or end, by its reason."""
     worker_pids: Callable[[], Sequence[int]] = tuple
     """Processes that hold the model."""
+    latencies: Latencies | None = None
+    """What `--metrics-config` asks for beside the counters; None: nothing."""
     slo: Decision | None = None
     """The last one of the SLO controller, where there is one."""
 
@@ -123,6 +126,8 @@ class ModelStatistics:
         self.request_ns.observe_many(request_ns)
         self.execution_ns.observe(input_ns + infer_ns + output_ns)
         self.batch_rows.observe(rows)
+        if self.latencies is not None:
+            self.latencies.record_batch(now_ms, queue_ns, request_ns, input_ns, infer_ns, output_ns)
         times = self.batches.get(rows)
         if times is None:
             times = self.batches[rows] = BatchTimes()
@@ -130,6 +135,11 @@ class ModelStatistics:
         times.input_ns += input_ns
         times.infer_ns += infer_ns
         times.output_ns += output_ns
+
+    def record_first_response(self, ns: int) -> None:
+        """A decoupled model's first response came so long after its request."""
+        if self.latencies is not None:
+            self.latencies.record_first_response(ns)
 
     def record_failure(self, reason: FailureReason, duration_ns: int) -> None:
         """Count a failed request that took `duration_ns`."""
