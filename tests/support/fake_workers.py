@@ -120,7 +120,15 @@ class FakeWorker:
                     self.resets.append(number)
                 case messages.AttachSlab(slab=number):
                     self._slabs[number] = Slab(descriptors[0])
+                case messages.DetachSlab(slab=number):
+                    self._slabs.pop(number).close()
         return self._batches
+
+    @property
+    def slabs(self) -> set[int]:
+        """The numbers of those that it has."""
+        assert self.batches is not None
+        return set(self._slabs)
 
     @property
     def ids(self) -> list[list[str]]:

@@ -260,6 +260,17 @@ def test_the_gateways_end_is_told_and_the_model_closed_once(bench: Bench) -> Non
     assert bench.model.closed == 1
 
 
+def test_a_slab_that_is_not_needed_any_more_is_unmapped(bench: Bench) -> None:
+    bench.loaded()
+    before = open_descriptors()
+    bench.gateway.send(messages.AttachSlab(7), (bench.slab.fd,))
+    bench.gateway.send(messages.DetachSlab(7))
+    bench.worker.step()
+    assert open_descriptors() > before
+    bench.worker.step()
+    assert open_descriptors() == before
+
+
 def test_another_gateway_begins_with_new_slabs(bench: Bench) -> None:
     """What came before is still answered; then the old slabs are given back, and the model stays."""
     bench.loaded()

@@ -28,6 +28,7 @@ from penstock.workers.gather import scatter
 from penstock.workers.instance import Instance, RunningBatch
 from penstock.workers.messages import BatchFailed, Done
 from penstock.workers.request import PendingRequest
+from penstock.workers.slab_set import Loans
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Pool:
         self._answers = Answers(
             self.scheduler, statistics, preserve_ordering=policy.preserve_ordering
         )
+        self._loans = Loans(policy.scheduling.batch.max_queue_bytes)
         self._instances: dict[Instance, int] = {}
         self._restarts = Restarts(start, statistics, self._restarted, self._not_restarted)
         self._poison = Poison(self.scheduler, self._restarts, self._answers, policy.quarantine_us)
@@ -76,6 +78,11 @@ class Pool:
     def accepts(self) -> bool:
         """Requests may come: some instance can take them, or one that crashed should soon be back."""
         return bool(self._instances) or self._restarts.soon
+
+    @property
+    def problem(self) -> str:
+        """None that another model has to do with."""
+        return ""
 
     @property
     def instances(self) -> Sequence[Instance]:
@@ -233,6 +240,8 @@ class Pool:
                 continue
             if request.trace is not None:
                 request.trace.computed(started_ns, now_ns, done, outputs)
+            if request.caller is not None:
+                request.caller.computed(done, instance.lend(batch, outputs, self._loans))
             if self._answers.encode(request, outputs):
                 queue_ns.append(started_ns - request.arrived_ns)
                 total_ns.append(now_ns - request.arrived_ns)
@@ -299,7 +308,9 @@ class Pool:
             if requests and position == 0:
                 requests = self._poison.survivors(requests, reason, now_us, hung=hung)
             for request in requests:
-                self.scheduler.again(request, now_us)
+                # an error of one may have cancelled others that were sent by the same caller
+                if not request.done:
+                    self.scheduler.again(request, now_us)
         self._on_change()
         self._after_batch()
 

@@ -18,6 +18,7 @@ from penstock.repository.config_check import check_complete
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.instance_starter import InstanceStarter
 from penstock.repository.labels import read_labels
+from penstock.repository.model_pool import ModelPool
 from penstock.repository.own_parameters import own_parameters
 from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import pool_policy
@@ -43,7 +44,7 @@ class ServedModel:
     labels: Mapping[str, Sequence[str]]
     """Output → class names, for the classification extension."""
     statistics: ModelStatistics
-    pool: Pool
+    pool: ModelPool
     timeout_us: int | None
     """The server's own bound on a request's time, which is the objective; None: none."""
 

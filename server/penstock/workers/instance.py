@@ -9,21 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from penstock.errors import LoadFailed
+from penstock.errors import LoadFailed, PenstockError
 from penstock.logs import LogSettings
+from penstock.types import OutputTensor
 from penstock.workers import messages
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.control import ControlLink, WorkerProcess
 from penstock.workers.gather import gather
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab import Slab
+from penstock.workers.slab_set import SLABS, Lease, Loans, SlabSet, worth_lending
 
 log = logging.getLogger(__name__)
-
-SLABS = 2
-"""One batch runs while the next is gathered."""
-
-FIRST_SLAB_BYTES = 256 * 1024
 
 LOAD = 0
 """The number of the Ready that answers Load."""
@@ -65,8 +62,7 @@ class Instance:
         self.process = process
         self._channel = process.channel
         self._loop = asyncio.get_running_loop()
-        self._slabs: list[Slab] = []
-        self._free: list[int] = []
+        self._slabs = SlabSet(self._attach, self._detach)
         self._next_batch = 0
         self.running: dict[int, RunningBatch] = {}
         self._logging: LogSettings | None = None
@@ -85,8 +81,8 @@ class Instance:
 
     @property
     def can_take(self) -> bool:
-        """A slab is free."""
-        return bool(self._free)
+        """A slab is free for one more batch, of which it has as many at a time as there were slabs first."""
+        return bool(self._slabs) and len(self.running) < SLABS
 
     async def load(self, command: messages.Load, timeout_s: float) -> messages.Ready:
         """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long, Unavailable when there is
@@ -108,11 +104,7 @@ class Instance:
         except TimeoutError:
             raise LoadFailed(f"{what} longer than {timeout_s:g} s") from None
         self.tell_logging()
-        for number in range(SLABS):
-            slab = Slab.create(FIRST_SLAB_BYTES)
-            self._slabs.append(slab)
-            self._free.append(number)
-            self._send(messages.AttachSlab(number), (slab.fd,))
+        self._slabs.fill()
         return ready
 
     def tell_logging(self) -> None:
@@ -123,12 +115,12 @@ class Instance:
 
     def execute(self, requests: Sequence[PendingRequest], now_ns: int) -> None:
         """Gather the batch into a free slab and send it. Raises Unavailable without memory for it."""
-        slab_id = self._free[-1]
+        slab_id = self._slabs.next
         self._next_batch += 1
         command = gather(self._next_batch, slab_id, self._slabs[slab_id], requests)
         # first, for what fails here must not cost a slab
         self._send(command)
-        self._free.pop()
+        self._slabs.take()
         self.running[command.batch] = RunningBatch(requests, slab_id, now_ns)
 
     def slab_of(self, batch: RunningBatch) -> Slab:
@@ -136,14 +128,25 @@ class Instance:
         return self._slabs[batch.slab_id]
 
     def release(self, batch: RunningBatch) -> None:
-        """All responses are encoded: the slab may hold the next batch."""
-        if self._slabs:
-            self._free.append(batch.slab_id)
+        """All responses are encoded: the slab may hold the next batch, as soon as nobody is lent it."""
+        self._slabs.put_back(batch.slab_id)
+
+    def lend(
+        self, batch: RunningBatch, outputs: Sequence[OutputTensor] | PenstockError, loans: Loans
+    ) -> Lease | None:
+        """Keep the outputs of a request of the batch where they are; None: they are to be copied."""
+        return self._slabs.lend(batch.slab_id, loans) if worth_lending(outputs) else None
 
     def close(self, grace_s: float = 0) -> None:
         """End the worker and unmap its slabs."""
         self._link.stop_worker(self.process, grace_s)
         self._forget()
+
+    def _attach(self, number: int, slab: Slab) -> None:
+        self._send(messages.AttachSlab(number), (slab.fd,))
+
+    def _detach(self, number: int) -> None:
+        self._send(messages.DetachSlab(number))
 
     def _send(self, message: messages.WorkerCommand, descriptors: Sequence[int] = ()) -> None:
         try:
@@ -205,7 +208,4 @@ class Instance:
         if self._channel.fileno() >= 0:
             self._loop.remove_reader(self._channel.fileno())
             self._channel.close()
-        for slab in self._slabs:
-            slab.close()
-        self._slabs.clear()
-        self._free.clear()
+        self._slabs.close()

@@ -159,6 +159,12 @@ class AttachSlab(Message, frozen=True):
     slab: int
 
 
+class DetachSlab(Message, frozen=True):
+    """Unmap a slab: no batch will come in it any more. Not answered."""
+
+    slab: int
+
+
 class Reset(Message, frozen=True):
     """Forget all slabs: another gateway takes over. Answered by Ready, after the answers to all that came before."""
 
@@ -261,7 +267,7 @@ class BatchFailed(Message, frozen=True):
 
 GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
 SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
-WorkerCommand = SetLogging | Load | Reset | AttachSlab | Execute
+WorkerCommand = SetLogging | Load | Reset | AttachSlab | DetachSlab | Execute
 WorkerEvent = Ready | LoadRefused | Done | BatchFailed
 
 MESSAGE_LIMIT_BYTES = 32 * 1024

@@ -74,6 +74,35 @@ class RequestTrace(Protocol):
         """Its batch was sent to a worker then, and its answer came then."""
 
 
+class Timed(Protocol):
+    """How long each part of an execution took, in nanoseconds."""
+
+    @property
+    def input_ns(self) -> int: ...
+    @property
+    def infer_ns(self) -> int: ...
+    @property
+    def output_ns(self) -> int: ...
+
+
+class Releasable(Protocol):
+    """What keeps tensors valid."""
+
+    def release(self) -> None:
+        """They are not needed any more."""
+
+
+class Caller(Protocol):
+    """Who sent a request that is no client's: an ensemble, or a model."""
+
+    depth: int
+    """How many requests there are above this one, each the next one's caller."""
+
+    def computed(self, times: Timed, lease: Releasable | None) -> None:
+        """The request was executed, and will be encoded next. Its tensors stay valid until the lease is released, which
+        is the caller's to do; None: only while they are encoded."""
+
+
 class PendingRequest:
     """One request between its arrival and its answer, which `respond` gets, exactly once."""
 
@@ -81,6 +110,7 @@ class PendingRequest:
         "arrived_ns",
         "attempts",
         "buffers",
+        "caller",
         "deadline_is_clients",
         "deadline_us",
         "done",
@@ -133,6 +163,8 @@ class PendingRequest:
         self.number = 0
         """Its place in the queue, which sets it."""
         self.trace: RequestTrace | None = None
+        self.caller: Caller | None = None
+        """None: a client."""
         self.attempts = 0
         """How many workers died while they ran it."""
 

@@ -55,6 +55,8 @@ class Worker:
                 self._channel.send(self._execute(command))
             case messages.AttachSlab(slab=slab):
                 self._slabs[slab] = Slab(descriptors[0])
+            case messages.DetachSlab(slab=slab):
+                self._slabs.pop(slab).close()
             case messages.Load() as command:
                 self._channel.send(self._load_model(command))
             case messages.SetLogging(settings=settings):

@@ -1,0 +1,229 @@
+"""Requests that models and ensembles send to other models: ordinary requests of those, on their caller's terms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Protocol
+
+import msgspec
+
+from penstock.errors import InvalidRequest, PenstockError
+from penstock.repository.served_model import ServedModel
+from penstock.repository.signature import check_sizes
+from penstock.types import InferHeader, OutputTensor, Parameter, RequestedOutput, TensorSpec
+from penstock.workers.request import Answer, PendingRequest, Releasable, RequestPlan, Timed
+
+MAX_DEPTH: Final = 16
+"""Requests below a client's, each the next one's caller: deeper ones are taken for a circle."""
+
+MAX_PLANS: Final = 2048
+"""Of headers that were seen, which are remembered."""
+
+NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a request takes over from its caller's."""
+
+    tenant: str = "default"
+    deadline_us: float = inf
+    """On the monotonic clock."""
+    deadline_is_clients: bool = True
+    depth: int = 1
+
+
+def terms_of(parent: PendingRequest) -> Terms:
+    """The terms of what is sent to answer the parent. Its priority is one of its parameters."""
+    depth = 1 if parent.caller is None else parent.caller.depth + 1
+    return Terms(parent.tenant, parent.deadline_us, parent.deadline_is_clients, depth)
+
+
+class Times(msgspec.Struct):
+    """How long executions took, in nanoseconds."""
+
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+    def add(self, other: Timed) -> None:
+        """Count another one too."""
+        self.input_ns += other.input_ns
+        self.infer_ns += other.infer_ns
+        self.output_ns += other.output_ns
+
+
+class Tensors:
+    """A nested request's outputs. They are valid until `release`, which is due exactly once."""
+
+    __slots__ = ("_lease", "outputs", "rows", "times")
+
+    def __init__(
+        self,
+        outputs: Sequence[OutputTensor],
+        rows: int,
+        times: Timed,
+        lease: Releasable | None,
+    ) -> None:
+        """`rows`: of the batch dimension; 0 where the model has none."""
+        self.outputs = outputs
+        self.rows = rows
+        self.times = times
+        self._lease = lease
+
+    def release(self) -> None:
+        """Let the memory be used for something else."""
+        if self._lease is not None:
+            self._lease.release()
+
+
+OnAnswer = Callable[[Tensors | PenstockError], None]
+"""Gets a nested request's one answer, on the event loop; must not raise."""
+
+
+class NestedCall:
+    """A nested request under way."""
+
+    __slots__ = ("_lease", "_on_answer", "_outputs", "_times", "depth", "request", "rows")
+
+    request: PendingRequest
+
+    def __init__(self, on_answer: OnAnswer, rows: int, depth: int) -> None:
+        self._on_answer = on_answer
+        self.rows = rows
+        self.depth = depth
+        self._lease: Releasable | None = None
+        self._times: Timed = Times()
+        self._outputs: Sequence[OutputTensor] = ()
+
+    def cancel(self) -> None:
+        """Its answer is not needed any more: it is Cancelled, unless there is one already."""
+        self.request.cancel()
+
+    def computed(self, times: Timed, lease: Releasable | None) -> None:
+        """As `Caller` says."""
+        self._times, self._lease = times, lease
+
+    def encode(self, _: PendingRequest, outputs: list[OutputTensor]) -> bytes:
+        """Keep the outputs, or copies of what is not lent."""
+        self._outputs = outputs if self._lease is not None else [_copied(o) for o in outputs]
+        return b""
+
+    def respond(self, _: PendingRequest, answer: Answer) -> None:
+        """Hand the answer on."""
+        lease, self._lease = self._lease, None
+        if not isinstance(answer, PenstockError):
+            self._on_answer(Tensors(self._outputs, self.rows, self._times, lease))
+            return
+        if lease is not None:
+            lease.release()
+        self._on_answer(answer)
+
+
+class Models(Protocol):
+    """Where the models are."""
+
+    @property
+    def generation(self) -> int:
+        """Changes with them."""
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """The model's version, or the highest that is ready. Raises NotFound, Unavailable, InvalidRequest."""
+
+
+class NestedCalls:
+    """Sends requests to the models of a repository."""
+
+    def __init__(self, repository: Models) -> None:
+        self._repository = repository
+        self._plans: dict[object, tuple[ServedModel, RequestPlan]] = {}
+        self._plans_of = repository.generation
+
+    def submit(
+        self,
+        model_name: str,
+        model_version: str,
+        inputs: Sequence[OutputTensor],
+        outputs: tuple[str, ...],
+        terms: Terms,
+        on_answer: OnAnswer,
+        request_id: str = "",
+        parameters: Mapping[str, Parameter] = NO_PARAMETERS,
+    ) -> NestedCall:
+        """Send a request. `inputs` must stay valid until it has its answer; `outputs` empty: all of them.
+
+        Raises NotFound, Unavailable, InvalidRequest, QueueFull, DeadlineExceeded, WorkerCrashed; `on_answer` is not
+        called then.
+        """
+        if terms.depth > MAX_DEPTH:
+            raise InvalidRequest(
+                f"model '{model_name}' is called by models that are called themselves, more than {MAX_DEPTH} deep: "
+                "do they call each other in a circle?"
+            )
+        model, plan = self._bind(model_name, model_version, inputs, outputs, parameters)
+        buffers = [tensor.data for tensor in inputs]
+        if plan.order is not None:
+            buffers = [buffers[index] for index in plan.order]
+        check_sizes(plan, buffers)
+        rows = plan.rows if model.config.max_batch_size > 0 else 0
+        call = NestedCall(on_answer, rows, terms.depth)
+        arrived_ns = time.monotonic_ns()
+        deadline_us, is_clients = terms.deadline_us, terms.deadline_is_clients
+        if model.timeout_us is not None:
+            policy_us = arrived_ns // 1000 + model.timeout_us
+            if policy_us < deadline_us:
+                deadline_us, is_clients = policy_us, False
+        call.request = PendingRequest(
+            plan,
+            request_id,
+            buffers,
+            call.encode,
+            call.respond,
+            arrived_ns,
+            model.pool,
+            0,
+            terms.tenant,
+            deadline_us,
+            is_clients,
+        )
+        call.request.caller = call
+        model.pool.submit(call.request)
+        return call
+
+    def _bind(
+        self,
+        name: str,
+        version: str,
+        inputs: Sequence[OutputTensor],
+        outputs: tuple[str, ...],
+        parameters: Mapping[str, Parameter],
+    ) -> tuple[ServedModel, RequestPlan]:
+        """The model, and the plan that it has for such a request; those without parameters are remembered."""
+        if self._plans_of != self._repository.generation or len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+            self._plans_of = self._repository.generation
+        key = None
+        if not parameters:
+            key = name, version, outputs, tuple([(t.name, t.datatype, t.shape) for t in inputs])
+            known = self._plans.get(key)
+            if known is not None:
+                return known
+        model = self._repository.get(name, version)
+        header = InferHeader(
+            name,
+            version,
+            tuple([TensorSpec(t.name, t.datatype, t.shape) for t in inputs]),
+            tuple([RequestedOutput(output) for output in outputs]),
+            parameters,
+        )
+        bound = model, model.signature.plan(header)
+        if key is not None:
+            self._plans[key] = bound
+        return bound
+
+
+def _copied(tensor: OutputTensor) -> OutputTensor:
+    return OutputTensor(tensor.name, tensor.datatype, tensor.shape, bytes(tensor.data))
