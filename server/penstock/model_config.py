@@ -6,11 +6,17 @@ workers: `parse` takes that JSON and keeps what Penstock acts on.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from penstock.types import ITEM_BYTES
+
+DEFAULT_SEQUENCE_IDLE_US: Final = 1_000_000
+"""As in Triton."""
+
+CORRELATION_ID: Final = "CONTROL_SEQUENCE_CORRID"
+"""The kind of control that tells the sequence's id."""
 
 
 class ConfigPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +58,76 @@ class DynamicBatching(ConfigPart, frozen=True):
     default_queue_policy: QueuePolicy = QueuePolicy()
 
 
+class Control(ConfigPart, frozen=True):
+    """What a control input tells: `ModelSequenceBatching.Control`. Values for false and true, in one of three types."""
+
+    kind: str = "CONTROL_SEQUENCE_START"
+    data_type: str = "TYPE_INVALID"
+    """CONTROL_SEQUENCE_CORRID only."""
+    int32_false_true: tuple[int, ...] = ()
+    fp32_false_true: tuple[float, ...] = ()
+    bool_false_true: tuple[bool, ...] = ()
+
+
+class ControlInput(ConfigPart, frozen=True):
+    """An input that the server makes: `ModelSequenceBatching.ControlInput`."""
+
+    name: str
+    control: tuple[Control, ...] = ()
+    """Exactly one."""
+
+
+class InitialState(ConfigPart, frozen=True):
+    """`ModelSequenceBatching.InitialState`."""
+
+    dims: tuple[int, ...] = ()
+    zero_data: bool | None = None
+    data_file: str | None = None
+    """A file in the folder `initial_state` of the model's folder."""
+
+
+class State(ConfigPart, frozen=True):
+    """`ModelSequenceBatching.State`: an output that is an input of the sequence's next request."""
+
+    input_name: str
+    output_name: str
+    data_type: str
+    dims: tuple[int, ...] = ()
+    initial_state: tuple[InitialState, ...] = ()
+    """One at most."""
+
+
+class DirectStrategy(ConfigPart, frozen=True):
+    """`ModelSequenceBatching.StrategyDirect`."""
+
+    max_queue_delay_microseconds: int = 0
+    minimum_slot_utilization: float = 0.0
+
+
+class OldestStrategy(ConfigPart, frozen=True):
+    """`ModelSequenceBatching.StrategyOldest`. Order is always preserved."""
+
+    max_candidate_sequences: int = 0
+    preferred_batch_size: tuple[int, ...] = ()
+    max_queue_delay_microseconds: int = 0
+
+
+class SequenceBatching(ConfigPart, frozen=True):
+    """`ModelSequenceBatching`. Neither strategy: direct."""
+
+    max_sequence_idle_microseconds: int = 0
+    """0: a second."""
+    control_input: tuple[ControlInput, ...] = ()
+    state: tuple[State, ...] = ()
+    direct: DirectStrategy | None = None
+    oldest: OldestStrategy | None = None
+
+    @property
+    def idle_us(self) -> int:
+        """How long a sequence may have no request."""
+        return self.max_sequence_idle_microseconds or DEFAULT_SEQUENCE_IDLE_US
+
+
 class ModelConfig(ConfigPart, frozen=True):
     """What the gateway and `penstock infer` act on of a model's configuration; backends read the ConfigDict."""
 
@@ -63,6 +139,7 @@ class ModelConfig(ConfigPart, frozen=True):
     input: tuple[Tensor, ...] = ()
     output: tuple[Tensor, ...] = ()
     dynamic_batching: DynamicBatching | None = None
+    sequence_batching: SequenceBatching | None = None
 
 
 ConfigDict = dict[str, Any]

@@ -138,7 +138,10 @@ def test_both_files_are_one_too_many(model: Path) -> None:
             "version_policy {\n latest {\n num_versions: 0 } }",
             "3: version_policy.latest.num_versions is 0; expected 1 or more",
         ),
-        ("name: 'digits'\nsequence_batching { }", "2: sequence_batching is not supported yet"),
+        (
+            "sequence_batching { \n direct { minimum_slot_utilization: 2 } }",
+            "2: sequence_batching.direct.minimum_slot_utilization is 2.0; expected 0 to 1",
+        ),
         ("ensemble_scheduling { }", "1: ensemble_scheduling is not supported yet"),
         (
             "model_transaction_policy {\n decoupled: true }",

@@ -22,7 +22,10 @@ from penstock.config import Settings, flag_of
 from penstock.errors import PenstockError
 from penstock.gateway.status import status_of
 from penstock.scheduling.refusals import Refusal
+from penstock.scheduling.sequence_backlog import Ending
 from penstock.telemetry.families import (
+    ENDED_SEQUENCES_HELP,
+    ENDED_SEQUENCES_NAME,
     FAILURE_HELP,
     FAILURE_NAME,
     FIRST_RESPONSE_HELP,
@@ -32,6 +35,8 @@ from penstock.telemetry.families import (
     OWN_COUNTERS,
     REFUSED_HELP,
     REFUSED_NAME,
+    SEQUENCES_HELP,
+    SEQUENCES_NAME,
     SLO_GAUGES,
     SUMMARIES,
     TRITON_COUNTERS,
@@ -103,6 +108,16 @@ def metrics_table() -> str:
         (FAILURE_NAME, "counter", f"{FAILURE_HELP}. Label `reason`"),
         *((f"{family.name}_total", "counter", family.help) for family in OWN_COUNTERS),
         (f"{REFUSED_NAME}_total", "counter", f"{REFUSED_HELP}. Label `reason`: {_reasons()}"),
+        (
+            f"{ENDED_SEQUENCES_NAME}_total",
+            "counter",
+            f"{ENDED_SEQUENCES_HELP}. Label `reason`: {_endings()}. Stateful models",
+        ),
+        (
+            SEQUENCES_NAME,
+            "gauge",
+            f"{SEQUENCES_HELP}. Label `state`: `active`, `backlog`. Stateful models",
+        ),
         *((family.name, "gauge", family.help) for family in GAUGES),
         *((f.name, "gauge", f"{f.help}. Models with `slo_p99_ms`") for f in SLO_GAUGES),
         *((family.name, "histogram", family.help) for family in HISTOGRAMS),
@@ -116,6 +131,10 @@ def metrics_table() -> str:
 
 def _reasons() -> str:
     return ", ".join(f"`{reason.value}`" for reason in Refusal)
+
+
+def _endings() -> str:
+    return ", ".join(f"`{reason.value}`" for reason in Ending)
 
 
 def benchmark_table(report: Mapping[str, Any]) -> str:

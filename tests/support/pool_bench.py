@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Bench:
         )
         self.pool = Pool(self.policy, self.statistics, self._start, self._changed)
 
-    async def with_workers(self, count: int) -> Bench:
+    async def with_workers(self, count: int) -> Self:
         """Start that many."""
         for index in range(count):
             self.pool.add(await self.new_worker(), index)

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import penstock
 from penstock.scheduling.refusals import Refusal
+from penstock.scheduling.sequence_backlog import Ending, SequenceCounts
 from penstock.scheduling.slo import Decision
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
@@ -155,6 +156,19 @@ def test_what_the_slo_controller_decided(page: MetricsPage, statistics: ModelSta
     assert value(page, "penstock_slo_batch_rows", **MODEL) == 16
     assert value(page, "penstock_slo_delay_seconds", **MODEL) == 0.0025
     assert value(page, "penstock_slo_headroom", **MODEL) == 0.85
+
+
+def test_sequences_of_stateful_models(page: MetricsPage, statistics: ModelStatistics) -> None:
+    assert "penstock_sequences{" not in text(page)
+    statistics.sequences = SequenceCounts(active=3, backlog=2)
+    statistics.sequences.ended[Ending.IDLE] = 7
+    assert value(page, "penstock_sequences", state="active", **MODEL) == 3
+    assert value(page, "penstock_sequences", state="backlog", **MODEL) == 2
+    ended = {
+        reason.value: value(page, "penstock_ended_sequences_total", reason=reason.value, **MODEL)
+        for reason in Ending
+    }
+    assert ended == {"completed": 0, "idle": 7, "lost": 0}
 
 
 def test_values_of_the_gauges(page: MetricsPage) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from penstock.errors import PenstockError
 from penstock.model_config import ConfigDict
-from penstock.types import Array, Parameter
+from penstock.types import Array, Parameter, Step
 
 Outputs = Mapping[str, Array]
 """Output name → array."""
@@ -30,6 +30,8 @@ class LoadSpec:
     """`cpu` or `cuda:N`."""
     threads: int
     """Compute threads this instance may use."""
+    hidden: frozenset[str] = frozenset()
+    """Inputs and outputs in `config` that clients don't see, since the server makes and takes them."""
 
     @property
     def version_dir(self) -> Path:
@@ -59,6 +61,10 @@ class Batch:
 
     inputs: Mapping[str, Array]
     requests: Sequence[RequestInfo]
+    steps: Sequence[Step] | None = None
+    """Of stateful models: each request's place in its sequence."""
+    repeatable: bool = True
+    """Where running the batch fails, its requests may be run again. False: the model may have state of its own."""
 
 
 class LoadedModel(Protocol):

@@ -18,14 +18,14 @@ Run = Callable[[Batch], Outputs]
 
 
 def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | ModelFailed]:
-    """Run the whole batch; if that raises, run each of its requests alone.
+    """Run the whole batch; if that raises, run each of its requests alone, where that is allowed.
 
-    Raises ModelFailed when the batch has one request and that fails.
+    Raises ModelFailed when the batch fails, and has one request or may not be run again.
     """
     try:
         return run(batch)
     except Exception as error:
-        if len(batch.requests) == 1:
+        if len(batch.requests) == 1 or not batch.repeatable:
             raise as_model_failed(error) from error
         requests = len(batch.requests)
         _logger.info(

@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.backends.base import Batch, LoadSpec, Outputs, RequestInfo
 from penstock.backends.byte_arrays import is_text, to_byte_array
+from penstock.backends.hidden_tensors import without
 from penstock.backends.isolation import one_line
 from penstock.backends.model_module import load_failed, where_in_model
 from penstock.backends.triton_model_config import ModelConfig
@@ -133,7 +134,7 @@ def initialize_arguments(spec: LoadSpec, config: ConfigDict) -> dict[str, str]:
     """What Triton hands to `initialize`: strings only, the configuration as JSON."""
     kind, _, ordinal = spec.device.partition(":")
     return {
-        "model_config": json.dumps(config),
+        "model_config": json.dumps(without(config, spec.hidden)),
         "model_instance_kind": "GPU" if kind == "cuda" else "CPU",
         "model_instance_name": spec.instance_name,
         "model_instance_device_id": ordinal or "0",

@@ -108,6 +108,12 @@ class Inference:
         if bound is not None and bound.generation == self._repository.generation:
             return bound
         model = self._repository.get(header.model_name, header.model_version)
+        if model.config.sequence_batching is not None:
+            keeper = self._repository.handovers.keeper(model, header.parameters)
+            if keeper is not None:
+                # not remembered, for the sequence may end any time, and its id be used again
+                plan = keeper.signature.plan(header)
+                return Bound(header, keeper, plan, self._repository.generation)
         if len(self._bound) >= MAX_BOUND or self._bound_of != self._repository.generation:
             # also so that models which were unloaded are not kept by what was bound to them
             self._bound.clear()

@@ -20,6 +20,7 @@ EXTENSIONS: Final = (
     "model_configuration",
     "binary_tensor_data",
     "parameters",
+    "sequence",
     "statistics",
     "trace",
     "logging",

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from penstock.errors import ConfigError
 from penstock.model_config import ConfigDict, known_datatypes
 from penstock.repository.config_json import config_to_proto, proto_to_config
+from penstock.repository.config_sequences import sequence_problems
 from penstock.repository.config_unsupported import unsupported
 from penstock.repository.labels import label_path
 from penstock.workers import warmup_samples
@@ -42,6 +43,7 @@ def problems(config: ConfigDict, *, batching_known: bool) -> Iterator[Problem]:
         _filenames,
         _priorities,
         _warmup,
+        _sequences,
         *((_dynamic_batching,) if batching_known else ()),
     )
     for check in checks:
@@ -191,3 +193,7 @@ def _warmup(config: ConfigDict) -> Iterator[Problem]:
     for index in range(len(parsed.model_warmup)):
         for path, text in warmup_samples.complaints(parsed, index, complete=False):
             yield Problem(path, text)
+
+
+def _sequences(config: ConfigDict) -> Iterator[Problem]:
+    yield from (Problem(path, text) for path, text in sequence_problems(config))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from penstock.model_config import ConfigDict
 
-BLOCKS = ("sequence_batching", "ensemble_scheduling")
+BLOCKS = ("ensemble_scheduling",)
 LISTS = ("batch_input", "batch_output")
 
 
@@ -18,6 +18,8 @@ def unsupported(config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield "platform", "'ensemble' is not supported yet"
     if config.get("model_transaction_policy", {}).get("decoupled"):
         yield "model_transaction_policy.decoupled", "is not supported yet; expected false"
+    if config.get("sequence_batching", {}).get("iterative_sequence"):
+        yield "sequence_batching.iterative_sequence", "is not supported; expected false"
     for index, group in enumerate(config["instance_group"]):
         path = f"instance_group[{index}]"
         if group["kind"] == "KIND_GPU":

@@ -50,7 +50,7 @@ class Pool:
         self._statistics = statistics
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
-        self.scheduler = Scheduler[PendingRequest](statistics.model, policy.scheduling)
+        self.scheduler = self._new_scheduler()
         statistics.refused = self.scheduler.refused
         statistics.worker_pids = lambda: [each.process.pid for each in self._instances]
         self._batcher = self.scheduler.batcher
@@ -112,7 +112,7 @@ class Pool:
         Raises QueueFull, DeadlineExceeded, Unavailable, WorkerCrashed.
         """
         if self._closed:
-            raise Unavailable(f"model '{self._statistics.model}' is being unloaded")
+            self._check_closing(request)
         now_us = request.arrived_ns / 1000
         try:
             self._poison.check(request, now_us)
@@ -139,8 +139,11 @@ class Pool:
         now_us = time.monotonic_ns() / 1000
         return explain(self.scheduler, self._instances, self._poison.quarantine, now_us)
 
-    async def close(self, grace_s: float) -> None:
-        """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances."""
+    async def close(self, grace_s: float, *, replaced: bool = False) -> None:
+        """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances.
+
+        `replaced`: another pool takes the new requests.
+        """
         self._closed = True
         if not self._empty:
             self._drained = self._loop.create_future()
@@ -148,15 +151,29 @@ class Pool:
         self._restarts.close()
         for alarm in (self._wake, self._expire, self._hang_watch):
             alarm.cancel()
-        for request in self._batcher.drain():
-            self._answers.fail(request, Unavailable(UNLOADED), FailureReason.OTHER)
+        self._give_up()
         instances, self._instances = list(self._instances), {}
         for instance in instances:
             for batch in instance.running.values():
                 for request in batch.requests:
-                    self._answers.fail(request, Unavailable(UNLOADED), FailureReason.OTHER)
+                    self._answers.fail(request, self._unloaded(request), FailureReason.OTHER)
             instance.close(grace_s=5)
         await asyncio.gather(*(instance.process.exited for instance in instances))
+
+    def _new_scheduler(self) -> Scheduler[PendingRequest]:
+        return Scheduler(self._statistics.model, self._policy.scheduling)
+
+    def _check_closing(self, request: PendingRequest) -> None:
+        """Raises Unavailable for a request that comes too late."""
+        raise Unavailable(f"model '{self._statistics.model}' is being unloaded")
+
+    def _unloaded(self, request: PendingRequest) -> Unavailable:
+        """What those hear that are still here when the grace is over."""
+        return Unavailable(UNLOADED)
+
+    def _give_up(self) -> None:
+        for request in self._batcher.drain():
+            self._answers.fail(request, self._unloaded(request), FailureReason.OTHER)
 
     # ── queue → worker ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -301,6 +318,12 @@ class Pool:
         model, version = self._statistics.model, self._statistics.version
         log.error("model %s version %s: %s", model, version, self.last_crash)
         self._restarts.crashed(index)
+        self._recover(instance, reason, hung=hung)
+        self._on_change()
+        self._after_batch()
+
+    def _recover(self, instance: Instance, reason: str, *, hung: bool) -> None:
+        """Queue anew what a worker had that has ended, but for what ended it."""
         # a worker runs its batches in order: only the first one can have killed it
         now_us = time.monotonic_ns() / 1000
         for position, batch in enumerate(instance.running.values()):
@@ -311,8 +334,6 @@ class Pool:
                 # an error of one may have cancelled others that were sent by the same caller
                 if not request.done:
                     self.scheduler.again(request, now_us)
-        self._on_change()
-        self._after_batch()
 
     def _end_hung(self) -> None:
         """Kill the workers that are busy with one batch for too long."""

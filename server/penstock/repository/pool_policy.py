@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from penstock.config import Settings
-from penstock.model_config import ModelConfig
+from penstock.model_config import ModelConfig, SequenceBatching
 from penstock.repository.own_parameters import OwnParameters
 from penstock.scheduling.batcher import BatchPolicy
 from penstock.scheduling.scheduler import SchedulingPolicy
+from penstock.scheduling.sequence_slots import SequencePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class PoolPolicy:
     """A worker that is busy with one batch for longer hangs; 0: never."""
     quarantine_us: float = 600_000_000
     """How long a request that kills workers is remembered."""
+    sequences: SequencePolicy | None = None
+    """Of stateful models."""
 
 
 def pool_policy(config: ModelConfig, own: OwnParameters, settings: Settings) -> PoolPolicy:
@@ -31,12 +35,14 @@ def pool_policy(config: ModelConfig, own: OwnParameters, settings: Settings) -> 
         SchedulingPolicy(
             _batch_policy(config, settings),
             max_queue_us=settings.max_queue_secs * 1e6,
-            slo_p99_us=own.slo_p99_us,
+            # sequences fix who goes with whom: there is nothing left to choose
+            slo_p99_us=0 if config.sequence_batching else own.slo_p99_us,
             weight_of=lambda tenant: weights.get(tenant, 1.0),
         ),
         preserve_ordering=batching is not None and batching.preserve_ordering,
         execution_timeout_us=own.execution_timeout_us or settings.execution_timeout_secs * 1e6,
         quarantine_us=settings.quarantine_secs * 1e6,
+        sequences=_sequence_policy(config),
     )
 
 
@@ -47,6 +53,8 @@ def _batch_policy(config: ModelConfig, settings: Settings) -> BatchPolicy:
         max_queue_bytes=int(settings.max_queue_bytes),
         max_queue_requests=settings.max_queue_requests,
     )
+    if config.sequence_batching is not None:
+        return replace(alone, **_sequence_batches(config.sequence_batching, config.max_batch_size))
     if batching is None or config.max_batch_size == 0:
         return alone
     own_bound = batching.default_queue_policy.max_queue_size
@@ -58,3 +66,27 @@ def _batch_policy(config: ModelConfig, settings: Settings) -> BatchPolicy:
         max_delay_us=batching.max_queue_delay_microseconds,
         max_queue_requests=own_bound or settings.max_queue_requests,
     )
+
+
+def _sequence_policy(config: ModelConfig) -> SequencePolicy | None:
+    batching = config.sequence_batching
+    if batching is None:
+        return None
+    if batching.oldest is not None:
+        slots = batching.oldest.max_candidate_sequences
+        return SequencePolicy(slots, batching.idle_us, direct=False)
+    utilization = batching.direct.minimum_slot_utilization if batching.direct else 0.0
+    slots = max(1, config.max_batch_size)
+    return SequencePolicy(slots, batching.idle_us, minimum_utilization=utilization)
+
+
+def _sequence_batches(batching: SequenceBatching, max_batch_size: int) -> dict[str, Any]:
+    """What `BatchPolicy` has of it."""
+    oldest, direct = batching.oldest, batching.direct
+    strategy = oldest or direct
+    return {
+        "max_rows": max(1, max_batch_size),
+        "merge": max_batch_size > 0,
+        "preferred_rows": oldest.preferred_batch_size if oldest else (),
+        "max_delay_us": strategy.max_queue_delay_microseconds if strategy else 0,
+    }

@@ -24,6 +24,7 @@ from penstock.model_config import ConfigDict
 from penstock.repository.config_file import read_config
 from penstock.repository.folders import find_models, no_folder, only_folder, versions_in
 from penstock.repository.instance_starter import worker_prefix
+from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, load
 from penstock.repository.version_policy import version_policy
 from penstock.workers.control import ControlLink
@@ -71,6 +72,7 @@ class ModelRepository:
         link.logging = settings.log_settings
         self._entries: dict[str, ModelEntry] = {}
         self._loads = asyncio.Semaphore(settings.model_load_thread_count)
+        self.handovers = Handovers()
         self.on_change: Callable[[], None] = lambda: None
         self.generation = 0
         """Counts changes: what was looked up before is to be looked up again."""
@@ -249,7 +251,7 @@ class ModelRepository:
                 return
             # only now that their successors serve
             for number in entry.versions.keys() - set(versions):
-                await self._unload_version(entry.versions.pop(number))
+                await self._unload_version(entry.versions.pop(number), replaced=True)
 
     def _unavailable(self, entry: ModelEntry, reason: str) -> None:
         entry.reason = reason
@@ -290,20 +292,23 @@ class ModelRepository:
         version.state, version.reason = "READY", ""
         self._changed()
         if old is not None:
-            await old.close(self._settings.exit_timeout_secs)
+            await self.handovers.retire(old, self._settings.exit_timeout_secs, self.served)
 
     def _turn(self, name: str, number: int) -> AbstractAsyncContextManager[None]:
         """To load a version, which waits for others. What need only be taken over does not."""
         kept = self._link.has_unclaimed(worker_prefix(name, number))
         return contextlib.nullcontext() if kept else self._loads
 
-    async def _unload_version(self, version: VersionEntry) -> None:
+    async def _unload_version(self, version: VersionEntry, *, replaced: bool = False) -> None:
         model, version.model = version.model, None
         if model is None:
             return
         version.state, version.reason = "UNLOADING", ""
         self._changed()
-        await model.close(self._settings.exit_timeout_secs)
+        if replaced:
+            await self.handovers.retire(model, self._settings.exit_timeout_secs, self.served)
+        else:
+            await model.close(self._settings.exit_timeout_secs)
         version.state, version.reason = "UNAVAILABLE", UNLOADED
         self._changed()
 

@@ -22,6 +22,7 @@ from penstock.repository.model_pool import ModelPool
 from penstock.repository.own_parameters import own_parameters
 from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import pool_policy
+from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.signature import Signature
 from penstock.telemetry.latencies import latencies_of
 from penstock.telemetry.statistics import ModelStatistics
@@ -58,10 +59,13 @@ class ServedModel:
         """Requests may come: some instance can take them, or one that crashed should soon be back."""
         return self.pool.accepts
 
-    async def close(self, grace_s: float) -> None:
-        """Answer what is here for up to `grace_s`, then end the workers: their memory is free after that."""
+    async def close(self, grace_s: float, *, replaced: bool = False) -> None:
+        """Answer what is here for up to `grace_s`, then end the workers: their memory is free after that.
+
+        `replaced`: another model takes the new requests, and, when this one is closed, the sequences.
+        """
         self.statistics.ready = False
-        await self.pool.close(grace_s)
+        await self.pool.close(grace_s, replaced=replaced)
         # a pool and its parts know each other: without this their memory waits for a collection that is seldom due
         gc.collect()
 
@@ -96,7 +100,9 @@ async def load(
         instance.close()
         raise
     starter = first.completed(complete)
-    pool = Pool(pool_policy(parsed, own, settings), statistics, starter, on_change)
+    policy = pool_policy(parsed, own, settings)
+    kind = Pool if policy.sequences is None else SequencePool
+    pool = kind(policy, statistics, starter, on_change)
     pool.add(instance, 0)
     await _add_others(pool, starter)
     if not pool.ready:

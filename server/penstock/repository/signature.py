@@ -8,6 +8,7 @@ from typing import Final
 
 from penstock.errors import InvalidRequest
 from penstock.model_config import ModelConfig, Tensor, wire_shape
+from penstock.repository.sequence_terms import sequence_reader
 from penstock.tensors import expected_nbytes
 from penstock.types import Buffer, InferHeader, Parameter, TensorSpec
 from penstock.workers.request import RequestPlan
@@ -27,6 +28,7 @@ class Signature:
         batching = config.dynamic_batching
         self._levels = 1 if batching is None else max(batching.priority_levels, 1)
         self._default_level = 1 if batching is None else max(batching.default_priority_level, 1)
+        self._sequence = sequence_reader(config)
         self._required = [tensor.name for tensor in config.input if not tensor.optional]
 
     def plan(self, header: InferHeader) -> RequestPlan:
@@ -54,6 +56,7 @@ class Signature:
             parameters=dict(header.parameters),
             priority=self._level(header.parameters.get("priority", 0)),
             timeout_us=_microseconds(header.parameters.get("timeout", 0)),
+            sequence=None if self._sequence is None else self._sequence(header.parameters, rows),
         )
 
     def raw_header(self, model_name: str, model_version: str, nbytes: int) -> InferHeader:

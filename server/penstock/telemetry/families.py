@@ -131,6 +131,11 @@ GAUGES: Final = (
 REFUSED_NAME: Final = "penstock_refused_requests"
 REFUSED_HELP: Final = "Requests that the scheduler did not let run, or end"
 
+SEQUENCES_NAME: Final = "penstock_sequences"
+SEQUENCES_HELP: Final = "Sequences that have a slot of an instance, and that wait for one"
+ENDED_SEQUENCES_NAME: Final = "penstock_ended_sequences"
+ENDED_SEQUENCES_HELP: Final = "Sequences that ended"
+
 SLO_GAUGES: Final = (
     SloFamily(
         "penstock_slo_measured_p99_seconds",

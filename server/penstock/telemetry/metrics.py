@@ -21,6 +21,8 @@ from prometheus_client.registry import Collector
 from penstock import __version__
 from penstock.metrics_config import MetricsConfig
 from penstock.telemetry.families import (
+    ENDED_SEQUENCES_HELP,
+    ENDED_SEQUENCES_NAME,
     FAILURE_HELP,
     FAILURE_NAME,
     FIRST_RESPONSE_HELP,
@@ -32,6 +34,8 @@ from penstock.telemetry.families import (
     OWN_COUNTERS,
     REFUSED_HELP,
     REFUSED_NAME,
+    SEQUENCES_HELP,
+    SEQUENCES_NAME,
     SLO_GAUGES,
     SUMMARIES,
     TRITON_COUNTERS,
@@ -103,6 +107,8 @@ class _Page(Collector):
         for family in OWN_COUNTERS:
             yield self._counter(family, "_total")
         yield self._refused()
+        yield self._sequences()
+        yield self._ended_sequences()
         for family in GAUGES:
             yield self._gauge(family)
         for slo_family in SLO_GAUGES:
@@ -142,6 +148,23 @@ class _Page(Collector):
             for reason, count in model.refused.items():
                 reasoned = {**labels, "reason": reason.value}
                 metric.add_sample(REFUSED_NAME + "_total", reasoned, count)
+        return metric
+
+    def _sequences(self) -> Metric:
+        metric = GaugeMetricFamily(SEQUENCES_NAME, SEQUENCES_HELP)
+        for labels, model in self._models:
+            if (counts := model.sequences) is not None:
+                for state, count in (("active", counts.active), ("backlog", counts.backlog)):
+                    metric.add_sample(SEQUENCES_NAME, {**labels, "state": state}, count)
+        return metric
+
+    def _ended_sequences(self) -> Metric:
+        metric = CounterMetricFamily(ENDED_SEQUENCES_NAME, ENDED_SEQUENCES_HELP)
+        for labels, model in self._models:
+            if model.sequences is not None:
+                for reason, count in model.sequences.ended.items():
+                    reasoned = {**labels, "reason": reason.value}
+                    metric.add_sample(ENDED_SEQUENCES_NAME + "_total", reasoned, count)
         return metric
 
     def _slo_gauge(self, family: SloFamily) -> Metric:

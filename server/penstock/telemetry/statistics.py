@@ -14,6 +14,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from penstock.scheduling.refusals import Refusal
+from penstock.scheduling.sequence_backlog import SequenceCounts
 from penstock.scheduling.slo import Decision
 from penstock.telemetry.histogram import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_NS, Histogram
 from penstock.telemetry.latencies import Latencies
@@ -70,6 +71,8 @@ class ModelStatistics:
     """Processes that hold the model."""
     latencies: Latencies | None = None
     """What `--metrics-config` asks for beside the counters; None: nothing."""
+    sequences: SequenceCounts | None = None
+    """Of stateful models."""
     slo: Decision | None = None
     """The last one of the SLO controller, where there is one."""
 

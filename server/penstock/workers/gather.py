@@ -18,7 +18,14 @@ from penstock.errors import (
     Unsupported,
 )
 from penstock.types import OutputTensor
-from penstock.workers.messages import Done, Execute, InputSlot, OutputSlot, RequestSlot
+from penstock.workers.messages import (
+    Done,
+    Execute,
+    ExecuteSequences,
+    InputSlot,
+    OutputSlot,
+    RequestSlot,
+)
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab import Slab, align
 
@@ -62,15 +69,13 @@ def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingReque
             shape = (rows, *shape[1:])
         slots.append(InputSlot(name, plan.datatypes[index], shape, offset, end - offset))
         offset = align(end)
-    return Execute(
-        batch=batch_id,
-        slab=slab_id,
-        inputs=tuple(slots),
-        requests=tuple(
-            [RequestSlot(r.rows, r.id, r.plan.parameters, r.plan.output_names) for r in batch]
-        ),
-        output_offset=offset,
+    requests = tuple(
+        [RequestSlot(r.rows, r.id, r.plan.parameters, r.plan.output_names) for r in batch]
     )
+    if plan.sequence is None:
+        return Execute(batch_id, slab_id, tuple(slots), requests, offset)
+    steps = tuple([request.step for request in batch])
+    return ExecuteSequences(batch_id, slab_id, tuple(slots), requests, offset, steps)
 
 
 def scatter(

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from penstock.logs import LogSettings
-from penstock.types import Parameter
+from penstock.types import Parameter, Step
 
 CONTROL_FD: Final = "PENSTOCK_CONTROL_FD"
 """Environment variable: the gateway's descriptor of the control socket."""
@@ -202,6 +202,13 @@ class Execute(Message, frozen=True):
     """Where outputs may begin. The worker grows the slab if they need more than there is."""
 
 
+class ExecuteSequences(Execute, frozen=True):
+    """Run a batch of a stateful model."""
+
+    steps: tuple[Step, ...]
+    """One a request, in order of their slots where slots are rows."""
+
+
 # ── worker → gateway ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -267,7 +274,7 @@ class BatchFailed(Message, frozen=True):
 
 GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
 SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
-WorkerCommand = SetLogging | Load | Reset | AttachSlab | DetachSlab | Execute
+WorkerCommand = SetLogging | Load | Reset | AttachSlab | DetachSlab | Execute | ExecuteSequences
 WorkerEvent = Ready | LoadRefused | Done | BatchFailed
 
 MESSAGE_LIMIT_BYTES = 32 * 1024

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock.errors import PenstockError
-from penstock.types import Buffer, OutputTensor, Parameter
+from penstock.types import Buffer, OutputTensor, Parameter, SequenceTerms, Step
 from penstock.workers.messages import Done
 
 Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
@@ -52,6 +52,8 @@ class RequestPlan(msgspec.Struct, frozen=True):
     """Level of the queue, 1 the most urgent."""
     timeout_us: int | None = None
     """The request's own `timeout` parameter."""
+    sequence: SequenceTerms | None = None
+    """Of stateful models."""
 
 
 class Queue(Protocol):
@@ -124,9 +126,13 @@ class PendingRequest:
         "respond",
         "rows",
         "shape_key",
+        "step",
         "tenant",
         "trace",
     )
+
+    step: Step
+    """Of a stateful model's request: set when it is given to an instance."""
 
     def __init__(
         self,
@@ -173,6 +179,12 @@ class PendingRequest:
         if not self.done:
             self.done = True
             self.respond(self, answer)
+
+    @property
+    def sequence(self) -> SequenceTerms:
+        """What it says of its sequence, where its model is stateful."""
+        assert self.plan.sequence is not None, "the signature of a stateful model checks it"
+        return self.plan.sequence
 
     @property
     def input_bytes(self) -> int:

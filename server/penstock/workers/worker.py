@@ -94,6 +94,7 @@ class Worker:
                 requests=[
                     RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests
                 ],
+                steps=command.steps if isinstance(command, messages.ExecuteSequences) else None,
             )
             gathered = time.perf_counter_ns()
             answers = model.execute(batch)
