@@ -230,7 +230,7 @@ async def test_a_replaced_model_lets_its_sequences_end(make: Make) -> None:
     bench.step("1<")
     await settle()
     await bench.workers[0].answer()
-    closing = asyncio.ensure_future(bench.pool.close(60, replaced=True))
+    closing = asyncio.ensure_future(bench.replace(60))
     await settle()
     assert not closing.done()
     with pytest.raises(Unavailable, match="model 'm' is being unloaded"):
@@ -247,7 +247,7 @@ async def test_a_replaced_model_waits_no_longer_than_its_sequences_are_idle(make
     bench.step("1<")
     await settle()
     await bench.workers[0].answer()
-    await asyncio.wait_for(bench.pool.close(60, replaced=True), 30)
+    await asyncio.wait_for(bench.replace(60), 30)
 
 
 async def test_when_the_grace_is_over_the_sequences_are_lost(make: Make) -> None:
@@ -257,7 +257,7 @@ async def test_when_the_grace_is_over_the_sequences_are_lost(make: Make) -> None
     await bench.workers[0].answer()
     bench.step("2<", "2")
     await settle()
-    await bench.pool.close(0.01, replaced=True)
+    await bench.replace(0.01)
     lost = "sequence {} of model 'm' was lost: the model was loaded anew"
     assert {name: text.split(",")[0] for name, text in errors(bench).items()} == {
         "2<": lost.format(2),

@@ -45,3 +45,8 @@ class SequenceBench(Bench):
             self.pool.submit(request)
             requests.append(request)
         return requests
+
+    async def replace(self, grace_s: float) -> None:
+        """Close it as if another took its place."""
+        self.sequences.replaced = True
+        await self.sequences.close(grace_s)

@@ -139,11 +139,8 @@ class Pool:
         now_us = time.monotonic_ns() / 1000
         return explain(self.scheduler, self._instances, self._poison.quarantine, now_us)
 
-    async def close(self, grace_s: float, *, replaced: bool = False) -> None:
-        """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances.
-
-        `replaced`: another pool takes the new requests.
-        """
+    async def close(self, grace_s: float) -> None:
+        """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances."""
         self._closed = True
         if not self._empty:
             self._drained = self._loop.create_future()

@@ -19,9 +19,11 @@ class Handovers:
         self, old: ServedModel, grace_s: float, served: Callable[[], Iterable[ServedModel]]
     ) -> None:
         """Close a model that was replaced. Those that are served after it know which of its sequences are lost."""
+        if isinstance(old.pool, SequencePool):
+            old.pool.replaced = True
         self._retiring.append(old)
         try:
-            await old.close(grace_s, replaced=True)
+            await old.close(grace_s)
         finally:
             self._retiring.remove(old)
         for model in served():

@@ -23,11 +23,13 @@ RELOADED = "the model was loaded anew, and its old workers had to go"
 
 
 class SequencePool(Pool):
-    """As Pool, but for what follows from sequences. While it closes, those that it has may go on."""
+    """As Pool, but for what follows from sequences."""
 
     scheduler: SequenceScheduler[PendingRequest]
 
-    _replaced = False
+    replaced = False
+    """Another pool takes new sequences: while this one closes, those that it has may go on to their ends. Who goes on
+    with one after that is told that it is lost."""
 
     @property
     def queue(self) -> SequenceQueue[PendingRequest]:
@@ -47,12 +49,6 @@ class SequencePool(Pool):
         """As the base class says."""
         self.queue.now_us = time.monotonic_ns() / 1000
         super().add(instance, index)
-
-    async def close(self, grace_s: float, *, replaced: bool = False) -> None:
-        """As the base class says. Where it is replaced, its sequences may go on to their ends during the grace; who
-        goes on after it is told that they are lost."""
-        self._replaced = replaced
-        await super().close(grace_s, replaced=replaced)
 
     def explain(self) -> dict[str, Any]:
         """As the base class says, with the sequences."""
@@ -79,15 +75,15 @@ class SequencePool(Pool):
         return scheduler
 
     def _check_closing(self, request: PendingRequest) -> None:
-        if not (self._replaced and self.holds(request.sequence.id)):
+        if not (self.replaced and self.holds(request.sequence.id)):
             super()._check_closing(request)
 
     def _give_up(self) -> None:
-        self.queue.abandon(RELOADED if self._replaced else UNLOADED)
+        self.queue.abandon(RELOADED if self.replaced else UNLOADED)
         super()._give_up()
 
     def _unloaded(self, request: PendingRequest) -> Unavailable:
-        reason = RELOADED if self._replaced else UNLOADED
+        reason = RELOADED if self.replaced else UNLOADED
         return self.queue.endings.loss(request.sequence.id, reason)
 
     def _dispatch(self) -> None:
@@ -123,7 +119,7 @@ class SequencePool(Pool):
 
     @property
     def _empty(self) -> bool:
-        return super()._empty and not (self._replaced and self.queue.live)
+        return super()._empty and not (self.replaced and self.queue.live)
 
     def _recover(self, instance: Instance, reason: str, *, hung: bool) -> None:
         """Its sequences are lost: nothing of them is run again, for that would be another state."""

@@ -59,13 +59,10 @@ class ServedModel:
         """Requests may come: some instance can take them, or one that crashed should soon be back."""
         return self.pool.accepts
 
-    async def close(self, grace_s: float, *, replaced: bool = False) -> None:
-        """Answer what is here for up to `grace_s`, then end the workers: their memory is free after that.
-
-        `replaced`: another model takes the new requests, and, when this one is closed, the sequences.
-        """
+    async def close(self, grace_s: float) -> None:
+        """Answer what is here for up to `grace_s`, then end the workers: their memory is free after that."""
         self.statistics.ready = False
-        await self.pool.close(grace_s, replaced=replaced)
+        await self.pool.close(grace_s)
         # a pool and its parts know each other: without this their memory waits for a collection that is seldom due
         gc.collect()
 
