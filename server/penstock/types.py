@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -139,6 +140,31 @@ class CallTerms(msgspec.Struct, frozen=True):
 
 NO_TERMS: Final = CallTerms()
 """Of most calls."""
+
+
+class MetricKind(IntEnum):
+    """Of a metric that a model makes; Triton's numbers."""
+
+    COUNTER = 0
+    GAUGE = 1
+    HISTOGRAM = 2
+
+
+class MetricChange(msgspec.Struct, frozen=True, array_like=True):
+    """What became of one of a model's own metrics since it was told last."""
+
+    family: str
+    kind: MetricKind
+    description: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+    """To be added; of a histogram to its sum."""
+    is_set: bool
+    """The value takes the place of what was before: a gauge was set."""
+    bounds: tuple[float, ...]
+    """Of a histogram's buckets, ascending; one more bucket takes what is larger."""
+    buckets: tuple[int, ...]
+    """To be added to them."""
 
 
 class OutputTensor(msgspec.Struct, frozen=True):

@@ -206,7 +206,6 @@ return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", np.array([json.dumps(s)
         "requests[0].get_response_sender()",
         "pb_utils.InferenceRequest(model_name='other', inputs=[]).exec()",
         "pb_utils.InferenceRequest(model_name='other', inputs=[]).async_exec()",
-        "pb_utils.MetricFamily(name='mine', description='', kind=pb_utils.MetricFamily.COUNTER)",
         "pb_utils.load_model('other')",
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from penstock.backends.byte_arrays import is_text, to_byte_array
+from penstock.backends.triton_metrics import Metric, MetricFamily
 from penstock.backends.triton_model_config import ModelConfig
 from penstock.backends.triton_objects import (
     TRITON_TYPE_NUMBERS,
@@ -47,6 +48,7 @@ __all__ = [
     "InferenceResponse",
     "InferenceTrace",
     "Logger",
+    "Metric",
     "MetricFamily",
     "ModelConfig",
     "PreferredMemory",
@@ -177,17 +179,6 @@ def load_model(model_name: str, config: str = "", files: Any = None) -> NoReturn
 def unload_model(model_name: str, unload_dependents: bool = False) -> NoReturn:
     """Not done by Penstock: raises TritonModelException."""
     _refuse(f"unload_model({model_name!r})")
-
-
-class MetricFamily:
-    """A model's own metrics. Not done by Penstock: making one raises TritonModelException."""
-
-    COUNTER: Final = 0
-    GAUGE: Final = 1
-    HISTOGRAM: Final = 2
-
-    def __init__(self, name: str = "", description: str = "", kind: int = COUNTER) -> None:
-        _refuse(f"MetricFamily({name!r})")
 
 
 def _by_name(tensors: Any, name: str) -> Any:

@@ -92,6 +92,7 @@ class Pool:
     def add(self, instance: Instance, index: int) -> None:
         """A loaded instance takes part from now on."""
         instance.listener = self
+        instance.hear_metrics(self._statistics.custom.apply)
         self._instances[instance] = index
         self.scheduler.join(instance)
         self._restarts.started(index)

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from penstock import __version__
 from penstock.metrics_config import MetricsConfig
+from penstock.telemetry.custom_metrics import exposed, merged
 from penstock.telemetry.families import (
     ENDED_SEQUENCES_HELP,
     ENDED_SEQUENCES_NAME,
@@ -54,7 +55,8 @@ LabelledStatistics = Sequence[tuple[Labels, ModelStatistics]]
 
 _OPENMETRICS: Final = "application/openmetrics-text"
 
-_TOTAL_OF_TRITON: Final = re.compile(rb"^(# (?:HELP|TYPE) nv_[a-z_]+)_total ", re.MULTILINE)
+_OURS: Final = re.compile(r"nv_|penstock_")
+"""Names that a model's own metrics may not have."""
 
 
 class MetricsPage:
@@ -80,7 +82,7 @@ class MetricsPage:
         encode, content_type = choose_encoder("")
         text = encode(_Page(models, host, self._config, ""))
         # The library takes samples as they are, but adds `_total` to the headers of all counters.
-        return _TOTAL_OF_TRITON.sub(rb"\1 ", text), content_type
+        return _without_total(text, models), content_type
 
 
 class _Page(Collector):
@@ -123,6 +125,10 @@ class _Page(Collector):
         if self._host is not None:
             for name, text, read in HOST:
                 yield GaugeMetricFamily(name, text, read(self._host))
+        custom = merged(model.custom for _, model in self._models)
+        for name, own in custom.items():
+            if _OURS.match(name) is None:
+                yield exposed(name, own, self._triton_suffix)
         yield InfoMetricFamily("penstock_build", "The server's version", {"version": __version__})
 
     def _counter(self, family: Family, suffix: str) -> Metric:
@@ -207,6 +213,15 @@ class _Page(Collector):
             metric.add_sample(family.name + "_count", labels, summary.count)
             metric.add_sample(family.name + "_sum", labels, summary.sum // NS_PER_US)
         return metric
+
+
+def _without_total(text: bytes, models: LabelledStatistics) -> bytes:
+    """The page, its headers naming Triton's counters, and models' own, as their samples are named."""
+    names = {"nv_[a-z_]+"}
+    for _, model in models:
+        names |= {re.escape(name) for name in model.custom.families if not name.endswith("_total")}
+    pattern = rb"^(# (?:HELP|TYPE) (?:%s))_total " % "|".join(sorted(names)).encode()
+    return re.sub(pattern, rb"\1 ", text, flags=re.MULTILINE)
 
 
 def add_histogram(metric: Metric, labels: Labels, histogram: Histogram, unit: float) -> None:

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import SequenceCounts
 from penstock.scheduling.slo import Decision
+from penstock.telemetry.custom_metrics import CustomMetrics
 from penstock.telemetry.histogram import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_NS, Histogram
 from penstock.telemetry.latencies import Latencies
 from penstock.telemetry.process_memory import resident_bytes
@@ -100,6 +101,8 @@ class ModelStatistics:
     batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZE_BOUNDS), init=False)
     batches: dict[int, BatchTimes] = field(default_factory=dict, init=False)
     """By rows."""
+    custom: CustomMetrics = field(default_factory=CustomMetrics, init=False)
+    """What a Python model counts itself."""
     responses: Responses = field(default_factory=Responses, init=False)
     """Of decoupled models."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.errors import LoadFailed, PenstockError
 from penstock.logs import LogSettings
-from penstock.types import OutputTensor
+from penstock.types import MetricChange, OutputTensor
 from penstock.workers import messages
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.control import ControlLink, WorkerProcess
@@ -67,6 +67,8 @@ class Instance:
         self.running: dict[int, RunningBatch] = {}
         self._logging: LogSettings | None = None
         """What the worker was told to log."""
+        self._unheard: list[MetricChange] = []
+        self._hear_metrics: Callable[[Sequence[MetricChange]], None] = self._unheard.extend
         self._expected = LOAD
         """The number of the Ready that counts."""
         self._loaded: asyncio.Future[messages.Ready] = self._loop.create_future()
@@ -112,6 +114,12 @@ class Instance:
         if self._link.logging is not None and self._link.logging != self._logging:
             self._logging = self._link.logging
             self._send(messages.SetLogging(self._logging))
+
+    def hear_metrics(self, hear: Callable[[Sequence[MetricChange]], None]) -> None:
+        """`hear` gets what the worker tells of its model's own metrics, from its load on."""
+        self._hear_metrics = hear
+        hear(self._unheard)
+        self._unheard.clear()
 
     def execute(self, requests: Sequence[PendingRequest], now_ns: int) -> None:
         """Gather the batch into a free slab and send it. Raises Unavailable without memory for it."""
@@ -172,6 +180,8 @@ class Instance:
                     self._loaded.set_exception(LoadFailed(reason))
             case _ if not self._loaded.done():
                 log.debug("worker %d answered the gateway before this one", self.process.pid)
+            case messages.ModelMetrics(changes=changes):
+                self._hear_metrics(changes)
             case messages.Done(batch=number) | messages.BatchFailed(batch=number) if (
                 number not in self.running
             ):

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from penstock.logs import LogSettings
-from penstock.types import Parameter, Step
+from penstock.types import MetricChange, Parameter, Step
 
 CONTROL_FD: Final = "PENSTOCK_CONTROL_FD"
 """Environment variable: the gateway's descriptor of the control socket."""
@@ -265,6 +265,12 @@ class Done(Message, frozen=True):
     output_ns: int
 
 
+class ModelMetrics(Message, frozen=True):
+    """What became of the model's own metrics. Comes before the answer to the batch that changed them."""
+
+    changes: tuple[MetricChange, ...]
+
+
 class BatchFailed(Message, frozen=True):
     """The whole batch failed; the model is still there."""
 
@@ -275,7 +281,7 @@ class BatchFailed(Message, frozen=True):
 GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
 SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
 WorkerCommand = SetLogging | Load | Reset | AttachSlab | DetachSlab | Execute | ExecuteSequences
-WorkerEvent = Ready | LoadRefused | Done | BatchFailed
+WorkerEvent = Ready | LoadRefused | Done | BatchFailed | ModelMetrics
 
 MESSAGE_LIMIT_BYTES = 32 * 1024
 """Largest datagram. Some must fit into a socket's send buffer (208 KiB by default) at once; `channel` sends larger

@@ -16,6 +16,7 @@ import msgspec
 from penstock import model_config
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
 from penstock.backends.isolation import one_line
+from penstock.backends.triton_metrics import registry
 from penstock.errors import LoadFailed
 from penstock.logs import LogSettings, configure_logging
 from penstock.workers import messages
@@ -52,24 +53,33 @@ class Worker:
         data, descriptors = self._channel.receive()
         match messages.decode_worker_command(data):
             case messages.Execute() as command:
-                self._channel.send(self._execute(command))
+                answer = self._execute(command)
+                self._tell_metrics()
+                self._channel.send(answer)
             case messages.AttachSlab(slab=slab):
                 self._slabs[slab] = Slab(descriptors[0])
             case messages.DetachSlab(slab=slab):
                 self._slabs.pop(slab).close()
             case messages.Load() as command:
                 self._channel.send(self._load_model(command))
+                self._tell_metrics()
             case messages.SetLogging(settings=settings):
                 self._set_logging(settings)
             case messages.Reset(number=number):
                 self._forget_slabs()
                 self._channel.send(msgspec.structs.replace(self._ready, number=number))
+                registry.tell_all()
+                self._tell_metrics()
 
     def close(self) -> None:
         """Let the model give back what it holds."""
         if self._model is not None:
             self._model.close()
             self._model = None
+
+    def _tell_metrics(self) -> None:
+        if changes := registry.take():
+            self._channel.send(messages.ModelMetrics(changes))
 
     def _set_logging(self, settings: LogSettings) -> None:
         try:
