@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """Longest wait in a queue that a new request may have to expect before it is refused; 0: any."""
     max_batch_bytes: Size = ByteSize(1 << 30)
     """Bytes of inputs that one batch holds."""
+    allow_client_shm: bool = False
+    """Let clients put tensors into shared memory: whoever reaches a port then reaches what lies in /dev/shm."""
     default_threads: Count = 0
     """Compute threads of one model, divided among its instances; 0: as many as cores."""
     envoy_threads: Count = 0

@@ -53,12 +53,25 @@ DATATYPES: Final[Mapping[np.dtype[Any], str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class RegionRef:
+    """A place in a client's shared memory, as a request names it."""
+
+    name: str
+    """Of the registered region."""
+    offset: int
+    """Bytes from the region's begin."""
+    byte_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """A tensor without its bytes, as the wire names it. `shape` includes the batch dimension."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    region: RegionRef | None = None
+    """Where its bytes are when they don't come with the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,8 @@ class RequestedOutput:
     classification: int = 0
     binary: bool | None = None
     """HTTP only: raw bytes (true), JSON (false), or as the request says for all (None)."""
+    region: RegionRef | None = None
+    """Where the client wants its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,11 @@ class InferHeader:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[RequestedOutput, ...] = ()
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def names_regions(self) -> bool:
+        """Whether some tensor lies, or shall lie, in a client's shared memory."""
+        return any(t.region for t in self.inputs) or any(o.region for o in self.outputs)
 
 
 SequenceId = int | str
@@ -177,6 +197,8 @@ class OutputTensor(msgspec.Struct, frozen=True):
     datatype: str
     shape: tuple[int, ...]
     data: Buffer
+    region: RegionRef | None = None
+    """Where its bytes were written: `data` is empty then."""
 
 
 class InferResponse(msgspec.Struct, frozen=True):

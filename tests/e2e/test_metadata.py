@@ -231,8 +231,6 @@ def test_unknown_route(server: Served, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/v2/systemsharedmemory/status"),
-        ("GET", "/v2/cudasharedmemory/status"),
         ("POST", "/v2/models/puppet/generate"),
     ],
 )
@@ -256,7 +254,6 @@ def test_load_and_unload_need_explicit_mode(server: Served, channel: grpc.Channe
 def test_unknown_method(channel: grpc.Channel) -> None:
     assert failure(channel, "NoSuchMethod")[0] == "UNIMPLEMENTED"
     assert failure(channel, "/some.Service/Method")[0] == "UNIMPLEMENTED"
-    assert failure(channel, "SystemSharedMemoryStatus")[0] == "UNIMPLEMENTED"
     stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
     with pytest.raises(grpc.RpcError) as caught:
         next(stream(iter([infer_request().SerializeToString()]), timeout=20))

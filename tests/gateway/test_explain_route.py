@@ -26,7 +26,7 @@ class FakeRepository:
 
 
 async def ask(path: str, method: str = "GET") -> HttpResponse:
-    state: Any = SimpleNamespace(repository=FakeRepository())
+    state: Any = SimpleNamespace(repository=FakeRepository(), client_memory=None)
     metrics: Any = None
     return await HttpRoutes(state, metrics)(path, HttpRequest(method, {}, b""))
 

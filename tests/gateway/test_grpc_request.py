@@ -332,13 +332,6 @@ def test_headers_that_make_no_sense() -> None:
     assert "negative dimension" in refused(negative)
 
 
-def test_shared_memory_is_not_supported() -> None:
-    shared = request_of([("X", fp32(1))])
-    shared.inputs[0].parameters["shared_memory_region"].string_param = "r"
-    with pytest.raises(Unsupported, match="'X': shared memory regions are not supported yet"):
-        GrpcInferDecoder().decode(shared.SerializeToString())
-
-
 def test_classification() -> None:
     message = request_of([])
     output = message.outputs.add(name="Y")

@@ -15,7 +15,7 @@ from http_requests import (
     request,
     tensor,
 )
-from penstock.errors import InvalidRequest, Unsupported
+from penstock.errors import InvalidRequest
 from penstock.gateway.http_request import HttpInferDecoder
 
 
@@ -153,16 +153,4 @@ def test_binary_strings_are_counted(data: bytes, says: str) -> None:
 )
 def test_malformed_requests(body: dict[str, Any] | bytes, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
-        decode_json(body)
-
-
-@pytest.mark.parametrize("side", ["inputs", "outputs"])
-def test_shared_memory_is_unsupported(side: str) -> None:
-    region = {"shared_memory_region": "r", "shared_memory_byte_size": 16}
-    body = request()
-    if side == "inputs":
-        body = request(tensor(data=None, parameters=region))
-    else:
-        body["outputs"] = [{"name": "Y", "parameters": region}]
-    with pytest.raises(Unsupported, match="shared memory is not supported yet"):
         decode_json(body)

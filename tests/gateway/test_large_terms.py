@@ -79,7 +79,7 @@ def ignore(*_: Any) -> None:
 
 async def test_over_grpc(clock: Clock) -> None:
     inference: Any = FakeInference()
-    state: Any = SimpleNamespace(repository=FakeRepository())
+    state: Any = SimpleNamespace(repository=FakeRepository(), client_memory=None)
     aside: Any = SlowAside(clock)
     service = GrpcService(state, inference, aside, framed=False)
     message = infer_request(array=np.zeros((1, LARGE_BYTES // 4), np.float32)).SerializeToString()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
+import numpy as np
 import pytest
 
 from fake_workers import rows, settle, until
@@ -17,7 +19,10 @@ from penstock.errors import (
 )
 from penstock.scheduling.refusals import Refusal
 from penstock.telemetry.statistics import FailureReason
+from penstock.types import RegionRef
+from penstock.workers.client_regions import Region, RegionInput
 from pool_bench import Make
+from region_files import region_file
 
 
 async def test_what_comes_together_goes_together(make_pool: Make) -> None:
@@ -30,6 +35,42 @@ async def test_what_comes_together_goes_together(make_pool: Make) -> None:
     assert bench.values() == {"a": [97], "b": [98], "c": [99]}
     assert (bench.statistics.execution_count, bench.statistics.inference_count) == (1, 3)
     assert bench.statistics.pending == bench.statistics.queued_bytes == 0
+
+
+@pytest.mark.extension("system_shared_memory")
+async def test_a_request_whose_shared_memory_is_gone_fails_alone(make_pool: Make) -> None:
+    bench = await make_pool().with_workers(1)
+    with region_file(np.full(1, 97, np.float32).tobytes()) as (key, path):
+        there = RegionInput(Region("r", key, 0, 4), RegionRef("r", 0, 4))
+        bench.submit("a", "b", "c")
+        bench.last.buffers = [there]
+        await settle()
+        await bench.workers[0].answer()
+        assert bench.values() == {"a": [97], "b": [98], "c": [97]}
+        bench.submit("d", "e")
+        bench.last.buffers = [there]
+        os.truncate(path, 3)
+        await settle()
+        assert bench.running == [["d"]]
+        await bench.workers[0].answer()
+        bench.submit("f")
+        bench.last.buffers = [there]
+        await settle()
+        assert bench.running == []
+        bench.submit("g")
+        await settle()
+        await bench.workers[0].answer()
+        # when nothing is left to be answered, an unload does not wait
+        bench.submit("h")
+        bench.last.buffers = [there]
+        await bench.pool.close(30)
+    gone = {name: "InvalidRequest" for name in "efh"}
+    assert {n: v for n, v in bench.values().items() if n in "defgh"} == {
+        **gone,
+        "d": [100],
+        "g": [103],
+    }
+    assert bench.statistics.failures[FailureReason.OTHER] == 3
 
 
 async def test_requests_wait_for_the_first_instance(make_pool: Make) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.tensors import serialize_bytes
-from penstock.types import DATATYPES, Array, Buffer, OutputTensor
+from penstock.types import DATATYPES, Array, OutputTensor
+from penstock.workers.client_regions import Input
 from penstock.workers.request import Answer, PendingRequest, RequestPlan
 
 
@@ -49,7 +50,7 @@ def pending(
     *,
     id: str = "",
     rows: int | None = None,
-    buffers: Sequence[Buffer] | None = None,
+    buffers: Sequence[Input] | None = None,
     respond: Any = None,
     encode: Any = joined,
     arrived_ns: int = 0,

@@ -32,7 +32,6 @@ BARE_FLAGS: Final = frozenset(
 
 NOT_YET: Final = frozenset(
     {
-        "--allow-client-shm",
         "--allow-sagemaker",
         "--allow-vertex-ai",
         "--backend-config",

@@ -42,7 +42,7 @@ class Gateway:
         self.repository = ModelRepository(settings, link)
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
-        inference = Inference(self.repository, self._tracing)
+        inference = Inference(self.repository, self.state.client_memory, self._tracing)
         self._aside = Aside()
         metrics = MetricsPage(
             lambda: (model.statistics for model in self.repository.served()),

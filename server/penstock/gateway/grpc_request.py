@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from penstock.errors import InvalidRequest, Unsupported
+from penstock.errors import InvalidRequest
+from penstock.gateway.region_parameters import check_region_size, region_ref
 from penstock.gateway.request_parameters import check_parameters
 from penstock.protobuf import message_class
 from penstock.tensors import count_bytes_elements, element_count, serialize_bytes
@@ -23,6 +24,7 @@ from penstock.types import (
     Buffer,
     InferHeader,
     Parameter,
+    RegionRef,
     RequestedOutput,
     TensorSpec,
 )
@@ -61,6 +63,8 @@ _CONTENTS_DTYPES: Final = {
 }
 
 Decoded = tuple[InferHeader, str, list[Buffer]]
+Known = tuple[InferHeader, int, bool, tuple[int, ...]]
+"""A header, how many tensors come with it, whether one of them is BYTES, and which inputs lie in shared memory."""
 
 
 class GrpcInferDecoder:
@@ -72,13 +76,12 @@ class GrpcInferDecoder:
         ).FromString
         self._max_entries = max_entries
         self._max_header_bytes = max_header_bytes
-        self._headers: dict[bytes, tuple[InferHeader, int, bool]] = {}
-        """Header bytes → header, how many tensors it announces, whether one of them is BYTES."""
+        self._headers: dict[bytes, Known] = {}
 
     def decode(self, message: bytes) -> Decoded:
         """The request's header (one object for all that repeat it), id and tensor bytes in the header's order.
 
-        Raises InvalidRequest, and Unsupported for shared memory.
+        Inputs in shared memory have empty bytes. Raises InvalidRequest.
         """
         key, request_id, raw = _split(message)
         known = self._headers.get(key)
@@ -88,18 +91,22 @@ class GrpcInferDecoder:
             if any(tensor.HasField("contents") for tensor in parsed.inputs):
                 return header, request_id, _contents(parsed, header, raw)
             known = self._remember(key, header)
-        header, count, has_bytes = known
+        header, count, has_bytes, in_regions = known
         if len(raw) != count:
             raise InvalidRequest(
                 f"expected {count} raw input contents, one for each input, got {len(raw)}"
             )
+        for position in in_regions:
+            raw.insert(position, b"")
         if has_bytes:
             _check_bytes(header, raw)
         return header, request_id, raw
 
-    def _remember(self, key: bytes, header: InferHeader) -> tuple[InferHeader, int, bool]:
-        has_bytes = any(tensor.datatype == "BYTES" for tensor in header.inputs)
-        known = header, len(header.inputs), has_bytes
+    def _remember(self, key: bytes, header: InferHeader) -> Known:
+        sent = [tensor for tensor in header.inputs if tensor.region is None]
+        has_bytes = any(tensor.datatype == "BYTES" for tensor in sent)
+        in_regions = tuple([i for i, t in enumerate(header.inputs) if t.region is not None])
+        known = header, len(sent), has_bytes, in_regions
         if len(key) <= self._max_header_bytes:
             if len(self._headers) >= self._max_entries:
                 self._headers.clear()
@@ -109,7 +116,7 @@ class GrpcInferDecoder:
 
 def _check_bytes(header: InferHeader, raw: list[Buffer]) -> None:
     for tensor, data in zip(header.inputs, raw, strict=True):
-        if tensor.datatype == "BYTES":
+        if tensor.datatype == "BYTES" and tensor.region is None:
             count_bytes_elements(data, element_count(tensor.shape), tensor.name)
 
 
@@ -198,8 +205,10 @@ def _header(parsed: Any) -> InferHeader:
             )
         shape = tuple(tensor.shape)
         element_count(shape)
-        _refuse_shared_memory(tensor)
-        inputs.append(TensorSpec(tensor.name, tensor.datatype, shape))
+        spec = TensorSpec(tensor.name, tensor.datatype, shape, _region(tensor))
+        if spec.region is not None:
+            check_region_size(parsed.model_name, spec)
+        inputs.append(spec)
     if len({tensor.name for tensor in inputs}) != len(inputs):
         names = [tensor.name for tensor in inputs]
         twice = next(name for name in names if names.count(name) > 1)
@@ -216,9 +225,13 @@ def _header(parsed: Any) -> InferHeader:
 
 
 def _requested(output: Any) -> RequestedOutput:
-    _refuse_shared_memory(output)
+    region = _region(output)
     if "classification" not in output.parameters:
-        return RequestedOutput(output.name)
+        return RequestedOutput(output.name, region=region)
+    if region is not None:
+        raise InvalidRequest(
+            f"Output '{output.name}' can't set both 'shared_memory_region' and 'classification'"
+        )
     top = output.parameters["classification"]
     if top.WhichOneof("parameter_choice") != "int64_param" or top.int64_param < 1:
         raise InvalidRequest(
@@ -227,9 +240,12 @@ def _requested(output: Any) -> RequestedOutput:
     return RequestedOutput(output.name, top.int64_param)
 
 
-def _refuse_shared_memory(tensor: Any) -> None:
-    if "shared_memory_region" in tensor.parameters:
-        raise Unsupported(f"'{tensor.name}': shared memory regions are not supported yet")
+def _region(tensor: Any) -> RegionRef | None:
+    if not tensor.parameters:
+        return None
+    return region_ref(
+        tensor.name, {name: _parameter(value) for name, value in tensor.parameters.items()}
+    )
 
 
 def _parameter(value: Any) -> Parameter:
@@ -244,7 +260,19 @@ def _contents(parsed: Any, header: InferHeader, raw: list[Buffer]) -> list[Buffe
             "contents field must not be specified when using raw_input_contents for "
             f"'{parsed.inputs[0].name}' for model '{parsed.model_name}'"
         )
-    return [_typed(tensor, spec) for tensor, spec in zip(parsed.inputs, header.inputs, strict=True)]
+    return [
+        _typed(tensor, spec) if spec.region is None else _in_region(parsed.model_name, tensor)
+        for tensor, spec in zip(parsed.inputs, header.inputs, strict=True)
+    ]
+
+
+def _in_region(model_name: str, tensor: Any) -> bytes:
+    if tensor.HasField("contents"):
+        raise InvalidRequest(
+            "unexpected 'content' provided when using shared memory for input tensor"
+            f" '{tensor.name}' for model '{model_name}'"
+        )
+    return b""
 
 
 def _typed(tensor: Any, spec: TensorSpec) -> bytes:

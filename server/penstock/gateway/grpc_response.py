@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from penstock.gateway.outputs import chosen_outputs
 from penstock.protobuf import message_class
 from penstock.repository.served_model import ServedModel
-from penstock.types import OutputTensor
+from penstock.types import OutputTensor, RegionRef
 from penstock.workers.request import PendingRequest
 
 PREFIX: Final = Struct(">BI")
@@ -18,6 +18,8 @@ TAG_ID: Final = b"\x1a"
 TAG_OUTPUT: Final = b"\x2a"
 TAG_RAW_OUTPUT: Final = b"\x32"
 MAX_SHAPES: Final = 256
+Description = tuple[str, str, tuple[int, ...], RegionRef | None]
+"""An output's name, datatype, shape, and where its bytes are if not in the response."""
 
 
 class GrpcEncoder:
@@ -32,7 +34,7 @@ class GrpcEncoder:
             model_name=model.name, model_version=str(model.version)
         ).SerializeToString()
         self._output = message_class("inference.ModelInferResponse.InferOutputTensor")
-        self._described: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
+        self._described: dict[Description, bytes] = {}
 
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """The response's bytes. Raises InvalidRequest for classes of an output that has none."""
@@ -45,7 +47,7 @@ class GrpcEncoder:
             parts += (TAG_ID, varint(len(encoded_id)), encoded_id)
         described = self._described
         for output in outputs:
-            key = (output.name, output.datatype, output.shape)
+            key = (output.name, output.datatype, output.shape, output.region)
             parts.append(described.get(key) or self._describe(key))
         for output in outputs:
             data = output.data
@@ -54,10 +56,15 @@ class GrpcEncoder:
             parts[0] = PREFIX.pack(0, sum(map(len, parts)))
         return b"".join(parts)
 
-    def _describe(self, key: tuple[str, str, tuple[int, ...]]) -> bytes:
+    def _describe(self, key: Description) -> bytes:
         """The InferOutputTensor field of an output of this shape."""
-        name, datatype, shape = key
-        message = self._output(name=name, datatype=datatype, shape=shape).SerializeToString()
+        name, datatype, shape, region = key
+        described: Any = self._output(name=name, datatype=datatype, shape=shape)
+        if region is not None:
+            described.parameters["shared_memory_region"].string_param = region.name
+            described.parameters["shared_memory_offset"].int64_param = region.offset
+            described.parameters["shared_memory_byte_size"].int64_param = region.byte_size
+        message: bytes = described.SerializeToString()
         field = TAG_OUTPUT + varint(len(message)) + message
         if len(self._described) >= MAX_SHAPES:
             self._described.clear()

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from penstock.errors import NotFound, Unsupported
 from penstock.gateway.aside import LARGE_BYTES, Aside
+from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi
 from penstock.gateway.grpc_request import Decoded, GrpcInferDecoder
 from penstock.gateway.grpc_response import PREFIX, GrpcEncoder
 from penstock.gateway.inference import Bound, Inference
@@ -66,6 +67,8 @@ class GrpcService:
                 ("RepositoryModelUnload", "RepositoryModelUnloadRequest", self._unload),
                 ("TraceSetting", "TraceSettingRequest", self._trace_setting),
                 ("LogSettings", "LogSettingsRequest", self._log_settings),
+                *SystemMemoryApi(state.client_memory).rpcs(),
+                *CudaMemoryApi(state.client_memory).rpcs(),
             )
         }
         self.unary[f"{HEALTH}Check"] = self._message(

@@ -8,17 +8,20 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from penstock.errors import InvalidRequest, Unsupported
+from penstock.errors import InvalidRequest
 from penstock.gateway.json_depth import check_json_depth
 from penstock.gateway.json_tensors import parse_elements
+from penstock.gateway.region_parameters import check_region_size, region_ref
 from penstock.gateway.request_parameters import check_parameters
 from penstock.tensors import element_count, expected_nbytes
-from penstock.types import Buffer, InferHeader, RequestedOutput, TensorSpec
+from penstock.types import Buffer, InferHeader, RegionRef, RequestedOutput, TensorSpec
 
 
 class _InputParameters(msgspec.Struct, frozen=True):
     binary_data_size: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    shared_memory_region: Any = UNSET
+    shared_memory_region: Any = None
+    shared_memory_offset: Any = None
+    shared_memory_byte_size: Any = None
 
 
 class _Input(msgspec.Struct, frozen=True):
@@ -32,7 +35,9 @@ class _Input(msgspec.Struct, frozen=True):
 class _OutputParameters(msgspec.Struct, frozen=True):
     classification: Annotated[int, Meta(ge=0)] = 0
     binary_data: bool | None = None
-    shared_memory_region: Any = UNSET
+    shared_memory_region: Any = None
+    shared_memory_offset: Any = None
+    shared_memory_byte_size: Any = None
 
 
 class _Output(msgspec.Struct, frozen=True):
@@ -59,7 +64,8 @@ class ParsedHeader(msgspec.Struct, frozen=True):
     id: str
     binary_data_output: bool
     parts: list[slice | Buffer] = []
-    """For each input: where its bytes lie after the JSON, or the bytes themselves where they came as JSON."""
+    """For each input: where its bytes lie after the JSON, or the bytes themselves where they came as JSON; nowhere for
+    those in shared memory."""
     strings: list[tuple[int, str, int]] = []
     """Binary BYTES inputs, whose lengths are still to be checked: position, name, number of elements."""
     binary_bytes: int = 0
@@ -89,7 +95,7 @@ def parse_header(model_name: str, model_version: str, text: bytes) -> ParsedHead
     """Parse and check a request's JSON.
 
     Unknown keys are ignored, as in Triton; `null` stands for an optional key that is not there.
-    Raises InvalidRequest, naming the path or tensor, and Unsupported for shared memory.
+    Raises InvalidRequest, naming the path or tensor.
     """
     body = _parse(text)
     parameters = check_parameters(body.parameters or {})
@@ -129,13 +135,13 @@ def _parse_with_nan(text: bytes) -> _Body:
 
 def _spec(tensor: _Input) -> TensorSpec:
     parameters = tensor.parameters or _NO_INPUT_PARAMETERS
-    if parameters.shared_memory_region is not UNSET:
-        raise Unsupported(f"input '{tensor.name}': shared memory is not supported yet")
+    region = _region(tensor.name, parameters)
     fields = [
         field
         for field, value in (
             ("'data'", tensor.data),
             ("'binary_data_size'", parameters.binary_data_size),
+            ("'shared_memory_region'", region or UNSET),
         )
         if value is not UNSET
     ]
@@ -143,16 +149,27 @@ def _spec(tensor: _Input) -> TensorSpec:
         but = f"set {' '.join(fields)}" if fields else "no field is set"
         raise InvalidRequest(
             f"input '{tensor.name}' must set only one of the following fields: 'data',"
-            f" 'binary_data_size' in 'parameters'. But {but}"
+            f" 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But {but}"
         )
-    return TensorSpec(tensor.name, tensor.datatype, tensor.shape)
+    return TensorSpec(tensor.name, tensor.datatype, tensor.shape, region)
 
 
 def _requested(output: _Output) -> RequestedOutput:
     parameters = output.parameters or _NO_OUTPUT_PARAMETERS
-    if parameters.shared_memory_region is not UNSET:
-        raise Unsupported(f"output '{output.name}': shared memory is not supported yet")
-    return RequestedOutput(output.name, parameters.classification, parameters.binary_data)
+    region = _region(output.name, parameters)
+    for name, value in (
+        ("binary_data", parameters.binary_data),
+        ("classification", parameters.classification),
+    ):
+        if region is not None and value:
+            raise InvalidRequest(
+                f"Output '{output.name}' can't set both 'shared_memory_region' and '{name}'"
+            )
+    return RequestedOutput(output.name, parameters.classification, parameters.binary_data, region)
+
+
+def _region(tensor: str, parameters: _InputParameters | _OutputParameters) -> RegionRef | None:
+    return region_ref(tensor, msgspec.structs.asdict(parameters))
 
 
 def _check_unique(what: str, names: list[str]) -> None:
@@ -174,6 +191,10 @@ def _lay_out(header: InferHeader, body: _Body, binary_data_output: bool) -> Pars
         expected = _expected_nbytes(spec)
         if not isinstance(tensor.data, UnsetType):
             parts.append(parse_elements(spec, tensor.data))
+            continue
+        if spec.region is not None:
+            check_region_size(header.model_name, spec)
+            parts.append(slice(0, 0))
             continue
         start, end = end, end + _binary_size(header.model_name, tensor, expected)
         parts.append(slice(start, end))

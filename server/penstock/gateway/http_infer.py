@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from penstock.gateway.aside import LARGE_BYTES, Aside
+from penstock.gateway.client_memory import unwrapped
 from penstock.gateway.compression import choose_encoding, compress
 from penstock.gateway.http_request import DecodedHttpRequest, HttpInferDecoder
 from penstock.gateway.http_response import encode_http_infer
@@ -88,7 +89,7 @@ class HttpInference:
 
     def respond(self, request: HttpRequest, body: bytes, pending: PendingRequest) -> HttpResponse:
         """The response of a body that the request's encoder has made, compressed where the client asks for it."""
-        encoder = pending.encode
+        encoder = unwrapped(pending.encode)
         assert isinstance(encoder, HttpEncoder)
         headers: list[tuple[str, str]] = []
         content_type = "application/json"

@@ -48,7 +48,7 @@ class HttpInferDecoder:
         """Take a request's body apart.
 
         `header_length` is the value of the `Inference-Header-Content-Length` header, None where there is none.
-        Raises InvalidRequest, naming what is wrong, and Unsupported for shared memory.
+        Inputs in shared memory have empty bytes. Raises InvalidRequest, naming what is wrong.
         """
         json_bytes = len(body)
         if header_length is not None:

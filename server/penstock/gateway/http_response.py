@@ -17,11 +17,17 @@ class _BinaryParameters(msgspec.Struct, frozen=True):
     binary_data_size: int
 
 
+class _RegionParameters(msgspec.Struct, frozen=True):
+    shared_memory_region: str
+    shared_memory_offset: int
+    shared_memory_byte_size: int
+
+
 class _Output(msgspec.Struct, frozen=True):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    parameters: _BinaryParameters | UnsetType = UNSET
+    parameters: _BinaryParameters | _RegionParameters | UnsetType = UNSET
     data: Any = UNSET
 
 
@@ -53,7 +59,7 @@ def encode_http_infer(
         asked = wanted.get(output.name)
         binary = binary_default if asked is None else asked
         outputs.append(_describe(output, binary))
-        if binary:
+        if binary and output.region is None:
             parts.append(output.data)
     parts[0] = header = _encode(_body(response, outputs))
     return (header, None) if len(parts) == 1 else (b"".join(parts), len(header))
@@ -64,6 +70,9 @@ MAX_JSON_BYTES: Final = 16 << 20
 
 
 def _describe(output: OutputTensor, binary: bool) -> _Output:
+    if output.region is not None:
+        place = _RegionParameters(output.region.name, output.region.offset, output.region.byte_size)
+        return _Output(output.name, output.datatype, output.shape, parameters=place)
     if binary:
         size = _BinaryParameters(len(output.data))
         return _Output(output.name, output.datatype, output.shape, parameters=size)

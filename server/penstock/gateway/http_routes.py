@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from penstock.errors import InvalidRequest, NotFound, Unsupported
+from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi, memory_path
 from penstock.gateway.http_types import (
     HttpRequest,
     HttpResponse,
@@ -30,6 +31,10 @@ class HttpRoutes:
         self._state = state
         self._repository = state.repository
         self._metrics = metrics
+        self._memory: dict[str, SystemMemoryApi | CudaMemoryApi] = {
+            "systemsharedmemory": SystemMemoryApi(state.client_memory),
+            "cudasharedmemory": CudaMemoryApi(state.client_memory),
+        }
         self._fixed: dict[str, dict[str, Handler]] = {
             "/v2": {"GET": self._server},
             "/v2/health/live": {"GET": self._live},
@@ -102,12 +107,9 @@ class HttpRoutes:
                     return {"POST": lambda request: self._unload(name)}
         if len(parts) == 4 and parts[:2] == ["v2", "repository"] and parts[3] == "index":
             return {"POST": self._index}
-        for prefix, what in (
-            ("systemsharedmemory", "system shared memory"),
-            ("cudasharedmemory", "CUDA shared memory"),
-        ):
-            if parts[:2] == ["v2", prefix]:
-                return _refusing(what, "GET", "POST")
+        if parts[0] == "v2" and (api := self._memory.get("".join(parts[1:2]))):
+            target = memory_path(parts[2:])
+            return target and api.routes(*target)
         return None
 
     # ── handlers ────────────────────────────────────────────────────────────────────────────────────────────────────

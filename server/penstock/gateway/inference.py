@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from math import inf
 
 from penstock.errors import PenstockError
+from penstock.gateway.client_memory import ClientMemory
+from penstock.repository.pool import Pool
 from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
 from penstock.telemetry.tracing.tracing import Tracing
 from penstock.types import NO_TERMS, Buffer, CallTerms, InferHeader, TracedCall
+from penstock.workers.client_regions import Input
 from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respond
 
 MAX_BOUND = 2048
@@ -31,13 +34,21 @@ class Bound:
     model: ServedModel
     plan: RequestPlan
     generation: int
+    names_regions: bool
+    """Some of its tensors lie in a client's shared memory."""
 
 
 class Inference:
     """Submits requests to the models of a repository."""
 
-    def __init__(self, repository: ModelRepository, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        repository: ModelRepository,
+        client_memory: ClientMemory,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._repository = repository
+        self._client_memory = client_memory
         self._tracing = tracing
         self._bound: dict[int, Bound] = {}
         self._bound_of = repository.generation
@@ -56,19 +67,25 @@ class Inference:
 
         `received_bytes`: how long the whole message or body was, which the buffers may keep alive.
 
-        Raises InvalidRequest, QueueFull, DeadlineExceeded, Unavailable, WorkerCrashed.
+        Raises InvalidRequest, NotFound, Unsupported, QueueFull, DeadlineExceeded, Unavailable, WorkerCrashed.
         """
         plan = bound.plan
+        inputs: Sequence[Input] = buffers
+        if bound.names_regions:
+            at_once = plan.sequence is not None or not isinstance(bound.model.pool, Pool)
+            inputs, encode = self._client_memory.attach(
+                bound.header, buffers, encode, at_once=at_once
+            )
         if plan.order is not None:
-            buffers = [buffers[index] for index in plan.order]
-        check_sizes(plan, buffers)
+            inputs = [inputs[index] for index in plan.order]
+        check_sizes(plan, inputs)
         pool = bound.model.pool
         arrived_ns = time.monotonic_ns()
         timeout_us, is_clients = _timeout(terms, plan, bound.model.timeout_us)
         request = PendingRequest(
             plan,
             request_id,
-            buffers,
+            inputs,
             encode,
             respond,
             arrived_ns,
@@ -118,7 +135,8 @@ class Inference:
             # also so that models which were unloaded are not kept by what was bound to them
             self._bound.clear()
             self._bound_of = self._repository.generation
-        bound = Bound(header, model, model.signature.plan(header), self._repository.generation)
+        plan = model.signature.plan(header)
+        bound = Bound(header, model, plan, self._repository.generation, header.names_regions)
         if _parameter_characters(header) <= MAX_PARAMETER_CHARACTERS:
             self._bound[id(header)] = bound
         return bound

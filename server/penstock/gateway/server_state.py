@@ -7,6 +7,7 @@ from typing import Final
 
 import penstock
 from penstock.config import Settings
+from penstock.gateway.client_memory import ClientMemory
 from penstock.gateway.log_control import LogControl
 from penstock.gateway.trace_control import TraceControl
 from penstock.repository.repository import ModelRepository
@@ -40,6 +41,7 @@ class ServerState:
         self.repository = repository
         self.logs = LogControl(settings.log_settings, repository.set_logging)
         self.traces = TraceControl(tracing, repository)
+        self.client_memory = ClientMemory(allowed=settings.allow_client_shm)
         self.version = penstock.__version__
         self.started = False
         """All models that could be loaded at start are."""
@@ -50,7 +52,8 @@ class ServerState:
     @property
     def extensions(self) -> tuple[str, ...]:
         """What the metadata advertises: only what works with these settings."""
-        return EXTENSIONS
+        shared_memory = ("system_shared_memory",) if self.client_memory.allowed else ()
+        return EXTENSIONS + shared_memory
 
     @property
     def ready(self) -> bool:

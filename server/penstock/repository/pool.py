@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.restarts import Restarts, StartInstance
 from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
-from penstock.workers.gather import scatter
+from penstock.workers.gather import InputsLost, scatter
 from penstock.workers.instance import Instance, RunningBatch
 from penstock.workers.messages import BatchFailed, Done
 from penstock.workers.request import PendingRequest
@@ -217,22 +217,27 @@ class Pool:
         return None
 
     def _execute(self, instance: Instance, batch: Sequence[PendingRequest], now_ns: int) -> None:
-        error: PenstockError
-        try:
-            instance.execute(batch, now_ns)
-        except PenstockError as refused:
-            error = refused
-        except Exception:
-            log.exception("a batch could not be sent to its worker")
-            error = InternalError("batch not sent")
-        else:
-            timeout_us = self._policy.execution_timeout_us
-            if timeout_us:
-                self._hang_watch.at(now_ns / 1000 + timeout_us, now_ns / 1000)
-            return
+        errors: Mapping[PendingRequest, PenstockError]
+        while batch:
+            try:
+                instance.execute(batch, now_ns)
+            except InputsLost as gone:
+                errors = gone.lost
+            except PenstockError as refused:
+                errors = dict.fromkeys(batch, refused)
+            except Exception:
+                log.exception("a batch could not be sent to its worker")
+                errors = dict.fromkeys(batch, InternalError("batch not sent"))
+            else:
+                timeout_us = self._policy.execution_timeout_us
+                if timeout_us:
+                    self._hang_watch.at(now_ns / 1000 + timeout_us, now_ns / 1000)
+                return
+            for request, error in errors.items():
+                self._answers.fail(request, error, FailureReason.OTHER)
+            batch = [request for request in batch if request not in errors]
         self.scheduler.not_run(instance)
-        for request in batch:
-            self._answers.fail(request, error, FailureReason.OTHER)
+        self._after_batch()
 
     def _count_waiting(self) -> None:
         self._statistics.pending = self._batcher.requests

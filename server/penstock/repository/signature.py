@@ -10,7 +10,8 @@ from penstock.errors import InvalidRequest
 from penstock.model_config import ModelConfig, Tensor, wire_shape
 from penstock.repository.sequence_terms import sequence_reader
 from penstock.tensors import expected_nbytes
-from penstock.types import Buffer, InferHeader, Parameter, TensorSpec
+from penstock.types import InferHeader, Parameter, TensorSpec
+from penstock.workers.client_regions import Input
 from penstock.workers.request import RequestPlan
 
 MAX_EMPTY: Final = 2**40
@@ -166,7 +167,7 @@ class Signature:
         return names
 
 
-def check_sizes(plan: RequestPlan, buffers: Sequence[Buffer]) -> None:
+def check_sizes(plan: RequestPlan, buffers: Sequence[Input]) -> None:
     """Check that the bytes that came are as many as the header says. Raises InvalidRequest."""
     for index, expected in enumerate(plan.sizes_bytes):
         if expected not in (-1, len(buffers[index])):

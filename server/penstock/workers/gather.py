@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final
 
@@ -18,6 +19,7 @@ from penstock.errors import (
     Unsupported,
 )
 from penstock.types import OutputTensor
+from penstock.workers.client_regions import Input, RegionInput
 from penstock.workers.messages import (
     Done,
     Execute,
@@ -50,10 +52,18 @@ REQUEST_ERRORS: Final[Mapping[str, type[PenstockError]]] = MappingProxyType(
 """What a model may answer a request with: `RequestError.kind` → its class."""
 
 
+class InputsLost(Exception):
+    """Some requests' inputs are not in their client's shared memory any more. The others of the batch can go on."""
+
+    def __init__(self, lost: Mapping[PendingRequest, PenstockError]) -> None:
+        super().__init__(f"inputs of {len(lost)} requests are gone")
+        self.lost = lost
+
+
 def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingRequest]) -> Execute:
     """Copy a batch's tensors into the slab, each input's requests side by side; the command to run it.
 
-    Raises Unavailable when there is no memory for a larger slab.
+    Raises Unavailable when there is no memory for a larger slab, and InputsLost.
     """
     plan = batch[0].plan
     nbytes = sum([sum(map(len, request.buffers)) for request in batch])
@@ -61,14 +71,17 @@ def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingReque
     slab.ensure(needed)
     rows = sum(request.rows for request in batch)
     slots = []
+    lost: dict[int, PenstockError] = {}
     offset = 0
     for index, name in enumerate(plan.input_names):
-        end = _fill(slab, offset, [request.buffers[index] for request in batch])
+        end = _fill(slab, offset, [request.buffers[index] for request in batch], lost)
         shape = plan.shapes[index]
         if len(batch) > 1:
             shape = (rows, *shape[1:])
         slots.append(InputSlot(name, plan.datatypes[index], shape, offset, end - offset))
         offset = align(end)
+    if lost:
+        raise InputsLost({batch[position]: error for position, error in lost.items()})
     requests = tuple(
         [RequestSlot(r.rows, r.id, r.plan.parameters, r.plan.output_names) for r in batch]
     )
@@ -91,13 +104,22 @@ def scatter(
     return answers
 
 
-def _fill(slab: Slab, offset: int, buffers: list[bytes | bytearray | memoryview]) -> int:
+def _fill(slab: Slab, offset: int, buffers: Sequence[Input], lost: dict[int, PenstockError]) -> int:
+    """Copy them into the slab, side by side; the end. `lost` gets the position of each that can't be read."""
     view = slab.view
     if len(buffers) > 1 and len(buffers[0]) < JOIN_BELOW_BYTES:
-        buffers = [b"".join(buffers)]
-    for buffer in buffers:
+        # where shapes differ, one of the others may lie in a client's memory, and is no bytes
+        with suppress(TypeError):
+            buffers = [b"".join(buffers)]  # type: ignore[arg-type]
+    for position, buffer in enumerate(buffers):
         end = offset + len(buffer)
-        view[offset:end] = buffer
+        if isinstance(buffer, RegionInput):
+            try:
+                buffer.read_into(view[offset:end])
+            except PenstockError as error:
+                lost[position] = error
+        else:
+            view[offset:end] = buffer
         offset = end
     return offset
 

@@ -11,7 +11,8 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock.errors import PenstockError
-from penstock.types import Buffer, OutputTensor, Parameter, SequenceTerms, Step
+from penstock.types import OutputTensor, Parameter, SequenceTerms, Step
+from penstock.workers.client_regions import Input, RegionInput
 from penstock.workers.messages import Done
 
 Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
@@ -138,7 +139,7 @@ class PendingRequest:
         self,
         plan: RequestPlan,
         request_id: str,
-        buffers: Sequence[Buffer],
+        buffers: Sequence[Input],
         encode: Encode,
         respond: Respond,
         arrived_ns: int,
@@ -198,7 +199,7 @@ class PendingRequest:
         seen = plan.input_names, plan.datatypes, plan.shapes, sorted(parameters.items())
         digest = blake2b(repr((seen, plan.output_names)).encode(), digest_size=16)
         for buffer in self.buffers:
-            digest.update(buffer)
+            digest.update(bytes(buffer) if isinstance(buffer, RegionInput) else buffer)
         return digest.digest()
 
     def cancel(self) -> None:

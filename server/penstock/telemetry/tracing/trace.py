@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from penstock.errors import PenstockError
-from penstock.types import Buffer, OutputTensor, TracedCall
+from penstock.types import OutputTensor, TracedCall
+from penstock.workers.client_regions import Input
 from penstock.workers.messages import Done
 from penstock.workers.request import Answer, PendingRequest, Respond
 
@@ -30,7 +31,7 @@ class TracedTensor:
     __slots__ = ("activity", "data", "datatype", "name", "shape")
 
     def __init__(
-        self, activity: str, name: str, datatype: str, shape: Sequence[int], data: Buffer
+        self, activity: str, name: str, datatype: str, shape: Sequence[int], data: Input
     ) -> None:
         self.activity = activity
         self.name = name

@@ -1,0 +1,153 @@
+"""The shared memory that clients have registered, and the requests whose tensors lie there."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from penstock.errors import AlreadyExists, InvalidRequest, NotFound, Unavailable, Unsupported
+from penstock.tensors import count_bytes_elements, element_count
+from penstock.types import Buffer, InferHeader, OutputTensor, RegionRef, TensorSpec
+from penstock.workers.client_regions import Input, Region, RegionInput
+from penstock.workers.gather import JOIN_BELOW_BYTES
+from penstock.workers.request import Encode, PendingRequest
+
+DISABLED: Final = (
+    "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
+)
+MAX_NAME_CHARACTERS: Final = 1024
+MAX_REGIONS: Final = 4096
+"""Each takes a descriptor, which connections need too."""
+MAX_STRINGS: Final = 1 << 20
+"""Elements of a BYTES input in a region: their lengths are checked on the event loop."""
+
+
+class ClientMemory:
+    """Registered regions by name. One a gateway, which forgets them when it ends."""
+
+    def __init__(self, *, allowed: bool) -> None:
+        self.allowed: Final = allowed
+        self._regions: dict[str, Region] = {}
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._max_regions = MAX_REGIONS if files < 0 else min(MAX_REGIONS, files // 4)
+
+    def check_allowed(self) -> None:
+        """Raises Unsupported when the server was started without the flag."""
+        if not self.allowed:
+            raise Unsupported(DISABLED)
+
+    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Open a client's shared memory, to be named in requests from now on.
+
+        Raises AlreadyExists, InvalidRequest, NotFound, Unavailable, Unsupported.
+        """
+        self.check_allowed()
+        if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+            raise InvalidRequest(
+                f"'region name' is necessary to register system shared memory region: expected 1 to"
+                f" {MAX_NAME_CHARACTERS} characters, got {len(name)}"
+            )
+        if name in self._regions:
+            raise AlreadyExists(f"shared memory region '{name}' already in manager")
+        if len(self._regions) >= self._max_regions:
+            raise Unavailable(
+                f"failed to register shared memory region '{name}': there are {self._max_regions}"
+                " already, which is the limit"
+            )
+        self._regions[name] = Region(name, key, offset, byte_size)
+
+    def unregister(self, name: str = "") -> None:
+        """Forget a region, or all. Requests that were sent before can still use it. A name that is not known is fine.
+
+        Raises Unsupported.
+        """
+        self.check_allowed()
+        if name:
+            self._regions.pop(name, None)
+        else:
+            self._regions.clear()
+
+    def status(self, name: str = "") -> Sequence[Region]:
+        """A region, or all. Raises NotFound, Unsupported."""
+        self.check_allowed()
+        if not name:
+            return list(self._regions.values())
+        if name not in self._regions:
+            raise NotFound(f"Unable to find system shared memory region: '{name}'")
+        return [self._regions[name]]
+
+    def attach(
+        self, header: InferHeader, buffers: Sequence[Buffer], encode: Encode, *, at_once: bool
+    ) -> tuple[Sequence[Input], Encode]:
+        """A request's buffers and encoder with the regions that its header names in their place.
+
+        `buffers` has something, whatever, for each input that lies in a region. What is small is copied now, and so are
+        strings, whose lengths must not change once they are checked; all else when the batch is made, or also now, if
+        `at_once`.
+        Raises InvalidRequest, NotFound, Unsupported.
+        """
+        inputs: list[Input] = [
+            buffer if spec.region is None else self._input(spec, spec.region, at_once=at_once)
+            for spec, buffer in zip(header.inputs, buffers, strict=True)
+        ]
+        targets = {o.name: self._find(o.region) for o in header.outputs if o.region is not None}
+        return inputs, IntoRegions(encode, targets) if targets else encode
+
+    def _input(self, spec: TensorSpec, ref: RegionRef, *, at_once: bool) -> Input:
+        region, _ = self._find(ref)
+        if spec.datatype == "BYTES":
+            count = element_count(spec.shape)
+            if count > MAX_STRINGS:
+                raise InvalidRequest(
+                    f"input '{spec.name}' has {count} strings in shared memory, {MAX_STRINGS} are"
+                    " the limit: send them in the request"
+                )
+            data = region.read(ref)
+            count_bytes_elements(data, count, spec.name)
+            return data
+        if at_once or ref.byte_size < JOIN_BELOW_BYTES:
+            return region.read(ref)
+        return RegionInput(region, ref)
+
+    def _find(self, ref: RegionRef) -> tuple[Region, RegionRef]:
+        self.check_allowed()
+        region = self._regions.get(ref.name)
+        if region is None:
+            raise NotFound(f"Unable to find shared memory region: '{ref.name}'")
+        region.check(ref)
+        return region, ref
+
+
+class IntoRegions:
+    """An `encode` that first writes outputs into the client's regions: for the response only their place is left."""
+
+    __slots__ = ("_targets", "encode")
+
+    def __init__(self, encode: Encode, targets: Mapping[str, tuple[Region, RegionRef]]) -> None:
+        self.encode: Final = encode
+        self._targets = targets
+
+    def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
+        """The response. Raises InvalidRequest where an output does not fit, and what `encode` raises."""
+        return self.encode(request, [self._stored(output) for output in outputs])
+
+    def _stored(self, output: OutputTensor) -> OutputTensor:
+        target = self._targets.get(output.name)
+        if target is None:
+            return output
+        region, ref = target
+        nbytes = len(output.data)
+        if nbytes > ref.byte_size:
+            raise InvalidRequest(
+                f"shared memory size specified with the request for output '{output.name}'"
+                f" ({ref.byte_size} bytes) should be at least {nbytes} bytes to hold the results"
+            )
+        region.write(output.data, ref)
+        place = RegionRef(ref.name, ref.offset, nbytes)
+        return OutputTensor(output.name, output.datatype, output.shape, b"", place)
+
+
+def unwrapped(encode: Encode) -> Encode:
+    """The encoder that makes the response's bytes."""
+    return encode.encode if isinstance(encode, IntoRegions) else encode

@@ -1,0 +1,196 @@
+"""The routes and RPCs of the shared-memory extensions: status, register, unregister."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from google.protobuf.message import Message
+from msgspec import UNSET, UnsetType
+
+from penstock.errors import InvalidRequest, NotFound
+from penstock.gateway.client_memory import ClientMemory
+from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
+from penstock.protobuf import message_class
+from penstock.workers.client_regions import Region
+
+T = TypeVar("T")
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+Rpc = tuple[str, str, Callable[[Any], Awaitable[Message]]]
+"""Method, its request's message, and what answers it."""
+
+
+class _Registration(msgspec.Struct, frozen=True):
+    key: str | UnsetType = UNSET
+    byte_size: int | UnsetType = UNSET
+    offset: int | None = None
+
+
+_registration: Final = msgspec.json.Decoder(_Registration).decode
+
+
+class SystemMemoryApi:
+    """`/v2/systemsharedmemory/…`, and the `SystemSharedMemory…` RPCs."""
+
+    def __init__(self, memory: ClientMemory) -> None:
+        self._memory = memory
+
+    def routes(self, name: str, action: str) -> dict[str, Handler] | None:
+        """The handlers of `…/ACTION`, or `…/region/NAME/ACTION`, by method."""
+
+        async def status(_: HttpRequest) -> HttpResponse:
+            return json_response([_described(region) for region in self._memory.status(name)])
+
+        async def register(request: HttpRequest) -> HttpResponse:
+            self._memory.check_allowed()
+            given = _parsed(request.body)
+            self._memory.register(
+                name,
+                _given("key", given.key),
+                given.offset or 0,
+                _given("byte_size", given.byte_size),
+            )
+            return HttpResponse()
+
+        async def unregister(_: HttpRequest) -> HttpResponse:
+            self._memory.unregister(name)
+            return HttpResponse()
+
+        match action:
+            case "status":
+                return {"GET": status}
+            case "register":
+                return {"POST": register}
+            case "unregister":
+                return {"POST": unregister}
+        return None
+
+    def rpcs(self) -> tuple[Rpc, ...]:
+        """The RPCs."""
+        return (
+            ("SystemSharedMemoryStatus", "SystemSharedMemoryStatusRequest", self._status),
+            ("SystemSharedMemoryRegister", "SystemSharedMemoryRegisterRequest", self._register),
+            (
+                "SystemSharedMemoryUnregister",
+                "SystemSharedMemoryUnregisterRequest",
+                self._unregister,
+            ),
+        )
+
+    async def _status(self, request: Any) -> Message:
+        response: Any = _message("SystemSharedMemoryStatusResponse")
+        for region in self._memory.status(request.name):
+            shown = response.regions[region.name]
+            for field, value in _described(region).items():
+                setattr(shown, field, value)
+        return response  # type: ignore[no-any-return]
+
+    async def _register(self, request: Any) -> Message:
+        self._memory.register(request.name, request.key, request.offset, request.byte_size)
+        return _message("SystemSharedMemoryRegisterResponse")
+
+    async def _unregister(self, request: Any) -> Message:
+        self._memory.unregister(request.name)
+        return _message("SystemSharedMemoryUnregisterResponse")
+
+
+class CudaMemoryApi:
+    """`/v2/cudasharedmemory/…`, and the `CudaSharedMemory…` RPCs, as of a Triton that is built without GPUs: no region
+    can be registered, so there is none."""
+
+    def __init__(self, memory: ClientMemory) -> None:
+        self._memory = memory
+
+    def routes(self, name: str, action: str) -> dict[str, Handler] | None:
+        """As SystemMemoryApi's."""
+
+        async def status(_: HttpRequest) -> HttpResponse:
+            self._check(name)
+            return json_response([])
+
+        async def register(_: HttpRequest) -> HttpResponse:
+            raise self._refusal(name)
+
+        async def unregister(_: HttpRequest) -> HttpResponse:
+            self._memory.check_allowed()
+            return HttpResponse()
+
+        match action:
+            case "status":
+                return {"GET": status}
+            case "register":
+                return {"POST": register}
+            case "unregister":
+                return {"POST": unregister}
+        return None
+
+    def rpcs(self) -> tuple[Rpc, ...]:
+        """The RPCs."""
+        return (
+            ("CudaSharedMemoryStatus", "CudaSharedMemoryStatusRequest", self._status),
+            ("CudaSharedMemoryRegister", "CudaSharedMemoryRegisterRequest", self._register),
+            ("CudaSharedMemoryUnregister", "CudaSharedMemoryUnregisterRequest", self._unregister),
+        )
+
+    async def _status(self, request: Any) -> Message:
+        self._check(request.name)
+        return _message("CudaSharedMemoryStatusResponse")
+
+    async def _register(self, request: Any) -> Message:
+        raise self._refusal(request.name)
+
+    async def _unregister(self, _: Any) -> Message:
+        self._memory.check_allowed()
+        return _message("CudaSharedMemoryUnregisterResponse")
+
+    def _check(self, name: str) -> None:
+        self._memory.check_allowed()
+        if name:
+            raise NotFound(f"Unable to find cuda shared memory region: '{name}'")
+
+    def _refusal(self, name: str) -> InvalidRequest:
+        self._memory.check_allowed()
+        return InvalidRequest(
+            f"failed to register CUDA shared memory region: '{name}', GPUs not supported"
+        )
+
+
+def memory_path(parts: list[str]) -> tuple[str, str] | None:
+    """What follows `/v2/systemsharedmemory`: `[ACTION]` or `[region, NAME, ACTION]` → name (empty: all), action."""
+    match parts:
+        case ["register"]:
+            raise InvalidRequest("'region name' is necessary to register shared memory region")
+        case [action]:
+            return "", action
+        case ["region", name, action] if name:
+            return name, action
+    return None
+
+
+def _described(region: Region) -> dict[str, Any]:
+    return {
+        "name": region.name,
+        "key": region.key,
+        "offset": region.offset,
+        "byte_size": region.byte_size,
+    }
+
+
+def _parsed(body: bytes) -> _Registration:
+    try:
+        return _registration(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"shared memory register request: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"failed to parse the request JSON buffer: {error}") from error
+
+
+def _given(field: str, value: T | UnsetType) -> T:
+    if isinstance(value, UnsetType):
+        raise InvalidRequest(f"Shared memory register request has no '{field}' field")
+    return value
+
+
+def _message(name: str) -> Message:
+    return message_class(f"inference.{name}")()
