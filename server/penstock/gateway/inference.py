@@ -130,7 +130,8 @@ class Inference:
             if keeper is not None:
                 # not remembered, for the sequence may end any time, and its id be used again
                 plan = keeper.signature.plan(header)
-                return Bound(header, keeper, plan, self._repository.generation)
+                generation = self._repository.generation
+                return Bound(header, keeper, plan, generation, header.names_regions)
         if len(self._bound) >= MAX_BOUND or self._bound_of != self._repository.generation:
             # also so that models which were unloaded are not kept by what was bound to them
             self._bound.clear()
