@@ -14,7 +14,14 @@ from penstock.errors import InvalidRequest, PenstockError
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
 from penstock.types import InferHeader, OutputTensor, Parameter, RequestedOutput, TensorSpec
-from penstock.workers.request import Answer, PendingRequest, Releasable, RequestPlan, Timed
+from penstock.workers.request import (
+    Answer,
+    PendingRequest,
+    Releasable,
+    RequestPlan,
+    RequestTrace,
+    Timed,
+)
 
 MAX_DEPTH: Final = 16
 """Requests below a client's, each the next one's caller: deeper ones are taken for a circle."""
@@ -34,12 +41,15 @@ class Terms:
     """On the monotonic clock."""
     deadline_is_clients: bool = True
     depth: int = 1
+    trace: RequestTrace | None = None
+    """The request's own will be part of it."""
 
 
 def terms_of(parent: PendingRequest) -> Terms:
     """The terms of what is sent to answer the parent. Its priority is one of its parameters."""
     depth = 1 if parent.caller is None else parent.caller.depth + 1
-    return Terms(parent.tenant, parent.deadline_us, parent.deadline_is_clients, depth)
+    deadline = parent.deadline_us, parent.deadline_is_clients
+    return Terms(parent.tenant, *deadline, depth, parent.trace)
 
 
 class Times(msgspec.Struct):
@@ -190,6 +200,8 @@ class NestedCalls:
             is_clients,
         )
         call.request.caller = call
+        if terms.trace is not None:
+            terms.trace.nested(call.request, model.name, model.version)
         model.pool.submit(call.request)
         return call
 

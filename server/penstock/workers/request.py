@@ -76,6 +76,9 @@ class RequestTrace(Protocol):
     ) -> None:
         """Its batch was sent to a worker then, and its answer came then."""
 
+    def nested(self, request: PendingRequest, model: str, version: int) -> None:
+        """To answer its request, this one is sent to that model: have it traced too."""
+
 
 class Timed(Protocol):
     """How long each part of an execution took, in nanoseconds."""

@@ -24,11 +24,9 @@ def sampler(count: int = -1, log_frequency: int = 0) -> Sampler:
     return Sampler(TraceSetting(("TIMESTAMPS",), 1, count, log_frequency))
 
 
-def trace(number: int, group: Sampler, parent: int = 0) -> Trace:
-    made = Trace(
-        number, group, "m", 3, 'a"b', TracedCall("HTTP", 5, received_ns=6), lambda _: None,
-        tensors=False, parent_id=parent,
-    )  # fmt: skip
+def trace(number: int, group: Sampler) -> Trace:
+    call = TracedCall("HTTP", 5, received_ns=6)
+    made = Trace(iter([number]), group, "m", 3, 'a"b', call, lambda _: None, tensors=False)
     made.points += (("REQUEST_START", 7), ("QUEUE_START", 7), ("REQUEST_END", 9))
     made.sends.append(("HTTP_SEND_START", 9))
     return made
@@ -50,16 +48,6 @@ def test_a_trace_as_triton_writes_it() -> None:
         {"id": 4, "timestamps": [{"name": "REQUEST_END", "ns": 9}]},
         {"id": 4, "timestamps": [{"name": "HTTP_SEND_START", "ns": 9}]},
     ]
-
-
-def test_children_name_their_parent() -> None:
-    parent = trace(1, sampler())
-    child = parent.child(2, "inner", 1)
-    child.points.append(("REQUEST_START", 8))
-    child.end()
-    records = json.loads(b"[" + trace_json(parent, timestamps=True) + b"]")
-    (about,) = [each for each in records if each.get("model_name") == "inner"]
-    assert (about["id"], about["parent_id"]) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,7 @@ from penstock.types import NUMPY_DTYPES
 
 def trace_json(trace: Trace, *, timestamps: bool) -> bytes:
     """All objects of a trace and its children, joined by commas: part of a JSON array."""
-    records = list(_records(trace, timestamps=timestamps))
-    for child in trace.children:
-        records += _records(child, timestamps=timestamps)
+    records = _records(trace, timestamps=timestamps)
     return ",".join(json.dumps(record, separators=(",", ":")) for record in records).encode()
 
 
@@ -41,6 +39,9 @@ def _records(trace: Trace, *, timestamps: bool) -> Iterator[dict[str, Any]]:
         yield {"id": trace.id, "activity": tensor.activity, "tensor": _tensor(tensor)}
     if timestamps:
         yield from (_point(trace, *point) for point in trace.sends)
+    # those that are still to come are of an answer that nobody waits for
+    for child in list(trace.children):
+        yield from _records(child, timestamps=timestamps)
 
 
 def _point(trace: Trace, name: str, ns: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from penstock.errors import PenstockError
@@ -45,11 +45,12 @@ class Trace:
     """Collects on the event loop; what becomes of it, a thread decides once it has ended.
 
     Times are of the monotonic clock, in nanoseconds; `offset_ns` makes them time since the epoch. A model that runs
-    others for a request has a `child` for each.
+    sends requests to others, to answer this one, has children.
     """
 
     __slots__ = (
         "_end",
+        "_ids",
         "_tensors_too",
         "call",
         "children",
@@ -68,7 +69,7 @@ class Trace:
 
     def __init__(
         self,
-        trace_id: int,
+        ids: Iterator[int],
         group: object,
         model: str,
         version: int,
@@ -79,8 +80,10 @@ class Trace:
         tensors: bool,
         parent_id: int = 0,
     ) -> None:
-        """`group`: the sampler it is of. `end` is called once, when it is complete."""
-        self.id = trace_id
+        """`ids` give all traces their numbers. `group`: the sampler it is of. `end` is called once, when it is
+        complete."""
+        self.id = next(ids)
+        self._ids = ids
         self.group = group
         self.model = model
         self.version = version
@@ -142,21 +145,21 @@ class Trace:
                     TracedTensor(BACKEND_OUTPUT, each.name, each.datatype, each.shape, each.data)
                 )
 
-    def child(self, trace_id: int, model: str, version: int) -> Trace:
-        """The trace of a request that this one's model makes. It is part of this one: `end` it before."""
+    def nested(self, request: PendingRequest, model: str, version: int) -> None:
+        """To answer its request, this one is sent to that model: its trace is part of this one."""
         child = Trace(
-            trace_id,
+            self._ids,
             self.group,
             model,
             version,
-            self.request_id,
+            request.id,
             None,
             lambda _: None,
             tensors=self._tensors_too,
             parent_id=self.id,
         )
         self.children.append(child)
-        return child
+        child.follow(request)
 
     def end(self, answer: Answer | None = None) -> None:
         """It is complete. `answer`: what the client got, or None when that is not told."""

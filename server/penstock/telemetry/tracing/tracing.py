@@ -49,7 +49,7 @@ class Tracing:
             self._switch()
         tensors = "TENSORS" in sampler.setting.level and self.config.mode == "triton"
         return Trace(
-            next(self._ids),
+            self._ids,
             sampler,
             model,
             version,
@@ -58,10 +58,6 @@ class Tracing:
             self._writer.put,
             tensors=tensors,
         )
-
-    def child(self, parent: Trace, model: str, version: int) -> Trace:
-        """The trace of a request that the parent's model makes. `end` it before the parent ends."""
-        return parent.child(next(self._ids), model, version)
 
     def update(self, model: str, changes: Changes) -> None:
         """Change the model's setting, or the server's (""). Raises InvalidRequest, Unsupported."""
