@@ -78,10 +78,16 @@ class Traces:
 
 def wait_for_traces(path: Path, count: int) -> Traces:
     """Until the file has so many traces: they are written by a thread, soon after the answers."""
-    eventually(
-        lambda: path.exists() and len(Traces(path).by_id) == count, f"no {count} traces in {path}"
-    )
+    eventually(lambda: _written(path) == count, f"no {count} traces in {path}")
     return Traces(path)
+
+
+def _written(path: Path) -> int:
+    """How many traces the file has; 0 while a write is under way."""
+    try:
+        return len(Traces(path).by_id)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0
 
 
 def spans_ns(points: Mapping[str, int], *, receive: str, send: str) -> dict[str, int]:

@@ -335,14 +335,11 @@ def test_grpc_names_regions_of_inputs_and_outputs() -> None:
         in_region("C"),
         outputs=[output, InferRequestedOutput("W")],
     )
-    for _ in range(2):
-        header, _, buffers = decoder.decode(made.SerializeToString())
-        assert [bytes(buffer) for buffer in buffers] == [
-            b"",
-            serialize_bytes(words),
-            b"",
-        ]
-    assert decoder.decode(made.SerializeToString())[0] is header
+    header, _, first = decoder.decode(made.SerializeToString())
+    again, _, second = decoder.decode(made.SerializeToString())
+    assert again is header
+    for buffers in (first, second):
+        assert [bytes(buffer) for buffer in buffers] == [b"", serialize_bytes(words), b""]
     assert [tensor.region for tensor in header.inputs] == [
         RegionRef("r", 3, 16),
         None,

@@ -66,7 +66,8 @@ async def test_children_are_spans_within_their_parents(make_pool: Make) -> None:
     inner = [span for span in finished if span.name == "m"]
     assert len(inner) == 2
     for span in inner:
-        assert span.parent is not None and span.parent.span_id == outer.context.span_id
+        assert span.parent is not None and outer.context is not None
+        assert span.parent.span_id == outer.context.span_id
         assert (span.attributes or {})["triton.trace_parent_id"] == 1
     assert len([span for span in finished if span.name == "compute"]) == 2
 

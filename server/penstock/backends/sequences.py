@@ -41,7 +41,7 @@ def _loaded(
     model = load(replace(spec, config=extended(spec.config, batching), hidden=hidden))
     shown = {**spec.config["sequence_batching"], "max_sequence_idle_microseconds": batching.idle_us}
     config = without(model.config, hidden) | {"sequence_batching": shown}
-    states = SequenceStates(batching.state, spec.model_dir, config["max_batch_size"] > 0)
+    states = SequenceStates(batching.state, spec.model_dir, model.config["max_batch_size"] > 0)
     return SequenceModel(model, config, batching, states)
 
 

@@ -14,34 +14,44 @@ class ModelPool(Protocol):
     @property
     def ready(self) -> bool:
         """It can run requests now."""
+        ...
 
     @property
     def accepts(self) -> bool:
         """Requests may come: it can run them, or should soon."""
+        ...
 
     @property
     def problem(self) -> str:
         """Why it can't run any request before something else changes; empty: it can."""
+        ...
 
     @property
     def last_crash(self) -> str:
         """Why it was not ready last."""
+        ...
 
     @property
     def instances(self) -> Sequence[object]:
         """Workers that are loaded."""
+        ...
 
     def submit(self, request: PendingRequest) -> None:
         """Take a request, which will get its answer. Raises PenstockError where it is refused."""
+        ...
 
     def cancel(self, request: PendingRequest) -> None:
         """Nobody waits for its answer any more."""
+        ...
 
     def explain(self) -> dict[str, Any]:
         """What it does and has decided, for a person."""
+        ...
 
     def tell_logging(self) -> None:
         """Have all workers log what the link says."""
+        ...
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, answer those that are here for up to `grace_s`, then end."""
+        ...

@@ -139,9 +139,11 @@ class Models(Protocol):
     @property
     def generation(self) -> int:
         """Changes with them."""
+        ...
 
     def get(self, name: str, version: str = "") -> ServedModel:
         """The model's version, or the highest that is ready. Raises NotFound, Unavailable, InvalidRequest."""
+        ...
 
 
 class NestedCalls:

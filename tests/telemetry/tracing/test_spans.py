@@ -47,6 +47,7 @@ def test_three_spans_within_the_clients() -> None:
     assert (root.name, request.name, compute.name) == ("InferRequest", "m", "compute")
     assert {span.kind for span in (root, request, compute)} == {SpanKind.SERVER}
     assert root.parent is not None and request.parent is not None and compute.parent is not None
+    assert root.context is not None and request.context is not None and compute.context is not None
     assert f"{root.parent.span_id:016x}" == "b7ad6b7169203331"
     assert f"{compute.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
     assert request.parent.span_id == root.context.span_id
