@@ -29,6 +29,28 @@ Respond = Callable[["PendingRequest", Answer], None]
 """Takes a request's answer to its client. Called on the event loop; must not raise."""
 
 
+class Part(msgspec.Struct, frozen=True):
+    """One of the responses of a request that may have any number of them."""
+
+    outputs: list[OutputTensor] | PenstockError | None
+    """Views that are valid only while the part is handed out; None: it has nothing but `final` to say."""
+    parameters: Mapping[str, Parameter]
+    """That the model gave the response."""
+    final: bool
+    """It is the last one."""
+    taken: Callable[[], None]
+    """To be called once, when the client's transport has taken it: until then the model may have to wait."""
+
+
+class Sink(Protocol):
+    """Takes the responses of a decoupled model's request, one at a time. The last word is `respond`'s, as with any
+    request: with empty bytes when there was a final part, else with the error that ended it."""
+
+    def part(self, request: PendingRequest, part: Part) -> None:
+        """Encode it and pass it on. Called on the event loop; must not raise."""
+        ...
+
+
 class RequestPlan(msgspec.Struct, frozen=True):
     """All that a header and a model's signature say together: made once a distinct header."""
 
@@ -130,6 +152,7 @@ class PendingRequest:
         "respond",
         "rows",
         "shape_key",
+        "sink",
         "step",
         "tenant",
         "trace",
@@ -175,6 +198,8 @@ class PendingRequest:
         self.trace: RequestTrace | None = None
         self.caller: Caller | None = None
         """None: a client."""
+        self.sink: Sink | None = None
+        """Set for those that take more than one response; decoupled models refuse others."""
         self.attempts = 0
         """How many workers died while they ran it."""
 
