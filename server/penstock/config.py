@@ -24,6 +24,7 @@ from penstock.cores import available_cores
 from penstock.errors import ConfigError
 from penstock.logs import LogFormat, LogSettings
 from penstock.metrics_config import MetricsConfig, parse_metrics_config
+from penstock.platforms import PlatformSetting, platform_settings
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
 
 ENV_PREFIX: Final = "PENSTOCK_"
@@ -36,6 +37,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 Size = Annotated[ByteSize, Field(gt=0)]
+RoutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~:@/-]*)?$")]
 
 
 class Settings(BaseSettings):
@@ -67,6 +69,24 @@ class Settings(BaseSettings):
     """Serve gRPC."""
     allow_metrics: bool = True
     """Serve metrics."""
+    allow_sagemaker: bool = False
+    """Serve SageMaker's protocol."""
+    sagemaker_port: Port = 8080
+    """Port of SageMaker's protocol; 0 takes a free one."""
+    sagemaker_safe_port_range: Annotated[str, StringConstraints(pattern=r"^([0-9]+-[0-9]+)?$")] = ""
+    """Ports that all but SageMaker's must be within, as LOW-HIGH."""
+    sagemaker_default_model: str = ""
+    """Model that SageMaker's /invocations runs."""
+    allow_vertex_ai: bool = False
+    """Serve Vertex AI's protocol."""
+    vertex_ai_port: Port = 8080
+    """Port of Vertex AI's protocol; 0 takes a free one."""
+    vertex_ai_default_model: str = ""
+    """Model that Vertex AI's predictions run; none: the only one."""
+    vertex_ai_predict_route: RoutePath = ""
+    """Path of Vertex AI's predictions."""
+    vertex_ai_health_route: RoutePath = ""
+    """Path of Vertex AI's health checks."""
     front: Literal["auto", "envoy", "grpcio"] = "auto"
     """What carries the bytes: Envoy (fast), or grpc.aio and uvicorn in one process (portable)."""
 
@@ -219,18 +239,40 @@ class Settings(BaseSettings):
             raise ValueError("load_model needs model_control_mode explicit")
         if "*" in self.load_model and len(self.load_model) > 1:
             raise ValueError("load_model: `*` means all models, and must stand alone")
+        self._check_platforms()
         used: dict[int, str] = {}
         for name, port in self.ports().items():
             if port and used.setdefault(port, name) != name:
                 raise ValueError(f"{used[port]} and {name} are both {port}, must differ")
         return self
 
+    def _check_platforms(self) -> None:
+        ports = self.ports()
+        if self.allow_vertex_ai:
+            for route in ("predict", "health"):
+                if not getattr(self, f"vertex_ai_{route}_route"):
+                    name = f"AIP_{route.upper()}_ROUTE"
+                    raise ValueError(f"{name} is not defined for Vertex AI endpoint")
+            if self.vertex_ai_predict_route == self.vertex_ai_health_route:
+                raise ValueError("vertex_ai_predict_route and vertex_ai_health_route must differ")
+        if not self.allow_sagemaker or not self.sagemaker_safe_port_range:
+            return
+        low, high = map(int, self.sagemaker_safe_port_range.split("-"))
+        for name, port in ports.items():
+            if name != "sagemaker_port" and not low <= port <= high:
+                raise ValueError(
+                    f"{name}: the server cannot listen at port {port}, allowed port range is"
+                    f" [{low}, {high}] (sagemaker_safe_port_range)"
+                )
+
     def ports(self) -> dict[str, int]:
-        """Setting's name → port of what is served over TCP, in the order http, grpc, metrics."""
+        """Setting's name → port of what is served over TCP, in a fixed order."""
         every = {
             "http_port": (self.allow_http, self.http_port),
             "grpc_port": (self.allow_grpc, self.grpc_port),
             "metrics_port": (self.allow_metrics, self.metrics_port),
+            "sagemaker_port": (self.allow_sagemaker, self.sagemaker_port),
+            "vertex_ai_port": (self.allow_vertex_ai, self.vertex_ai_port),
         }
         return {name: port for name, (allowed, port) in every.items() if allowed}
 
@@ -281,18 +323,20 @@ class Settings(BaseSettings):
 def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Settings:
     """The settings of this start. `flags`: what the command line gave, by setting's name.
 
-    Reads PENSTOCK_* of the environment and `file`, or ./penstock.toml if there is one.
+    Reads PENSTOCK_* of the environment and what platforms say there, and `file`, or ./penstock.toml if there is one.
     Raises ConfigError that names setting, source, and what was expected.
     """
     path = file or DEFAULT_FILE
     from_file = _read_toml(path) if file or path.exists() else {}
     from_environment = EnvSettingsSource(Settings, env_ignore_empty=True)()
+    platforms = platform_settings(os.environ, {*from_environment, *flags})
+    from_platform = {name: setting.value for name, setting in platforms.items()}
     try:
-        return Settings(**{**from_file, **from_environment, **flags})
+        return Settings(**{**from_file, **from_platform, **from_environment, **flags})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else ""
-        source = _source(name, flags, from_environment, path)
+        source = _source(name, flags, from_environment, platforms, path)
         raise ConfigError(_explain(source, dict(first))) from None
 
 
@@ -325,13 +369,21 @@ def _beside(file: Path, name: str, value: Any) -> Any:
     return tuple(folder / Path(path).expanduser() for path in paths)
 
 
-def _source(name: str, flags: Mapping[str, Any], env: Mapping[str, Any], file: Path) -> str:
+def _source(
+    name: str,
+    flags: Mapping[str, Any],
+    env: Mapping[str, Any],
+    platforms: Mapping[str, PlatformSetting],
+    file: Path,
+) -> str:
     if not name:
         return ""
     if name in flags:
         return f"{flag_of(name)}: "
     if name in env:
         return f"{ENV_PREFIX}{name.upper()}: "
+    if name in platforms:
+        return f"{platforms[name].variable}: "
     return f"{file}: {name}: "
 
 

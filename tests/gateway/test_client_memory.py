@@ -16,9 +16,10 @@ from pending import pending
 from penstock.errors import AlreadyExists, InvalidRequest, NotFound, Unavailable, Unsupported
 from penstock.gateway import client_memory
 from penstock.gateway.client_memory import ClientMemory, IntoRegions, unwrapped
-from penstock.gateway.client_memory_api import memory_path
+from penstock.gateway.client_memory_api import SystemMemoryApi, memory_routes
 from penstock.gateway.grpc_request import GrpcInferDecoder
 from penstock.gateway.http_response import encode_http_infer
+from penstock.gateway.route_table import RouteTable
 from penstock.tensors import serialize_bytes
 from penstock.types import (
     Array,
@@ -124,17 +125,23 @@ def test_the_number_of_regions_is_bounded(
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        ("status", ("", "status")),
-        ("region/r/status", ("r", "status")),
-        ("region/register/unregister", ("register", "unregister")),
-        ("region//status", None),
-        ("region/r", None),
-        ("region/a/b/status", None),
-        ("region/r/status/more", None),
+        ("status", ("GET",)),
+        ("register", ("POST",)),
+        ("region/r/status", ("GET",)),
+        ("region/register/unregister", ("POST",)),
+        ("region//status", ()),
+        ("region/r", ()),
+        ("region/a/b/status", ()),
+        ("region/r/status/more", ()),
     ],
 )
-def test_paths(path: str, found: tuple[str, str] | None) -> None:
-    assert memory_path(path.split("/")) == found
+def test_paths(path: str, found: tuple[str, ...], memory: ClientMemory) -> None:
+    table = RouteTable(memory_routes("/v2/systemsharedmemory", SystemMemoryApi(memory)))
+    if found:
+        assert table.methods(f"/v2/systemsharedmemory/{path}") == found
+    else:
+        with pytest.raises(NotFound, match="unknown route"):
+            table.methods(f"/v2/systemsharedmemory/{path}")
 
 
 # ── inputs and outputs ──────────────────────────────────────────────────────────────────────────────────────────────

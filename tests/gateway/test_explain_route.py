@@ -28,7 +28,9 @@ class FakeRepository:
 async def ask(path: str, method: str = "GET") -> HttpResponse:
     state: Any = SimpleNamespace(repository=FakeRepository(), client_memory=None)
     metrics: Any = None
-    return await HttpRoutes(state, metrics)(path, HttpRequest(method, {}, b""))
+    reply = await HttpRoutes(state, metrics)(path, HttpRequest(method, {}, b""))
+    assert isinstance(reply, HttpResponse)
+    return reply
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,20 @@ import pytest
 
 from asgi_driver import Exchange, drive, scope
 from fake_workers import settle
-from pending import pending
+from pending import pending as make_pending
 from penstock.errors import ModelFailed, NotFound, PenstockError, QueueFull
 from penstock.gateway.asgi import Message
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.http_asgi import HttpOverAsgi
-from penstock.gateway.http_types import HttpRequest, HttpResponse
+from penstock.gateway.http_types import HttpRequest, HttpResponse, InferCall
+from penstock.gateway.route_table import Reply
 from penstock.gateway.status import HIDDEN_TEXT
 from penstock.gateway.terms import TermsReader
 from penstock.types import NO_TERMS, CallTerms
 from penstock.workers.request import PendingRequest, Respond
 
 LIMIT = 100
-GRPC_PORT = 8001
-METRICS_PORT = 8002
+OTHER_PORT = 8002
 INFER = "/v2/models/m/infer"
 
 
@@ -36,15 +36,15 @@ class FakeRoutes:
     def __init__(self) -> None:
         self.requests: list[tuple[str, HttpRequest]] = []
         self.error: BaseException | None = None
+        self.reply: Reply | None = None
 
-    async def __call__(self, path: str, request: HttpRequest) -> HttpResponse:
+    async def __call__(self, path: str, request: HttpRequest) -> Reply:
         self.requests.append((path, request))
         if self.error is not None:
             raise self.error
+        if self.reply is not None:
+            return self.reply
         return HttpResponse(request.body, headers=(("x-method", request.method),))
-
-    def metrics(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse(b"nv_metrics 1", content_type="text/plain")
 
 
 class FakeInference:
@@ -64,7 +64,7 @@ class FakeInference:
         self.terms.append(terms)
         if self.error is not None:
             raise self.error
-        made = pending(
+        made = make_pending(
             {"X": np.zeros((1, 1), np.float32)},
             respond=respond,
             arrived_ns=time.monotonic_ns(),
@@ -76,23 +76,23 @@ class FakeInference:
     def cancel(self, request: PendingRequest) -> None:
         self.cancelled.append(request)
 
-    def respond(self, request: HttpRequest, body: bytes, made: PendingRequest) -> HttpResponse:
-        assert made in self.pending
+    def respond(self, request: HttpRequest, body: bytes, pending: PendingRequest) -> HttpResponse:
+        assert pending in self.pending
         return HttpResponse(body)
 
 
 class Bench:
     def __init__(self) -> None:
         self.routes = FakeRoutes()
+        self.other = FakeRoutes()
         self.inference = FakeInference()
         self.app = HttpOverAsgi(
-            self.routes,  # type: ignore[arg-type]
-            self.inference,  # type: ignore[arg-type]
+            self.routes,
+            self.inference,
             TermsReader("x-tenant"),
             Disconnects(),
             LIMIT,
-            METRICS_PORT,
-            GRPC_PORT,
+            {OTHER_PORT: self.other},
         )
 
     async def call(
@@ -212,20 +212,35 @@ async def test_a_client_that_is_gone_leaves_nothing_behind(bench: Bench) -> None
     assert (error.__traceback__, error.__context__) == (None, None)
 
 
-# ── the metrics port ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── other ports, and inference in other forms ───────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/metrics/"])
-async def test_the_metrics_port(bench: Bench, path: str) -> None:
-    exchange = await bench.call(b"", path=path, method="GET", port=METRICS_PORT)
-    assert (exchange.status, exchange.body) == (200, b"nv_metrics 1")
-
-
-@pytest.mark.parametrize("path", ["/v2", INFER, "/"])
-async def test_the_metrics_port_has_nothing_else(bench: Bench, path: str) -> None:
-    exchange = await bench.call(b"", path=path, port=METRICS_PORT)
-    assert error_of(exchange) == (404, "this port has /metrics only")
+@pytest.mark.parametrize("path", ["/v2", INFER, "/metrics"])
+async def test_another_port_has_a_door_of_its_own(bench: Bench, path: str) -> None:
+    exchange = await bench.call(b"body", path=path, port=OTHER_PORT)
+    assert (exchange.status, exchange.body) == (200, b"body")
+    assert [asked for asked, _ in bench.other.requests] == [path]
     assert bench.routes.requests == [] and bench.inference.submitted == []
+
+
+async def test_a_route_may_lead_to_an_inference(bench: Bench) -> None:
+    wire = FakeInference()
+    bench.routes.reply = InferCall(wire, "m", "3")
+    exchange = await bench.call(b"body", path="/v1/models/m:predict", x_tenant="blue")
+    assert exchange.sent == []
+    ((name, version, request),) = wire.submitted
+    assert (name, version, request.body) == ("m", "3", b"body")
+    assert wire.terms[0].tenant == "blue"
+    wire.pending[0].respond(wire.pending[0], b"answer")
+    assert (exchange.status, exchange.body) == (200, b"answer")
+    assert bench.inference.submitted == []
+
+
+async def test_an_inference_of_a_route_that_is_refused(bench: Bench) -> None:
+    wire = FakeInference()
+    wire.error = QueueFull("full")
+    bench.routes.reply = InferCall(wire, "m")
+    assert error_of(await bench.call(b"", path="/v1/models/m:predict")) == (503, "full")
 
 
 async def test_a_front_that_does_not_know_its_port(bench: Bench) -> None:

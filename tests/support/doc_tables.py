@@ -68,6 +68,11 @@ VALUES: Final = {
     "log_file": "file",
     "trace_config": "[MODE,]NAME=VALUE",
     "metrics_config": "NAME=VALUE",
+    "sagemaker_safe_port_range": "LOW-HIGH",
+    "sagemaker_default_model": "model",
+    "vertex_ai_default_model": "model",
+    "vertex_ai_predict_route": "path",
+    "vertex_ai_health_route": "path",
 }
 """Of settings whose type does not say it."""
 

@@ -54,7 +54,14 @@ class HttpAnswer:
 class Served:
     """A server on free ports. `close` ends it and checks that nothing is left."""
 
-    def __init__(self, repository: Path, front: str, *flags: str, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        front: str,
+        *flags: str,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.front = front
         self.mark = uuid.uuid4().hex
         # pytest's own folders are too deep for Unix sockets
@@ -72,7 +79,7 @@ class Served:
                 stdout=out,
                 stderr=err,
                 cwd=cwd or self.folder,
-                env={**os.environ, MARK: self.mark},
+                env={**os.environ, **(environment or {}), MARK: self.mark},
                 start_new_session=True,
             )
 

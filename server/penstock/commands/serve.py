@@ -32,8 +32,6 @@ BARE_FLAGS: Final = frozenset(
 
 NOT_YET: Final = frozenset(
     {
-        "--allow-sagemaker",
-        "--allow-vertex-ai",
         "--backend-config",
         "--backend-directory",
         "--buffer-manager-thread-count",
@@ -74,9 +72,21 @@ NOT_YET: Final = frozenset(
         "--response-cache-byte-size",
         "--reuse-grpc-port",
         "--reuse-http-port",
+        "--sagemaker-thread-count",
+        "--vertex-ai-thread-count",
     }
 )
 """What Triton's server has beside, and this one has not yet."""
+
+_TEXTS: Final = {
+    "tenant_header": "HEADER",
+    "sagemaker_safe_port_range": "LOW-HIGH",
+    "sagemaker_default_model": "MODEL",
+    "vertex_ai_default_model": "MODEL",
+    "vertex_ai_predict_route": "PATH",
+    "vertex_ai_health_route": "PATH",
+}
+"""Of settings that are any text."""
 
 _BOOLEANS: Final = frozenset(("true", "false", "1", "0"))
 
@@ -221,8 +231,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "[MODE,]NAME=VALUE"
     if name == "tenant_weights":
         return "NAME=WEIGHT"
-    if name == "tenant_header":
-        return "HEADER"
+    if name in _TEXTS:
+        return _TEXTS[name]
     return "SECONDS" if kind is float else "NUMBER"
 
 

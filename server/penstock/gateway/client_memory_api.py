@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -10,13 +10,14 @@ from google.protobuf.message import Message
 from msgspec import UNSET, UnsetType
 
 from penstock.errors import InvalidRequest, NotFound
+from penstock.gateway import descriptions as described
 from penstock.gateway.client_memory import ClientMemory
 from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
+from penstock.gateway.route_table import PathParameters, Route
 from penstock.protobuf import message_class
 from penstock.workers.client_regions import Region
 
 T = TypeVar("T")
-Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 Rpc = tuple[str, str, Callable[[Any], Awaitable[Message]]]
 """Method, its request's message, and what answers it."""
 
@@ -36,35 +37,27 @@ class SystemMemoryApi:
     def __init__(self, memory: ClientMemory) -> None:
         self._memory = memory
 
-    def routes(self, name: str, action: str) -> dict[str, Handler] | None:
-        """The handlers of `…/ACTION`, or `…/region/NAME/ACTION`, by method."""
+    async def status(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+        """`…/status`."""
+        regions = self._memory.status(_region(parameters))
+        return json_response([_described(region) for region in regions])
 
-        async def status(_: HttpRequest) -> HttpResponse:
-            return json_response([_described(region) for region in self._memory.status(name)])
+    async def register(self, parameters: PathParameters, request: HttpRequest) -> HttpResponse:
+        """`…/register`."""
+        self._memory.check_allowed()
+        given = _parsed(request.body)
+        self._memory.register(
+            _region(parameters),
+            _given("key", given.key),
+            given.offset or 0,
+            _given("byte_size", given.byte_size),
+        )
+        return HttpResponse()
 
-        async def register(request: HttpRequest) -> HttpResponse:
-            self._memory.check_allowed()
-            given = _parsed(request.body)
-            self._memory.register(
-                name,
-                _given("key", given.key),
-                given.offset or 0,
-                _given("byte_size", given.byte_size),
-            )
-            return HttpResponse()
-
-        async def unregister(_: HttpRequest) -> HttpResponse:
-            self._memory.unregister(name)
-            return HttpResponse()
-
-        match action:
-            case "status":
-                return {"GET": status}
-            case "register":
-                return {"POST": register}
-            case "unregister":
-                return {"POST": unregister}
-        return None
+    async def unregister(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+        """`…/unregister`."""
+        self._memory.unregister(_region(parameters))
+        return HttpResponse()
 
     def rpcs(self) -> tuple[Rpc, ...]:
         """The RPCs."""
@@ -102,28 +95,19 @@ class CudaMemoryApi:
     def __init__(self, memory: ClientMemory) -> None:
         self._memory = memory
 
-    def routes(self, name: str, action: str) -> dict[str, Handler] | None:
-        """As SystemMemoryApi's."""
+    async def status(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+        """`…/status`."""
+        self._check(_region(parameters))
+        return json_response([])
 
-        async def status(_: HttpRequest) -> HttpResponse:
-            self._check(name)
-            return json_response([])
+    async def register(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+        """`…/register`."""
+        raise self._refusal(_region(parameters))
 
-        async def register(_: HttpRequest) -> HttpResponse:
-            raise self._refusal(name)
-
-        async def unregister(_: HttpRequest) -> HttpResponse:
-            self._memory.check_allowed()
-            return HttpResponse()
-
-        match action:
-            case "status":
-                return {"GET": status}
-            case "register":
-                return {"POST": register}
-            case "unregister":
-                return {"POST": unregister}
-        return None
+    async def unregister(self, _: PathParameters, __: HttpRequest) -> HttpResponse:
+        """`…/unregister`."""
+        self._memory.check_allowed()
+        return HttpResponse()
 
     def rpcs(self) -> tuple[Rpc, ...]:
         """The RPCs."""
@@ -156,16 +140,23 @@ class CudaMemoryApi:
         )
 
 
-def memory_path(parts: list[str]) -> tuple[str, str] | None:
-    """What follows `/v2/systemsharedmemory`: `[ACTION]` or `[region, NAME, ACTION]` → name (empty: all), action."""
-    match parts:
-        case ["register"]:
-            raise InvalidRequest("'region name' is necessary to register shared memory region")
-        case [action]:
-            return "", action
-        case ["region", name, action] if name:
-            return name, action
-    return None
+def memory_routes(prefix: str, api: SystemMemoryApi | CudaMemoryApi) -> Iterator[Route]:
+    """`/v2/systemsharedmemory/status`, `/v2/systemsharedmemory/region/NAME/status` and so on."""
+    of_region = f"{prefix}/region/{{region}}"
+    for path in (prefix, of_region):
+        yield Route("GET", f"{path}/status", api.status, described.REGION_STATUS)
+        yield Route("POST", f"{path}/unregister", api.unregister, described.UNREGISTER)
+    yield Route("POST", f"{prefix}/register", _register_nameless, described.REGISTER_NAMELESS)
+    yield Route("POST", f"{of_region}/register", api.register, described.REGISTER)
+
+
+async def _register_nameless(_: PathParameters, __: HttpRequest) -> HttpResponse:
+    raise InvalidRequest("'region name' is necessary to register shared memory region")
+
+
+def _region(parameters: PathParameters) -> str:
+    """Empty: all."""
+    return parameters.get("region", "")
 
 
 def _described(region: Region) -> dict[str, Any]:

@@ -13,15 +13,15 @@ from penstock.config import Settings
 from penstock.gateway.asgi import Message, Receive, Scope, Send
 from penstock.gateway.aside import Aside
 from penstock.gateway.disconnects import Disconnects
+from penstock.gateway.doors import Doors
 from penstock.gateway.grpc_asgi import GrpcOverAsgi
 from penstock.gateway.grpc_service import GrpcService
 from penstock.gateway.http_asgi import HttpOverAsgi
-from penstock.gateway.http_infer import HttpInference
-from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.inference import Inference
 from penstock.gateway.server_state import ServerState
 from penstock.gateway.terms import TermsReader
 from penstock.logs import configure_logging
+from penstock.repository.linked_models import LinkedModels
 from penstock.repository.repository import ModelRepository
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
@@ -32,6 +32,9 @@ from penstock.workers.messages import CONTROL_FD, SETTINGS_FILE, Report
 
 log = logging.getLogger(__name__)
 
+LINKED_MODELS = "linked-models"
+"""In the run's folder: it outlives a gateway that crashes."""
+
 
 class Gateway:
     """All parts of one gateway. Made on the event loop that runs it."""
@@ -39,7 +42,8 @@ class Gateway:
     def __init__(self, settings: Settings, link: ControlLink, *, framed: bool) -> None:
         self.settings = settings
         self.link = link
-        self.repository = ModelRepository(settings, link)
+        linked = LinkedModels((settings.run_dir or Path()) / LINKED_MODELS)
+        self.repository = ModelRepository(settings, link, linked)
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
         inference = Inference(self.repository, self.state.client_memory, self._tracing)
@@ -59,14 +63,14 @@ class Gateway:
             int(settings.grpc_max_message_bytes),
             settings.grpc_port,
         )
+        self._doors = Doors(self.state, inference, self._aside, metrics, linked)
         self._http = HttpOverAsgi(
-            HttpRoutes(self.state, metrics),
-            HttpInference(inference, self.repository, self._aside),
+            self._doors.routes,
+            self._doors.inference,
             self.terms,
             disconnects,
             int(settings.http_max_input_size),
-            settings.metrics_port,
-            settings.grpc_port,
+            self._doors.by_port,
         )
         self._loading: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
@@ -121,6 +125,10 @@ class Gateway:
     async def _load(self) -> None:
         try:
             await self.repository.start()
+            problem = self._doors.problem()
+            if problem and await self.link.inherited() is None:
+                self.link.fail(problem)
+                return
         except OSError as error:
             self.link.fail(f"the model repository can't be read: {error}")
             return

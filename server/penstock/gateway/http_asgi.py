@@ -1,32 +1,37 @@
-"""HTTP over ASGI: bodies within their limit, errors in the protocol's form, the metrics port apart."""
+"""HTTP over ASGI: bodies within their limit, errors in the protocol's form, each port its own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError
 from penstock.gateway.asgi import Receive, Scope, SendNow, forget_frames
 from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
-from penstock.gateway.http_infer import HttpInference
-from penstock.gateway.http_routes import HttpRoutes, model_path
+from penstock.gateway.http_routes import model_path
 from penstock.gateway.http_types import (
     Headers,
     HttpRequest,
     HttpResponse,
+    InferenceWire,
     error_response,
     header,
 )
 from penstock.gateway.refusals import http_refusal
+from penstock.gateway.route_table import Reply
 from penstock.gateway.status import HIDDEN_TEXT
 from penstock.gateway.terms import TermsReader, from_now
 from penstock.types import NO_TERMS
 from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
+
+Door = Callable[[str, HttpRequest], Awaitable[Reply]]
+"""Answers the requests of one port, by path. Raises PenstockError."""
 
 MAX_TARGETS = 1024
 CLIENT_CLOSED_REQUEST = 499
@@ -38,21 +43,20 @@ class HttpOverAsgi:
 
     def __init__(
         self,
-        routes: HttpRoutes,
-        inference: HttpInference,
+        routes: Door,
+        inference: InferenceWire,
         terms: TermsReader,
         disconnects: Disconnects,
         max_body_bytes: int,
-        metrics_port: int,
-        grpc_port: int,
+        doors: Mapping[int, Door],
     ) -> None:
+        """`doors`: what answers on the other ports."""
         self._routes = routes
         self._inference = inference
         self._terms = terms
         self._disconnects = disconnects
         self._max_body_bytes = max_body_bytes
-        self._metrics_port = metrics_port
-        self._grpc_port = grpc_port
+        self._doors = doors
         self._targets: dict[str, tuple[str, str, str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendNow) -> None:
@@ -75,17 +79,12 @@ class HttpOverAsgi:
         path = scope["path"]
         server = scope["server"]
         headers: Headers = dict(scope["headers"])
-        if server is not None and server[1] == self._metrics_port:
-            if path.rstrip("/") != "/metrics":
-                return error_response("this port has /metrics only", HTTPStatus.NOT_FOUND)
-            return self._routes.metrics(HttpRequest(scope["method"], headers, b""))
-        if server is not None and server[1] == self._grpc_port:
-            return error_response("this port has gRPC only", HTTPStatus.NOT_FOUND)
+        if server is not None and (door := self._doors.get(server[1])) is not None:
+            return await self._other(door, scope, headers, receive, send)
         method = scope["method"]
         target = self._target(path) if method == "POST" and path.endswith("/infer") else None
         if target is None or target[2] != "infer":
-            body = await self._read_body(headers, receive)
-            return await self._routes(path, HttpRequest(method, headers, body))
+            return await self._other(self._routes, scope, headers, receive, send)
         terms = self._terms.of_http(headers)
         began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
         request = HttpRequest(method, headers, await self._read_body(headers, receive))
@@ -93,6 +92,22 @@ class HttpOverAsgi:
             terms = from_now(terms, began_ns)
         answer = HttpAnswer(send, self._disconnects, self._inference, request)
         pending = await self._inference.submit(target[0], target[1], request, answer, terms)
+        self._disconnects.watch(pending, receive)
+        return None
+
+    async def _other(
+        self, door: Door, scope: Scope, headers: Headers, receive: Receive, send: SendNow
+    ) -> HttpResponse | None:
+        """As `_answer`, of whatever is not the protocol's own inference."""
+        began_ns = time.monotonic_ns()
+        body = await self._read_body(headers, receive)
+        request = HttpRequest(scope["method"], headers, body)
+        reply = await door(scope["path"], request)
+        if isinstance(reply, HttpResponse):
+            return reply
+        terms = from_now(self._terms.of_http(headers), began_ns)
+        answer = HttpAnswer(send, self._disconnects, reply.wire, request)
+        pending = await reply.wire.submit(reply.name, reply.version, request, answer, terms)
         self._disconnects.watch(pending, receive)
         return None
 
@@ -159,7 +174,7 @@ class HttpAnswer:
         self,
         send: SendNow,
         disconnects: Disconnects,
-        inference: HttpInference,
+        inference: InferenceWire,
         request: HttpRequest,
     ) -> None:
         self._send = send

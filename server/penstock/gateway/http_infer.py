@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from msgspec import structs
+
 from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.client_memory import unwrapped
 from penstock.gateway.compression import choose_encoding, compress
@@ -96,11 +98,7 @@ class HttpInference:
         if encoder.header_length is not None:
             content_type = "application/octet-stream"
             headers.append((HEADER_LENGTH, str(encoder.header_length)))
-        accepted = header(request.headers, b"accept-encoding")
-        if accepted and (encoding := choose_encoding(accepted)):
-            body = compress(body, encoding)
-            headers.append(("content-encoding", encoding))
-        return HttpResponse(body, 200, content_type, tuple(headers))
+        return compressed(request, HttpResponse(body, 200, content_type, tuple(headers)))
 
     def _raw(self, decoded: DecodedHttpRequest) -> tuple[InferHeader, list[Buffer]]:
         """Header and buffers of a request that is nothing but the bytes of the model's only input."""
@@ -111,3 +109,13 @@ class HttpInference:
             # the body is the one element itself, without the length that BYTES have on the wire
             data = serialize_bytes([bytes(data)])
         return deduced, [data]
+
+
+def compressed(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """The response, compressed where the client asks for it."""
+    accepted = header(request.headers, b"accept-encoding")
+    encoding = choose_encoding(accepted) if accepted else None
+    if encoding is None:
+        return response
+    headers = (*response.headers, ("content-encoding", encoding))
+    return structs.replace(response, body=compress(response.body, encoding), headers=headers)

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from penstock.errors import InvalidRequest, NotFound, Unsupported
-from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi, memory_path
-from penstock.gateway.http_types import (
-    HttpRequest,
-    HttpResponse,
-    error_response,
-    header,
-    json_response,
-)
+from penstock.gateway import descriptions as described
+from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi, memory_routes
+from penstock.gateway.http_types import HttpRequest, HttpResponse, header, json_response
+from penstock.gateway.route_table import Handler, PathParameters, Reply, Route, RouteTable
 from penstock.gateway.server_state import SERVER_NAME, ServerState
 from penstock.model_config import Tensor, wire_shape
 from penstock.telemetry.metrics import MetricsPage
-
-Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class HttpRoutes:
     """Finds and answers all routes but `infer`."""
 
-    def __init__(self, state: ServerState, metrics: MetricsPage) -> None:
+    def __init__(
+        self, state: ServerState, metrics: MetricsPage, others: Iterable[Route] = ()
+    ) -> None:
+        """`others`: what other protocols and the documentation add."""
         self._state = state
         self._repository = state.repository
         self._metrics = metrics
@@ -35,82 +32,62 @@ class HttpRoutes:
             "systemsharedmemory": SystemMemoryApi(state.client_memory),
             "cudasharedmemory": CudaMemoryApi(state.client_memory),
         }
-        self._fixed: dict[str, dict[str, Handler]] = {
-            "/v2": {"GET": self._server},
-            "/v2/health/live": {"GET": self._live},
-            "/v2/health/ready": {"GET": self._ready},
-            "/livez": {"GET": self._live},
-            "/healthz": {"GET": self._healthz},
-            "/readyz": {"GET": self._healthz},
-            "/v2/models": {"GET": self._models},
-            "/v2/models/stats": {"GET": self._all_statistics},
-            "/v2/repository/index": {"POST": self._index},
-            "/v2/trace/setting": self._trace_setting(""),
-            "/v2/logging": {"GET": self._logging, "POST": self._set_logging},
-        }
+        self.table = RouteTable([*self._own_routes(), *others])
 
-    async def __call__(self, path: str, request: HttpRequest) -> HttpResponse:
+    async def __call__(self, path: str, request: HttpRequest) -> Reply:
         """Answer a request. Raises NotFound on an unknown route, and whatever the handler raises."""
-        methods = self._fixed.get(path.rstrip("/") or path)
-        if methods is None:
-            methods = self._of_model(path) or self._of_repository(path)
-        if methods is None:
-            raise NotFound(f"unknown route {path[:200]}")
-        handler = methods.get(request.method)
-        if handler is None:
-            allowed = ", ".join(methods)
-            text = f"method {request.method} is not allowed, use {allowed}"
-            response = error_response(text, HTTPStatus.METHOD_NOT_ALLOWED)
-            return msgspec.structs.replace(response, headers=(("allow", allowed),))
-        return await handler(request)
+        return await self.table(path, request)
 
     def metrics(self, request: HttpRequest) -> HttpResponse:
         """The page for Prometheus."""
         body, content_type = self._metrics.render(header(request.headers, b"accept"))
         return HttpResponse(body, HTTPStatus.OK, content_type)
 
-    # ── /v2/models/NAME[/versions/N][/WHAT] ─────────────────────────────────────────────────────────────────────────
+    def _own_routes(self) -> Iterator[Route]:
+        """All of them, and what answers them. Of two that fit a path the first holds."""
+        model = "/v2/models/{model}[/versions/{version}]"
+        yield Route("GET", "/v2", _plain(self._server), described.SERVER)
+        yield Route("GET", "/v2/health/live", _plain(self._live), described.LIVE)
+        yield Route("GET", "/v2/health/ready", _plain(self._ready), described.READY)
+        yield Route("GET", "/livez", _plain(self._live), described.LIVE)
+        yield Route("GET", "/healthz", _plain(self._healthz), described.READYZ)
+        yield Route("GET", "/readyz", _plain(self._healthz), described.READYZ)
+        yield Route("GET", "/v2/models", _plain(self._models), described.MODELS)
+        stats = _plain(self._all_statistics)
+        yield Route("GET", "/v2/models/stats", stats, described.STATISTICS)
+        yield Route("GET", model, _of_model(self._metadata), described.METADATA)
+        yield Route("GET", f"{model}/ready", _of_model(self._model_ready), described.MODEL_READY)
+        yield Route("GET", f"{model}/config", _of_model(self._config), described.CONFIG)
+        yield Route("GET", f"{model}/stats", _of_model(self._statistics), described.STATISTICS)
+        yield Route("GET", f"{model}/explain", _of_model(self._explain), described.EXPLAIN)
+        # only what is no POST gets here: `HttpOverAsgi` answers inference itself
+        yield Route("POST", f"{model}/infer", _unknown, described.INFER)
+        for action in ("generate", "generate_stream"):
+            handler = _refusing("the generate extension")
+            yield Route("POST", f"{model}/{action}", handler, described.GENERATE)
+        yield from self._repository_routes()
+        for path in ("/v2/trace/setting", "/v2/models/{model}/trace/setting"):
+            yield Route("GET", path, self._trace_setting, described.TRACE)
+            yield Route("POST", path, self._change_trace_setting, described.SET_TRACE)
+        yield Route("GET", "/v2/logging", _plain(self._logging), described.LOGGING)
+        yield Route("POST", "/v2/logging", _plain(self._set_logging), described.SET_LOGGING)
+        for kind, api in self._memory.items():
+            yield from memory_routes(f"/v2/{kind}", api)
 
-    def _of_model(self, path: str) -> dict[str, Handler] | None:
-        target = model_path(path)
-        if target is None:
-            return None
-        name, version, action = target
-        match action:
-            case "":
-                return {"GET": lambda _: self._metadata(name, version)}
-            case "ready":
-                return {"GET": lambda _: self._model_ready(name, version)}
-            case "config":
-                return {"GET": lambda _: self._config(name, version)}
-            case "stats":
-                return {"GET": lambda _: self._statistics(name, version)}
-            case "explain":
-                return {"GET": lambda _: self._explain(name, version)}
-            case "infer":
-                # only what is no POST gets here: `HttpOverAsgi` answers inference itself
-                return {"POST": lambda _: _unknown(path)}
-            case "generate" | "generate_stream":
-                return _refusing("the generate extension", "POST")
-            case "trace/setting" if not version:
-                return self._trace_setting(name)
-        return None
+    def _repository_routes(self) -> Iterator[Route]:
+        index = _plain(self._index)
+        yield Route("POST", "/v2/repository/index", index, described.INDEX)
+        model = "/v2/repository/models/{model}"
 
-    def _of_repository(self, path: str) -> dict[str, Handler] | None:
-        parts = path.strip("/").split("/")
-        if parts[:3] == ["v2", "repository", "models"] and len(parts) == 5:
-            name = parts[3]
-            match parts[4]:
-                case "load":
-                    return {"POST": lambda request: self._load(name, request)}
-                case "unload":
-                    return {"POST": lambda request: self._unload(name)}
-        if len(parts) == 4 and parts[:2] == ["v2", "repository"] and parts[3] == "index":
-            return {"POST": self._index}
-        if parts[0] == "v2" and (api := self._memory.get("".join(parts[1:2]))):
-            target = memory_path(parts[2:])
-            return target and api.routes(*target)
-        return None
+        async def load(parameters: PathParameters, request: HttpRequest) -> HttpResponse:
+            return await self._load(parameters["model"], request)
+
+        async def unload(parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+            return await self._unload(parameters["model"])
+
+        yield Route("POST", f"{model}/load", load, described.LOAD)
+        yield Route("POST", f"{model}/unload", unload, described.UNLOAD)
+        yield Route("POST", "/v2/repository/{repository}/index", index, described.INDEX)
 
     # ── handlers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -188,14 +165,14 @@ class HttpRoutes:
             ]
         )
 
-    def _trace_setting(self, model: str) -> dict[str, Handler]:
-        async def show(_: HttpRequest) -> HttpResponse:
-            return json_response(self._state.traces.to_json(model))
+    async def _trace_setting(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+        return json_response(self._state.traces.to_json(parameters.get("model", "")))
 
-        async def change(request: HttpRequest) -> HttpResponse:
-            return json_response(await self._state.traces.update(model, _body_object(request)))
-
-        return {"GET": show, "POST": change}
+    async def _change_trace_setting(
+        self, parameters: PathParameters, request: HttpRequest
+    ) -> HttpResponse:
+        model = parameters.get("model", "")
+        return json_response(await self._state.traces.update(model, _body_object(request)))
 
     async def _logging(self, _: HttpRequest) -> HttpResponse:
         return json_response(self._state.logs.to_json())
@@ -235,14 +212,30 @@ def _body_object(request: HttpRequest) -> dict[str, Any]:
         raise InvalidRequest(f"the body is not a JSON object: {error}") from error
 
 
-async def _unknown(path: str) -> HttpResponse:
-    raise NotFound(f"unknown route {path[:200]}")
+async def _unknown(parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+    raise NotFound(f"unknown route of model '{parameters['model'][:200]}'")
 
 
-def _refusing(what: str, *methods: str) -> dict[str, Handler]:
-    """Handlers for what the protocol has and this server does not."""
+def _plain(handler: Callable[[HttpRequest], Awaitable[HttpResponse]]) -> Handler:
+    async def handle(_: PathParameters, request: HttpRequest) -> HttpResponse:
+        return await handler(request)
 
-    async def refuse(_: HttpRequest) -> HttpResponse:
+    return handle
+
+
+def _of_model(handler: Callable[[str, str], Awaitable[HttpResponse]]) -> Handler:
+    """Of one that wants name and version (may be empty)."""
+
+    async def handle(parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+        return await handler(parameters["model"], parameters.get("version", ""))
+
+    return handle
+
+
+def _refusing(what: str) -> Handler:
+    """For what the protocol has and this server does not."""
+
+    async def refuse(_: PathParameters, __: HttpRequest) -> HttpResponse:
         raise Unsupported(f"{what} is not supported yet")
 
-    return dict.fromkeys(methods, refuse)
+    return refuse

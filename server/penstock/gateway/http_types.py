@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+
+from penstock.types import CallTerms
+from penstock.workers.request import PendingRequest, Respond
 
 Headers = dict[bytes, bytes]
 """Lower-case names; the last of repeated ones. Bytes, for most of them are never looked at."""
@@ -43,3 +46,25 @@ def error_response(
 ) -> HttpResponse:
     """The error form of the protocol."""
     return HttpResponse(msgspec.json.encode({"error": text}), status, headers=headers)
+
+
+class InferenceWire(Protocol):
+    """A form in which inference requests come over HTTP, and their answers go."""
+
+    async def submit(
+        self, name: str, version: str, request: HttpRequest, respond: Respond, terms: CallTerms
+    ) -> PendingRequest:
+        """A request's way in; `respond` is called when it is answered. Raises PenstockError."""
+        ...
+
+    def respond(self, request: HttpRequest, body: bytes, pending: PendingRequest) -> HttpResponse:
+        """The response of what the request's own encoder has made."""
+        ...
+
+
+class InferCall(msgspec.Struct, frozen=True):
+    """A request that is to be answered by a model."""
+
+    wire: InferenceWire
+    name: str
+    version: str = ""

@@ -127,9 +127,8 @@ class PortableFront:
         rpc = self._grpc_server() if settings.allow_grpc else None
         if rpc is not None:
             await rpc.start()
-        ports = [settings.http_port] * settings.allow_http
-        ports += [settings.metrics_port] * settings.allow_metrics
-        servers = [self._http_server(port) for port in ports]
+        ports = settings.ports().items()
+        servers = [self._http_server(port) for name, port in ports if name != "grpc_port"]
         serving = [asyncio.create_task(server.serve()) for server in servers]
         self._gateway.start()
         await self._stopping.wait()

@@ -54,12 +54,18 @@ def _checked(located: LocatedConfig, model_dir: Path) -> ConfigDict:
 
 def _fill_in(config: ConfigDict, located: LocatedConfig, model_dir: Path) -> None:
     """Defaults that are not protobuf's zeros."""
-    config["name"] = config["name"] or model_dir.name
+    if not config["name"] or config["name"] == _link_target(model_dir):
+        config["name"] = model_dir.name
     for group in config["instance_group"]:
         group["count"] = group["count"] or 1
     latest = config.get("version_policy", {}).get("latest")
     if latest is not None and "version_policy.latest.num_versions" not in located.lines:
         latest["num_versions"] = 1
+
+
+def _link_target(model_dir: Path) -> str:
+    """The name of the folder that the model's folder is a link to: the model may be called so too."""
+    return model_dir.resolve().name if model_dir.is_symlink() else ""
 
 
 def _name_problems(config: ConfigDict, model_dir: Path) -> Iterator[Problem]:

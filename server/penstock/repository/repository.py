@@ -24,6 +24,7 @@ from penstock.model_config import ConfigDict
 from penstock.repository.config_file import read_config
 from penstock.repository.folders import find_models, no_folder, only_folder, versions_in
 from penstock.repository.instance_starter import worker_prefix
+from penstock.repository.linked_models import LinkedModels
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, load
 from penstock.repository.version_policy import version_policy
@@ -66,9 +67,13 @@ class ModelEntry:
 class ModelRepository:
     """The index of all models, and their life. `on_change` is called whenever a line of the index changes."""
 
-    def __init__(self, settings: Settings, link: ControlLink) -> None:
+    def __init__(
+        self, settings: Settings, link: ControlLink, linked: LinkedModels | None = None
+    ) -> None:
+        """`linked`: models that are added while the server runs."""
         self._settings = settings
         self._link = link
+        self._linked = linked
         link.logging = settings.log_settings
         self._entries: dict[str, ModelEntry] = {}
         self._loads = asyncio.Semaphore(settings.model_load_thread_count)
@@ -226,12 +231,22 @@ class ModelRepository:
             self._changed()
             await asyncio.gather(*(self._unload_version(e) for e in entry.versions.values()))
 
+    def forget(self, name: str) -> None:
+        """Leave a model that was unloaded out of the index, for its folder is gone."""
+        entry = self._entries.get(name)
+        if entry is not None and not any(version.model for version in entry.versions.values()):
+            del self._entries[name]
+            self._changed()
+
     async def close(self) -> None:
         """End all models at once: the front has answered all requests by now."""
         await asyncio.gather(*(model.close(0) for model in self.served()))
 
     def _find(self) -> dict[str, list[Path]]:
-        return find_models(self._settings.model_repository)
+        folders = self._settings.model_repository
+        if self._linked is not None and self._linked.folder.is_dir():
+            folders = (*folders, self._linked.folder)
+        return find_models(folders)
 
     async def _load_all_versions(self, name: str, folders: list[Path] | None) -> None:
         entry = self._entries.setdefault(name, ModelEntry(name))

@@ -64,8 +64,11 @@ class Announcer:
             (settings.allow_http, "HTTP", f"http://{host}:{settings.http_port}"),
             (settings.allow_grpc, "gRPC", f"{host}:{settings.grpc_port}"),
             (settings.allow_metrics, "metrics", f"http://{host}:{settings.metrics_port}/metrics"),
+            (settings.allow_sagemaker, "SageMaker", f"http://{host}:{settings.sagemaker_port}"),
+            (settings.allow_vertex_ai, "Vertex AI", f"http://{host}:{settings.vertex_ai_port}"),
         ]
-        lines = [Text(f"  {label:<9}{url}") for allowed, label, url in rows if allowed]
+        width = max([9, *(len(label) + 2 for allowed, label, _ in rows if allowed)])
+        lines = [Text(f"  {label:<{width}}{url}") for allowed, label, url in rows if allowed]
         if settings.host.startswith(LOOPBACK):
             reach = "Only this machine can connect: --host 0.0.0.0 opens the ports to the network."
             lines.append(Text(f"  {reach}", "dim"))

@@ -1,0 +1,225 @@
+"""What `/openapi.json` says of each route. Schemas are named as in `openapi_schemas.py`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.gateway.route_table import Description
+
+_MODEL: Final = (400, 404, 503)
+_SHARED_MEMORY: Final = (400, 404, 501)
+
+LIVE: Final = Description(tag="health", summary="Whether the server runs")
+READY: Final = Description(
+    tag="health",
+    summary="Whether the server takes requests; 400 when not, as in Triton",
+    errors=(400,),
+)
+READYZ: Final = Description(
+    tag="health", summary="Whether the server takes requests; 503 when not", errors=(503,)
+)
+MODEL_READY: Final = Description(
+    tag="health",
+    summary="Whether a model takes requests; 400 when not, as in Triton",
+    errors=(400,),
+)
+
+SERVER: Final = Description(
+    tag="metadata", summary="The server's name, version and extensions", response="Server"
+)
+MODELS: Final = Description(
+    tag="metadata", summary="The names of all models that are served", response="Models"
+)
+METADATA: Final = Description(
+    tag="metadata",
+    summary="A model's versions, inputs and outputs",
+    response="ModelMetadata",
+    errors=_MODEL,
+)
+CONFIG: Final = Description(
+    tag="metadata",
+    summary="A model's complete configuration",
+    response="ModelConfig",
+    errors=_MODEL,
+)
+
+TIMEOUT: Final = "X-Request-Timeout-Ms"
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+
+INFER: Final = Description(
+    tag="inference",
+    summary="Run a model",
+    headers=(TIMEOUT, HEADER_LENGTH),
+    request="InferRequest",
+    response="InferResponse",
+    errors=(400, 404, 413, 500, 503, 504),
+)
+GENERATE: Final = Description(
+    tag="inference", summary="Not supported yet", request="Any", errors=(501,)
+)
+
+STATISTICS: Final = Description(
+    tag="observation",
+    summary="What models did, and how long it took",
+    response="Statistics",
+    errors=_MODEL,
+)
+EXPLAIN: Final = Description(
+    tag="observation", summary="How a model is scheduled", response="Any", errors=_MODEL
+)
+METRICS: Final = Description(
+    tag="observation",
+    summary="Metrics for Prometheus",
+    response="Text",
+    media_type="text/plain; version=0.0.4",
+)
+TRACE: Final = Description(
+    tag="observation", summary="What is traced", response="TraceSettings", errors=(404,)
+)
+SET_TRACE: Final = Description(
+    tag="observation",
+    summary="Change what is traced",
+    request="TraceSettings",
+    response="TraceSettings",
+    errors=(400, 404),
+)
+LOGGING: Final = Description(tag="observation", summary="What is logged", response="LogSettings")
+SET_LOGGING: Final = Description(
+    tag="observation",
+    summary="Change what is logged",
+    request="LogSettings",
+    response="LogSettings",
+    errors=(400,),
+)
+
+INDEX: Final = Description(
+    tag="repository",
+    summary="All models and versions, also those that can't be served",
+    request="IndexRequest",
+    optional_body=True,
+    response="Index",
+    errors=(400,),
+)
+LOAD: Final = Description(
+    tag="repository",
+    summary="Load a model, or load it anew",
+    request="Any",
+    optional_body=True,
+    errors=(400, 501, 503),
+)
+UNLOAD: Final = Description(
+    tag="repository",
+    summary="Stop serving a model",
+    request="Any",
+    optional_body=True,
+    errors=(400, 503),
+)
+
+REGION_STATUS: Final = Description(
+    tag="shared memory",
+    summary="The regions that are registered",
+    response="Regions",
+    errors=_SHARED_MEMORY,
+)
+REGISTER: Final = Description(
+    tag="shared memory",
+    summary="Register a region",
+    request="Registration",
+    errors=_SHARED_MEMORY,
+)
+REGISTER_NAMELESS: Final = Description(
+    tag="shared memory",
+    summary="Refused: a region needs a name",
+    request="Registration",
+    errors=(400,),
+)
+UNREGISTER: Final = Description(
+    tag="shared memory",
+    summary="Forget a region, or all of them",
+    request="Any",
+    optional_body=True,
+    errors=_SHARED_MEMORY,
+)
+
+OPENAPI: Final = Description(tag="documentation", summary="This document", response="Any")
+DOCS: Final = Description(
+    tag="documentation",
+    summary="This document as a page to try requests on",
+    response="Text",
+    media_type="text/html",
+)
+DOCS_FILE: Final = Description(
+    tag="documentation",
+    summary="What the page consists of",
+    response="Text",
+    media_type="text/plain",
+    errors=(404,),
+)
+
+V1_MODELS: Final = Description(
+    tag="KServe V1", summary="The names of all models that are served", response="Models"
+)
+V1_READY: Final = Description(
+    tag="KServe V1",
+    summary="Whether a model takes requests",
+    response="V1Ready",
+    errors=(404, 503),
+)
+V1_PREDICT: Final = Description(
+    tag="KServe V1",
+    headers=(TIMEOUT,),
+    summary="Run a model",
+    request="PredictRequest",
+    response="PredictResponse",
+    errors=(400, 404, 413, 500, 503, 504),
+)
+V1_EXPLAIN: Final = Description(
+    tag="KServe V1",
+    summary="Not supported: models explain nothing",
+    request="PredictRequest",
+    errors=(501,),
+)
+
+PING: Final = Description(
+    tag="SageMaker", summary="Whether the server takes requests; 400 when not", errors=(400,)
+)
+INVOCATIONS: Final = Description(
+    tag="SageMaker",
+    headers=("X-Amzn-SageMaker-Target-Model",),
+    summary="Run the default model, or the one that X-Amzn-SageMaker-Target-Model names",
+    request="InferRequest",
+    response="InferResponse",
+    errors=(400, 404, 413, 500, 503, 504),
+)
+MME_LIST: Final = Description(
+    tag="SageMaker", summary="The models that were loaded by request", response="MmeModels"
+)
+MME_GET: Final = Description(
+    tag="SageMaker", summary="One of them", response="MmeModel", errors=(404,)
+)
+MME_LOAD: Final = Description(
+    tag="SageMaker",
+    summary="Load a model from a local folder",
+    request="MmeLoad",
+    errors=(400, 409, 503, 507),
+)
+MME_UNLOAD: Final = Description(tag="SageMaker", summary="Stop serving it", errors=(404, 503))
+MME_INVOKE: Final = Description(
+    tag="SageMaker",
+    summary="Run it",
+    request="InferRequest",
+    response="InferResponse",
+    errors=(400, 404, 413, 500, 503, 504),
+)
+
+VERTEX_HEALTH: Final = Description(
+    tag="Vertex AI", summary="Whether the server takes requests; 400 when not", errors=(400,)
+)
+VERTEX_PREDICT: Final = Description(
+    tag="Vertex AI",
+    headers=("X-Vertex-Ai-Triton-Redirect",),
+    summary="Run the default model, or ask the route that X-Vertex-Ai-Triton-Redirect names",
+    request="InferRequest",
+    response="InferResponse",
+    errors=(400, 404, 413, 500, 503, 504),
+)

@@ -1,0 +1,84 @@
+"""All that answers over HTTP, and on which port: the protocol itself, metrics, and the protocols of other platforms."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.errors import NotFound
+from penstock.gateway import descriptions as described
+from penstock.gateway.aside import Aside
+from penstock.gateway.docs_page import docs_routes
+from penstock.gateway.http_asgi import Door
+from penstock.gateway.http_infer import HttpInference
+from penstock.gateway.http_routes import HttpRoutes
+from penstock.gateway.http_types import HttpRequest, HttpResponse
+from penstock.gateway.inference import Inference
+from penstock.gateway.openapi import OpenApi, OpenPort
+from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
+from penstock.gateway.sagemaker import SageMaker
+from penstock.gateway.server_state import ServerState
+from penstock.gateway.v1_infer import V1Inference
+from penstock.gateway.vertex_ai import VertexAi
+from penstock.repository.linked_models import LinkedModels
+from penstock.telemetry.metrics import MetricsPage
+
+
+class Doors:
+    """One a gateway. `by_port` has all ports but that of HTTP itself."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        inference: Inference,
+        aside: Aside,
+        metrics: MetricsPage,
+        linked: LinkedModels,
+    ) -> None:
+        settings = state.settings
+        self.inference: Final = HttpInference(inference, state.repository, aside)
+        v1 = V1Inference(inference, state.repository, aside)
+        openapi = OpenApi(state)
+        self.routes: Final = HttpRoutes(
+            state, metrics, [*v1.routes(), *openapi.routes(), *docs_routes()]
+        )
+        self._vertex_ai: VertexAi | None = None
+        ports = settings.ports()
+        self.by_port: Final[dict[int, Door]] = {}
+        documented = [OpenPort("http_port", self.routes.table)] if settings.allow_http else []
+        if port := ports.get("metrics_port"):
+            table = self._metrics_table()
+            self.by_port[port] = _only(table, "this port has /metrics only")
+            documented.append(OpenPort("metrics_port", table))
+        if port := ports.get("grpc_port"):
+            self.by_port[port] = _only(RouteTable(()), "this port has gRPC only")
+        if port := ports.get("sagemaker_port"):
+            sagemaker = SageMaker(state, self.inference, linked)
+            self.by_port[port] = sagemaker
+            documented.append(OpenPort("sagemaker_port", sagemaker.table))
+        if port := ports.get("vertex_ai_port"):
+            self._vertex_ai = VertexAi(state, self.inference, self.routes)
+            self.by_port[port] = self._vertex_ai
+            documented.append(OpenPort("vertex_ai_port", self._vertex_ai.table))
+        openapi.ports = documented
+
+    def problem(self) -> str:
+        """Why the models that were loaded at start can't be served as was asked for; empty: they can."""
+        return "" if self._vertex_ai is None else self._vertex_ai.problem()
+
+    def _metrics_table(self) -> RouteTable:
+        async def metrics(_: PathParameters, request: HttpRequest) -> HttpResponse:
+            return self.routes.metrics(request)
+
+        return RouteTable([Route("GET", "/metrics", metrics, described.METRICS)])
+
+
+def _only(table: RouteTable, otherwise: str) -> Door:
+    """The door of a table, which says of other paths what they look for in vain."""
+
+    async def answer(path: str, request: HttpRequest) -> Reply:
+        try:
+            return await table(path, request)
+        except NotFound as error:
+            raise NotFound(otherwise) from error
+
+    return answer

@@ -1,0 +1,257 @@
+"""The JSON Schemas of `/openapi.json`: those that all models share, and those made of one model's signature."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+
+from penstock.gateway.json_tensors import BINARY_ONLY
+from penstock.model_config import ModelConfig, Tensor, wire_shape
+from penstock.types import NUMPY_DTYPES
+
+Schema = dict[str, Any]
+
+MAX_EXAMPLE_ELEMENTS: Final = 256
+"""Tensors with more have no example: nobody would read it."""
+
+
+def ref(name: str) -> Schema:
+    """A shared schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
+    schema: Schema = {"type": "object", "properties": properties}
+    return {**schema, "required": list(required)} if required else schema
+
+
+def _array(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+TEXT: Final[Schema] = {"type": "string"}
+INTEGER: Final[Schema] = {"type": "integer"}
+BOOLEAN: Final[Schema] = {"type": "boolean"}
+ANY: Final[Schema] = {"type": "object"}
+SHAPE: Final[Schema] = _array({"type": "integer", "minimum": 0})
+DATATYPE: Final[Schema] = {"type": "string", "enum": list(NUMPY_DTYPES)}
+PARAMETERS: Final[Schema] = {
+    "type": "object",
+    "additionalProperties": {"type": ["boolean", "integer", "number", "string"]},
+}
+_DECLARED: Final = _array(
+    _object(("name", "datatype", "shape"), name=TEXT, datatype=DATATYPE, shape=_array(INTEGER))
+)
+_VERSION_LINE: Final = _object(name=TEXT, version=TEXT, state=TEXT, reason=TEXT)
+
+SHARED: Final[dict[str, Schema]] = {
+    "Any": ANY,
+    "Text": TEXT,
+    "Error": _object(("error",), error={"type": "string", "description": "What is wrong"}),
+    "Server": _object(
+        ("name", "version", "extensions"), name=TEXT, version=TEXT, extensions=_array(TEXT)
+    ),
+    "Models": _object(("models",), models=_array(TEXT)),
+    "ModelMetadata": _object(
+        ("name", "versions", "platform", "inputs", "outputs"),
+        name=TEXT,
+        versions=_array(TEXT),
+        platform=TEXT,
+        inputs=_DECLARED,
+        outputs=_DECLARED,
+    ),
+    "ModelConfig": {
+        "type": "object",
+        "description": "Triton's ModelConfig as JSON: proto/model_config.proto",
+    },
+    "InferInput": _object(
+        ("name", "shape", "datatype"),
+        name=TEXT,
+        shape=SHAPE,
+        datatype=DATATYPE,
+        parameters=PARAMETERS,
+        data={"type": "array", "description": "Elements, flat or nested"},
+    ),
+    "RequestedOutput": _object(("name",), name=TEXT, parameters=PARAMETERS),
+    "InferRequest": _object(
+        ("inputs",),
+        id=TEXT,
+        parameters=PARAMETERS,
+        inputs=_array(ref("InferInput")),
+        outputs=_array(ref("RequestedOutput")),
+    ),
+    "InferResponse": _object(
+        ("model_name", "model_version", "outputs"),
+        id=TEXT,
+        model_name=TEXT,
+        model_version=TEXT,
+        parameters=PARAMETERS,
+        outputs=_array(ref("InferInput")),
+    ),
+    "Statistics": _object(("model_stats",), model_stats=_array(ANY)),
+    "TraceSettings": {"type": "object", "description": "trace_level, trace_rate, trace_count …"},
+    "LogSettings": {"type": "object", "description": "log_info, log_verbose_level …"},
+    "IndexRequest": _object(ready=BOOLEAN),
+    "Index": _array(_VERSION_LINE),
+    "Regions": _array(_object(name=TEXT, key=TEXT, offset=INTEGER, byte_size=INTEGER)),
+    "Registration": _object(("key", "byte_size"), key=TEXT, offset=INTEGER, byte_size=INTEGER),
+    "V1Ready": _object(("name", "ready"), name=TEXT, ready=BOOLEAN),
+    "PredictRequest": {
+        **_object(
+            instances={"type": "array", "minItems": 1, "description": "A value for each row"},
+            inputs={"description": "Whole tensors: by name, or the only one"},
+        ),
+        "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+    },
+    "PredictResponse": _object(("predictions",), predictions={"type": "array"}),
+    "MmeModel": _object(("modelName", "modelUrl"), modelName=TEXT, modelUrl=TEXT),
+    "MmeModels": _object(("models",), models=_array(ref("MmeModel"))),
+    "MmeLoad": _object(("model_name", "url"), model_name=TEXT, url=TEXT),
+}
+"""Name → schema."""
+
+
+# ── of one model ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def infer_request(config: ModelConfig) -> Schema:
+    """The body of an inference request for the model."""
+    tensors = [_tensor(each, config) for each in config.input]
+    inputs = _array({"oneOf": tensors} if len(tensors) != 1 else tensors[0])
+    required = [tensor for tensor in config.input if not tensor.optional]
+    inputs |= {"minItems": len(required), "maxItems": len(tensors)}
+    names: Schema = {"type": "string", "enum": [tensor.name for tensor in config.output]}
+    return _object(
+        ("inputs",),
+        id=TEXT,
+        parameters=PARAMETERS,
+        inputs=inputs,
+        outputs=_array(_object(("name",), name=names, parameters=PARAMETERS)),
+    )
+
+
+def infer_response(config: ModelConfig) -> Schema:
+    """What the model answers."""
+    tensors = [_tensor(each, config) for each in config.output]
+    return _object(
+        ("model_name", "model_version", "outputs"),
+        id=TEXT,
+        model_name={"const": config.name},
+        model_version=TEXT,
+        parameters=PARAMETERS,
+        outputs=_array({"oneOf": tensors} if len(tensors) != 1 else tensors[0]),
+    )
+
+
+def predict_request(config: ModelConfig) -> Schema:
+    """The body of a KServe V1 prediction for the model."""
+    rows = {tensor.name: _nested(tensor, tensor.dims) for tensor in config.input}
+    columns = {
+        tensor.name: _nested(tensor, wire_shape(tensor, config.max_batch_size))
+        for tensor in config.input
+    }
+    required = tuple(tensor.name for tensor in config.input if not tensor.optional)
+    instance, inputs = _object(required, **rows), _object(required, **columns)
+    if len(config.input) == 1:
+        instance = {"anyOf": [*rows.values(), instance]}
+        inputs = {"anyOf": [*columns.values(), inputs]}
+    return {
+        **_object(instances={**_array(instance), "minItems": 1}, inputs=inputs),
+        "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+    }
+
+
+def predict_response(config: ModelConfig) -> Schema:
+    """What it answers to that."""
+    values = {tensor.name: _nested(tensor, tensor.dims) for tensor in config.output}
+    row = next(iter(values.values())) if len(values) == 1 else _object(tuple(values), **values)
+    # without a batch dimension the only output is the list itself
+    items = row if config.max_batch_size > 0 else {}
+    return _object(("predictions",), predictions=_array(items))
+
+
+def infer_example(config: ModelConfig) -> Schema | None:
+    """A request that the model takes, of zeros; None: it would be too long, or can't be JSON."""
+    inputs = []
+    for tensor in config.input:
+        shape = [1 if size == -1 else size for size in wire_shape(tensor, config.max_batch_size)]
+        if prod(shape) > MAX_EXAMPLE_ELEMENTS or tensor.datatype in BINARY_ONLY:
+            return None
+        data = [_zero(tensor.datatype)] * prod(shape)
+        described = {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
+        inputs.append({**described, "data": data})
+    return {"inputs": inputs}
+
+
+def predict_example(config: ModelConfig) -> Schema | None:
+    """The same as KServe V1 has it."""
+    values: dict[str, Any] = {}
+    for tensor in config.input:
+        dims = [1 if size == -1 else size for size in tensor.dims]
+        if prod(dims) > MAX_EXAMPLE_ELEMENTS:
+            return None
+        values[tensor.name] = np.full(dims, _zero(tensor.datatype), np.object_).tolist()
+    return {"instances": [values]}
+
+
+def signature_of(config: ModelConfig, kind: str) -> list[Schema]:
+    """Inputs or outputs for a person: name, datatype, shape."""
+    tensors: tuple[Tensor, ...] = getattr(config, kind)
+    return [
+        {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": list(wire_shape(tensor, config.max_batch_size)),
+            "optional": tensor.optional,
+        }
+        for tensor in tensors
+    ]
+
+
+def _tensor(tensor: Tensor, config: ModelConfig) -> Schema:
+    """A tensor as the protocol's inference has it, in a request or a response."""
+    shape = wire_shape(tensor, config.max_batch_size)
+    sizes = [{"type": "integer", "minimum": 0} if size == -1 else {"const": size} for size in shape]
+    exactly: Schema = {"type": "array", "minItems": len(shape), "maxItems": len(shape)}
+    if sizes:
+        exactly["prefixItems"] = sizes
+    properties: dict[str, Schema] = {
+        "name": {"const": tensor.name},
+        "datatype": {"const": tensor.datatype},
+        "shape": exactly,
+        "parameters": PARAMETERS,
+    }
+    if tensor.datatype in BINARY_ONLY:
+        return _object(("name", "datatype", "shape", "parameters"), **properties)
+    elements = {"anyOf": [_element(tensor.datatype), {"type": "array"}]}
+    return _object(("name", "datatype", "shape"), **properties, data=_array(elements))
+
+
+def _nested(tensor: Tensor, dims: tuple[int, ...]) -> Schema:
+    """A value of the tensor as nested lists."""
+    schema = _element(tensor.datatype)
+    if tensor.datatype == "BYTES":
+        schema = {"anyOf": [TEXT, _object(("b64",), b64=TEXT)]}
+    for size in reversed(dims):
+        schema = _array(schema)
+        if size != -1:
+            schema |= {"minItems": size, "maxItems": size}
+    return schema
+
+
+def _element(datatype: str) -> Schema:
+    dtype = NUMPY_DTYPES[datatype]
+    if datatype == "BOOL":
+        return BOOLEAN
+    if datatype == "BYTES":
+        return TEXT
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
+    return {"type": "number"}
+
+
+def _zero(datatype: str) -> Any:
+    return {"BOOL": False, "BYTES": "text"}.get(datatype, 0)
