@@ -27,6 +27,8 @@ FLAGS: Final = {
     *(spelling for spellings in ALIASES.values() for spelling in spellings),
     *NOT_YET,
     *("--config", "--input"),
+    # of penstock check
+    *("--no-load", "--strict", "--verbose"),
 }
 
 

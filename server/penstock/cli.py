@@ -61,6 +61,13 @@ def serve(context: typer.Context) -> None:
     _run("serve", module.serve, module.rewrite_arguments(context.args))
 
 
+@app.command("check", context_settings=_PASS_ON)
+def check(context: typer.Context) -> None:
+    """Check a model repository: what would be served, what is wrong, and what has no effect."""
+    module = importlib.import_module("penstock.commands.check")
+    _run("check", module.check, context.args)
+
+
 @app.command("infer", context_settings=_PASS_ON)
 def infer(context: typer.Context) -> None:
     """Send one request to a running server, and show what comes back."""

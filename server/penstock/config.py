@@ -326,18 +326,26 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Setting
     Reads PENSTOCK_* of the environment and what platforms say there, and `file`, or ./penstock.toml if there is one.
     Raises ConfigError that names setting, source, and what was expected.
     """
+    return settings_and_sources(flags, file)[0]
+
+
+def settings_and_sources(
+    flags: Mapping[str, Any], file: Path | None = None
+) -> tuple[Settings, Mapping[str, str]]:
+    """As `load_settings`, with where each setting was given, by its name. Those that were not are left out."""
     path = file or DEFAULT_FILE
     from_file = _read_toml(path) if file or path.exists() else {}
     from_environment = EnvSettingsSource(Settings, env_ignore_empty=True)()
     platforms = platform_settings(os.environ, {*from_environment, *flags})
     from_platform = {name: setting.value for name, setting in platforms.items()}
+    given = {**from_file, **from_platform, **from_environment, **flags}
+    sources = {name: _source(name, flags, from_environment, platforms, path) for name in given}
     try:
-        return Settings(**{**from_file, **from_platform, **from_environment, **flags})
+        return Settings(**given), sources
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        source = _source(name, flags, from_environment, platforms, path)
-        raise ConfigError(_explain(source, dict(first))) from None
+        source = sources.get(str(first["loc"][0])) if first["loc"] else None
+        raise ConfigError(_explain(f"{source}: " if source else "", dict(first))) from None
 
 
 def flag_of(name: str) -> str:
@@ -376,15 +384,13 @@ def _source(
     platforms: Mapping[str, PlatformSetting],
     file: Path,
 ) -> str:
-    if not name:
-        return ""
     if name in flags:
-        return f"{flag_of(name)}: "
+        return flag_of(name)
     if name in env:
-        return f"{ENV_PREFIX}{name.upper()}: "
+        return f"{ENV_PREFIX}{name.upper()}"
     if name in platforms:
-        return f"{platforms[name].variable}: "
-    return f"{file}: {name}: "
+        return platforms[name].variable
+    return f"{file}: {name}"
 
 
 def _explain(source: str, error: dict[str, Any]) -> str:

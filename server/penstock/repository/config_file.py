@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -28,28 +27,45 @@ def read_config(model_dir: Path) -> ConfigDict | None:
     may be missing: backends complete them, and `check_complete` checks the rest.
     Raises ConfigError: `path:line: what was wrong; what was expected`.
     """
+    located = read_located(model_dir)
+    if located is None:
+        return None
+    config = resolve(located, model_dir)
+    for problem in located_problems(config, located, model_dir):
+        raise located.source.error(located.line(problem.path), str(problem))
+    return config
+
+
+def read_located(model_dir: Path) -> LocatedConfig | None:
+    """The file in a model's folder, all of whose keys are known and have values of their types.
+
+    Raises ConfigError as `read_config`.
+    """
     pbtxt = _read(model_dir / "config.pbtxt")
     yaml = _read(model_dir / "config.yaml")
     if pbtxt is not None and yaml is not None:
         raise ConfigError(f"{pbtxt.path} and {yaml.path} are both there; expected only one of them")
     if pbtxt is not None:
-        return _checked(to_message(parse_pbtxt(pbtxt), pbtxt, maps_are_mappings=False), model_dir)
+        return to_message(parse_pbtxt(pbtxt), pbtxt, maps_are_mappings=False)
     if yaml is not None:
-        return _checked(to_message(parse_yaml(yaml), yaml, maps_are_mappings=True), model_dir)
+        return to_message(parse_yaml(yaml), yaml, maps_are_mappings=True)
     return None
 
 
-def _checked(located: LocatedConfig, model_dir: Path) -> ConfigDict:
+def resolve(located: LocatedConfig, model_dir: Path) -> ConfigDict:
+    """What the file says, with all defaults."""
     config = proto_to_config(located.message)
     _fill_in(config, located, model_dir)
-    found = chain(
-        _name_problems(config, model_dir),
-        problems(config, batching_known="max_batch_size" in located.lines),
-        label_problems(config, model_dir),
-    )
-    for problem in found:
-        raise located.source.error(located.line(problem.path), str(problem))
     return config
+
+
+def located_problems(
+    config: ConfigDict, located: LocatedConfig, model_dir: Path
+) -> Iterator[Problem]:
+    """All that is wrong in it."""
+    yield from _name_problems(config, model_dir)
+    yield from problems(config, batching_known="max_batch_size" in located.lines)
+    yield from label_problems(config, model_dir)
 
 
 def _fill_in(config: ConfigDict, located: LocatedConfig, model_dir: Path) -> None:

@@ -1,0 +1,145 @@
+"""`penstock check`: whether a repository's models can be served, what has no effect, where each value comes from."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+
+from penstock.commands.check_report import CheckReport, ModelLine, VersionLine, model_line
+from penstock.commands.check_view import as_text
+from penstock.config import Settings, settings_and_sources
+from penstock.errors import ConfigError, PenstockError
+from penstock.logs import configure_logging
+from penstock.model_config import ConfigDict
+from penstock.repository.checks.findings import Finding, error
+from penstock.repository.checks.model_check import CheckedModel, check_model, placed
+from penstock.repository.folders import find_models
+from penstock.supervisor.trial import Trial, trial
+
+EXIT_PROBLEMS: Final = 1
+MODEL_FILES: Final = ("config.pbtxt", "config.yaml")
+
+
+class Output(StrEnum):
+    """How the report is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def check(
+    repository: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL_REPOSITORY", help="Folder of models, in Triton's layout."),
+    ],
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these, in detail.")
+    ] = None,
+    load: Annotated[
+        bool, typer.Option("--load/--no-load", help="Load each model for real, in a worker.")
+    ] = True,
+    output: Annotated[
+        Output, typer.Option("-o", "--output", help="How the report is written.")
+    ] = Output.TEXT,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail the check too.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show each value, and where it comes from.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="Settings file, in place of ./penstock.toml."
+        ),
+    ] = None,
+) -> None:
+    """Check a model repository: what would be served, what is wrong, and what has no effect.
+
+    \f
+    Exits with 0 (all can be served), 1 (some can't; with --strict: there are warnings) or 2 (used wrongly).
+    """
+    settings, sources = settings_and_sources({"model_repository": [str(repository)]}, config)
+    configure_logging(msgspec.structs.replace(settings.log_settings, info=False), sys.stderr)
+    folders = _folders(repository, models or [])
+    checked = [check_model(folder) for folder in folders]
+    loaded = asyncio.run(_load_all(settings, checked)) if load else {}
+    lines = [_line(model, loaded, tried=load) for model in checked]
+    report = CheckReport.of(str(repository), lines, settings, sources)
+    if output is Output.JSON:
+        text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+        typer.echo(text)
+    else:
+        console = Console(highlight=False)
+        for part in as_text(report, details=verbose or bool(models)):
+            console.print(part, soft_wrap=True)
+    if report.errors or (strict and report.warnings):
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+def _folders(repository: Path, names: Sequence[str]) -> list[Path]:
+    """The folders of the models to check. Raises ConfigError on what is no repository, or has no such model."""
+    try:
+        found = find_models([repository])
+    except NotADirectoryError:
+        raise ConfigError(f"{repository} is a file; expected a folder of models") from None
+    except FileNotFoundError:
+        raise ConfigError(f"{repository}: there is no such folder") from None
+    except OSError as problem:
+        raise ConfigError(f"{repository} can't be read: {problem.strerror}") from problem
+    if any((repository / name).exists() for name in MODEL_FILES):
+        raise ConfigError(
+            f"{repository} is a model's own folder; expected the folder that it lies in, {repository.absolute().parent}"
+        )
+    if not found:
+        raise PenstockError(f"{repository} holds no models; expected a folder for each model")
+    for name in names:
+        if name not in found:
+            raise ConfigError(f"no model {name!r} in {repository}; it has {', '.join(found)}")
+    return [folders[0] for name, folders in found.items() if name in names or not names]
+
+
+Loaded = dict[tuple[str, int], ConfigDict | Finding]
+"""Model and version → its complete configuration, or why it can't be loaded."""
+
+
+async def _load_all(settings: Settings, models: Sequence[CheckedModel]) -> Loaded:
+    wanted = [(model, v) for model in models if not model.failed for v in model.served]
+    async with trial(settings) as running:
+        results = await asyncio.gather(*(_load(running, *each) for each in wanted))
+    keys = [(model.name, version) for model, version in wanted]
+    return dict(zip(keys, results, strict=True))
+
+
+async def _load(running: Trial, model: CheckedModel, version: int) -> ConfigDict | Finding:
+    assert model.config is not None
+    given = {"name": model.name} if model.located is None else model.config
+    try:
+        config = {**given, "backend": model.backend}
+        return await running.load(model.folder.absolute(), version, config)
+    except PenstockError as problem:
+        found = placed(str(problem), str(model.folder / str(version)))
+        return error(f"version {version} can't be loaded: {found.text}", found.file, found.line)
+
+
+def _line(model: CheckedModel, loaded: Loaded, *, tried: bool) -> ModelLine:
+    complete: ConfigDict | None = None
+    versions = []
+    findings = list(model.findings)
+    for version in model.served:
+        result = loaded.get((model.name, version))
+        if isinstance(result, Finding):
+            findings.insert(0, result)
+            versions.append(VersionLine(version, "failed"))
+        elif result is not None:
+            complete = result
+            versions.append(VersionLine(version, "loaded"))
+        else:
+            versions.append(VersionLine(version, "not tried"))
+    return model_line(model, findings, versions, complete, tried=tried)

@@ -1,0 +1,182 @@
+"""What a configuration asks for in vain: pure, of a configuration with all its defaults."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from typing import Any, Final
+
+from penstock.model_config import ConfigDict
+from penstock.repository.config_check import Problem
+
+Check = Callable[[ConfigDict], Iterator[Problem]]
+
+OWN_PARAMETERS: Final = ("slo_p99_ms", "execution_timeout_ms")
+ONNX_PARAMETERS: Final = (
+    "intra_op_thread_count",
+    "inter_op_thread_count",
+    "execution_mode",
+    "enable_mem_arena",
+    "enable_mem_pattern",
+)
+SESSION: Final = "session."
+LIKE_ONE_OF_OURS: Final = 0.8
+"""How alike a Python model's own parameter may be to one of ours before it is taken for a slip of the pen."""
+
+TIME_OUTS: Final = ("timeout_action", "default_timeout_microseconds", "allow_timeout_override")
+"""Of queue policies."""
+
+_Path = tuple[str, ...]
+
+READ_ONLY: Final[Sequence[tuple[_Path, str]]] = (
+    (("response_cache",), "responses are not cached"),
+    (("model_repository_agents",), "there are no repository agents"),
+    (("model_operations",), "no libraries are loaded for a model"),
+    (("cc_model_filenames",), "the model file is the same for all compute capabilities"),
+    (("instance_group", "*", "rate_limiter"), "there is no rate limiter"),
+    (("instance_group", "*", "secondary_devices"), "there are no secondary devices"),
+    (("instance_group", "*", "profile"), "it is for TensorRT"),
+    (("instance_group", "*", "passive"), "all instances are used"),
+    (("input", "*", "allow_ragged_batch"), "requests are joined with others of their shape only"),
+    (("optimization", "priority"), "models run without priorities among them"),
+    (("optimization", "cuda"), "it is for GPUs"),
+    (("optimization", "execution_accelerators"), "models run on the CPU"),
+    (("optimization", "input_pinned_memory"), "it is for GPUs"),
+    (("optimization", "output_pinned_memory"), "it is for GPUs"),
+    (("optimization", "eager_batching"), "batches are gathered when a worker is free"),
+)
+"""Keys that Triton has, and that are accepted without effect. The path's `*` is any position."""
+
+
+def config_warnings(config: ConfigDict) -> Iterator[Problem]:
+    """All of them, by path."""
+    for check in CHECKS:
+        yield from check(config)
+
+
+def _read_only(config: ConfigDict) -> Iterator[Problem]:
+    for path, why in READ_ONLY:
+        for where in _given(config, path):
+            yield Problem(where, f"has no effect: {why}")
+
+
+def _given(value: Any, path: _Path, where: str = "") -> Iterator[str]:
+    """The places that fit the path and hold something else than a default."""
+    if not path:
+        if value not in (None, False, 0, "", [], {}, "PRIORITY_DEFAULT"):
+            yield where
+        return
+    key, *rest = path
+    if key == "*":
+        for index, each in enumerate(value or ()):
+            yield from _given(each, tuple(rest), f"{where}[{index}]")
+    elif isinstance(value, dict) and key in value:
+        yield from _given(value[key], tuple(rest), f"{where}.{key}" if where else key)
+
+
+def _unbatched(config: ConfigDict) -> Iterator[Problem]:
+    batching = config.get("dynamic_batching")
+    if batching is None or config["max_batch_size"] > 0:
+        return
+    why = "has no effect: max_batch_size is 0, so requests run alone"
+    keys = [
+        key for key in ("preferred_batch_size", "max_queue_delay_microseconds") if batching[key]
+    ]
+    for key in keys:
+        yield Problem(f"dynamic_batching.{key}", why)
+    if not keys:
+        yield Problem("dynamic_batching", why)
+
+
+def _priorities(config: ConfigDict) -> Iterator[Problem]:
+    batching = config.get("dynamic_batching")
+    if batching is None:
+        return
+    if not batching["priority_levels"]:
+        for key in ("default_priority_level", "priority_queue_policy"):
+            if batching[key]:
+                yield Problem(f"dynamic_batching.{key}", "has no effect without priority_levels")
+        return
+    for level, policy in batching["priority_queue_policy"].items():
+        if policy:
+            path = f"dynamic_batching.priority_queue_policy[{level!r}]"
+            yield Problem(path, "has no effect: all levels have one queue's bounds")
+
+
+def _queue_policy(config: ConfigDict) -> Iterator[Problem]:
+    policy = (config.get("dynamic_batching") or {}).get("default_queue_policy") or {}
+    for key in TIME_OUTS:
+        if policy.get(key) not in (None, 0, False, "REJECT"):
+            path = f"dynamic_batching.default_queue_policy.{key}"
+            yield Problem(path, "has no effect: the time-outs of clients, and slo_p99_ms, hold")
+
+
+def _ensemble(config: ConfigDict) -> Iterator[Problem]:
+    if "ensemble_scheduling" not in config and config["platform"] != "ensemble":
+        return
+    for key in ("instance_group", "dynamic_batching", "sequence_batching", "optimization"):
+        if config.get(key):
+            yield Problem(key, "has no effect on an ensemble: its steps have their own")
+
+
+def _objective(config: ConfigDict) -> Iterator[Problem]:
+    parameters = config["parameters"]
+    if "slo_p99_ms" not in parameters:
+        return
+    path = "parameters['slo_p99_ms']"
+    if "sequence_batching" in config:
+        text = (
+            "chooses no batches with sequence_batching; it only bounds how long requests may take"
+        )
+        yield Problem(path, text)
+    delay_us = (config.get("dynamic_batching") or {}).get("max_queue_delay_microseconds", 0)
+    try:
+        objective_us = 1000 * float(parameters["slo_p99_ms"].get("string_value", ""))
+    except ValueError:
+        return
+    if delay_us and delay_us >= objective_us:
+        text = (
+            f"is over before max_queue_delay_microseconds ({delay_us}) is: requests wait too long"
+        )
+        yield Problem(path, text)
+
+
+def _parameters(config: ConfigDict) -> Iterator[Problem]:
+    onnx = config["backend"] == "onnxruntime"
+    known = [*OWN_PARAMETERS, *(ONNX_PARAMETERS if onnx else ())]
+    for key in config["parameters"]:
+        if key in known or (onnx and key.startswith(SESSION)):
+            continue
+        # a Python model's parameters are its own, but for what looks like one of ours
+        cutoff = 0.6 if onnx else LIKE_ONE_OF_OURS
+        near = difflib.get_close_matches(key.lower(), known, 1, cutoff)
+        if near:
+            yield Problem(f"parameters[{key!r}]", f"is not known; did you mean {near[0]!r}?")
+        elif onnx:
+            expected = ", ".join([*known, "session.…"])
+            yield Problem(f"parameters[{key!r}]", f"has no effect; known are {expected}")
+
+
+def _platform(config: ConfigDict) -> Iterator[Problem]:
+    backend, platform = config["backend"], config["platform"]
+    same = {"onnxruntime_onnx": "onnxruntime"}.get(platform, platform)
+    if backend and platform and same != backend:
+        yield Problem("platform", f"is {platform!r} and has no effect: backend is {backend!r}")
+
+
+CHECKS: Final[Sequence[Check]] = (
+    _read_only,
+    _unbatched,
+    _priorities,
+    _queue_policy,
+    _ensemble,
+    _objective,
+    _parameters,
+    _platform,
+)
+
+
+def label_count(dims: Sequence[int]) -> int:
+    """How many classes an output of those dims has; 0: that is not fixed."""
+    return 0 if -1 in dims else prod(dims)

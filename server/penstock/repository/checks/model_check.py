@@ -1,0 +1,131 @@
+"""Checks one model's folder as far as it can be without loading the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from penstock.backends.registry import backend_for
+from penstock.errors import ConfigError, PenstockError
+from penstock.model_config import ConfigDict
+from penstock.repository.checks.config_warnings import config_warnings
+from penstock.repository.checks.findings import Finding, error, warning
+from penstock.repository.checks.folder_warnings import folder_findings, label_mismatches
+from penstock.repository.config_file import located_problems, read_located, resolve
+from penstock.repository.config_json import config_to_proto, proto_to_config
+from penstock.repository.config_schema import LocatedConfig
+from penstock.repository.folders import versions_in
+from penstock.repository.own_parameters import own_parameters
+from penstock.repository.version_policy import version_policy
+
+_PLACED: Final = re.compile(r"(?P<file>/[^:\n]*)(:(?P<line>\d+))?: (?P<text>.*)", re.DOTALL)
+"""How a ConfigError says where."""
+
+
+@dataclass(slots=True)
+class CheckedModel:
+    """What is known of a model's folder."""
+
+    name: str
+    folder: Path
+    present: Sequence[int] = ()
+    """Versions in the folder."""
+    served: Sequence[int] = ()
+    """Those that the policy serves."""
+    backend: str = ""
+    located: LocatedConfig | None = None
+    config: ConfigDict | None = None
+    """As the file and the defaults have it; None: the file can't be used."""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """It can't be served."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+    def line(self, path: str) -> tuple[str, int]:
+        """The file and line of a key."""
+        if self.located is None:
+            return "", 0
+        return str(self.located.source.path), self.located.line(path)
+
+
+def check_model(folder: Path) -> CheckedModel:
+    """Read and check a model's folder."""
+    model = CheckedModel(folder.name, folder)
+    try:
+        model.present = versions_in(folder)
+        _check_config(model)
+        _check_versions(model)
+        if model.config is not None:
+            _check_contents(model, model.config)
+    except ConfigError as problem:
+        model.findings.append(placed(str(problem)))
+    except (PenstockError, OSError) as problem:
+        model.findings.append(error(str(problem), str(folder)))
+    model.findings.sort(key=lambda finding: (finding.severity, finding.file, finding.line))
+    return model
+
+
+def placed(text: str, folder: str = "") -> Finding:
+    """The finding of an error's text, which may begin with its place."""
+    found = _PLACED.fullmatch(text)
+    if found is None:
+        return error(text, folder)
+    return error(found["text"], found["file"], int(found["line"] or 0))
+
+
+def _check_config(model: CheckedModel) -> None:
+    model.located = located = read_located(model.folder)
+    if located is None:
+        empty = {"name": model.name}
+        model.config = proto_to_config(config_to_proto(empty))
+        return
+    config = resolve(located, model.folder)
+    for found in located_problems(config, located, model.folder):
+        model.findings.append(error(str(found), *model.line(found.path)))
+    try:
+        own_parameters(config)
+    except ConfigError as problem:
+        path = str(problem).split(".string_value")[0].replace('"', "'")
+        model.findings.append(error(str(problem), *model.line(path)))
+    model.config = config
+
+
+def _check_versions(model: CheckedModel) -> None:
+    try:
+        model.served = version_policy(model.config, model.present)
+    except ConfigError as problem:
+        model.findings.append(error(str(problem), *model.line("version_policy.specific.versions")))
+        return
+    if not model.served:
+        text = "no version folder (a number, such as 1/)"
+        model.findings.append(error(text, str(model.folder)))
+
+
+def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
+    for version in model.served:
+        try:
+            model.backend = backend_for(config, model.folder / str(version))
+        except PenstockError as problem:
+            version_dir = model.folder / str(version)
+            # an empty one is told of below
+            if any(version_dir.iterdir()):
+                model.findings.append(error(str(problem), *_of_backend(model, config, version_dir)))
+    judged = {**config, "backend": model.backend or config["backend"]}
+    for found in config_warnings(judged):
+        model.findings.append(warning(str(found), *model.line(found.path)))
+    model.findings += folder_findings(model.folder, config, model.backend, model.served)
+    if not model.failed:
+        for found in label_mismatches(model.folder, config):
+            model.findings.append(warning(str(found), *model.line(found.path)))
+
+
+def _of_backend(model: CheckedModel, config: ConfigDict, version_dir: Path) -> tuple[str, int]:
+    for key in ("backend", "platform"):
+        if config[key]:
+            return model.line(key)
+    return str(version_dir), 0

@@ -1,0 +1,175 @@
+"""`penstock check`, with models that are loaded for real."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.cli import main
+from served_models import XY, write_add_sub, write_model
+
+pytestmark = pytest.mark.extension("check")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Logging is the process's own: leave it to pytest as it was."""
+    root, own = logging.getLogger(), logging.getLogger("penstock")
+    handlers, levels = root.handlers[:], (root.level, own.level)
+    for handler in handlers:
+        root.removeHandler(handler)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """One healthy model, one with a warning, one that can't be read, one that can't be loaded."""
+    folder = tmp_path / "models"
+    write_add_sub(folder / "add_sub")
+    write_model(folder / "idle", "mirror", f"dynamic_batching {{ }}\n{XY}", (1, 2))
+    write_model(folder / "wrong", "mirror", f"max_batch_size: -3\n{XY}")
+    write_model(folder / "broken", "mirror", XY)
+    (folder / "broken" / "1" / "model.py").write_text("raise RuntimeError('no weights')\n")
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return main(["check", *map(str, arguments)])
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, Any]:
+    code = run(*arguments, "-o", "json")
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_everything_at_a_glance(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(repository) == 1
+    lines = capsys.readouterr().out.splitlines()
+    config = repository / "idle" / "config.pbtxt"
+    assert lines == [
+        "add_sub  ok      onnxruntime  version 1  no batches  1 instance",
+        "broken   error   python       version 1  no batches  1 instance",
+        f"    error: {repository}/broken/1: version 1 can't be loaded:"
+        " importing model.py failed: RuntimeError: no weights (1/model.py:1)",
+        "idle     warning python       version 2 of 2  no batches  1 instance",
+        f"    warning: {config}:2: dynamic_batching has no effect: max_batch_size is 0, so requests run alone",
+        "wrong    error   python       version 1  1 instance",
+        f"    error: {repository}/wrong/config.pbtxt:2: max_batch_size is -3;"
+        " expected 0 (no batch dimension) or more",
+        "2 of 4 models can be served, 2 errors, 1 warning",
+    ]
+
+
+def test_one_model_in_detail(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(repository, "add_sub") == 0
+    shown = capsys.readouterr().out
+    assert "from the model's files" in shown
+    assert [line.split() for line in shown.splitlines() if "input[1].dims" in line] == [
+        ["input[1].dims", "[4]", "from", "the", "model's", "files"]
+    ]
+    assert "idle" not in shown
+
+
+def test_each_value_and_its_source_as_json(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_MAX_QUEUE_REQUESTS", "7")
+    (Path.cwd() / "penstock.toml").write_text("max_queue_secs = 3")
+    code, report = as_json(capsys, repository, "idle", "add_sub")
+    assert (code, report["errors"], report["warnings"]) == (0, 0, 1)
+    add_sub, idle = report["models"]
+    assert (add_sub["status"], add_sub["findings"]) == ("ok", [])
+    assert (idle["status"], idle["present"]) == ("warning", [1, 2])
+    assert idle["versions"] == [{"version": 2, "state": "loaded"}]
+    assert idle["findings"][0]["line"] == 2
+    values = {value["key"]: (value["value"], value["source"]) for value in idle["config"]}
+    assert values["backend"] == ("python", "config.pbtxt:1")
+    assert values["input[0].dims"] == ([-1], "config.pbtxt:4")
+    assert values["max_batch_size"] == (0, "default")
+    values = {value["key"]: (value["value"], value["source"]) for value in add_sub["config"]}
+    assert values["input[1].name"] == ("INPUT1", "the model's files")
+    settings = {value["key"]: (value["value"], value["source"]) for value in report["settings"]}
+    assert settings["max_queue_requests"] == (7, "PENSTOCK_MAX_QUEUE_REQUESTS")
+    assert settings["max_queue_secs"] == (3, "penstock.toml: max_queue_secs")
+    assert settings["quarantine_secs"][1] == "default"
+
+
+def test_warnings_count_when_they_shall(repository: Path) -> None:
+    assert run(repository, "idle", "--no-load") == 0
+    assert run(repository, "idle", "--no-load", "--strict") == 1
+    assert run(repository, "add_sub", "--no-load", "--strict") == 0
+
+
+def test_without_loading(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = as_json(capsys, repository, "broken", "add_sub", "--no-load")
+    assert (code, report["errors"]) == (0, 0)
+    assert [m["versions"][0]["state"] for m in report["models"]] == ["not tried", "not tried"]
+    assert run(repository, "--no-load", "--verbose") == 1
+    assert "from config.pbtxt:" in capsys.readouterr().out
+
+
+def test_a_worker_that_dies_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(tmp_path / "models" / "m", "mirror", XY)
+    (tmp_path / "models" / "m" / "1" / "model.py").write_text("import os; os._exit(3)\n")
+    code, report = as_json(capsys, tmp_path / "models")
+    assert code == 1
+    (found,) = report["models"][0]["findings"]
+    assert "version 1 can't be loaded: the worker process ended" in found["text"]
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "text"),
+    [
+        (lambda path: None, 2, "there is no such folder"),
+        (lambda path: path.touch(), 2, "is a file; expected a folder of models"),
+        (lambda path: path.mkdir(), 1, "holds no models; expected a folder for each model"),
+        (
+            lambda path: write_model(path, "mirror", XY),
+            2,
+            "is a model's own folder; expected the folder that it lies in",
+        ),
+    ],
+)
+def test_what_is_no_repository(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, code: int, text: str
+) -> None:
+    make(tmp_path / "models")
+    assert run(tmp_path / "models") == code
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("nobody",), "no model 'nobody' in"),
+        (("--output", "xml"), "xml"),
+        (("--config", "none.toml"), "none.toml: can't be read"),
+        (("--loud",), "--loud"),
+    ],
+)
+def test_wrong_usage(
+    repository: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str
+) -> None:
+    assert run(repository, *arguments) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert "--no-load" in capsys.readouterr().out

@@ -1,0 +1,148 @@
+"""What a configuration asks for in vain, each with the line it stands in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.repository.checks.model_check import check_model
+
+pytestmark = pytest.mark.extension("check")
+
+TENSORS = """
+input [ { name: "X" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "Y" data_type: TYPE_FP32 dims: [ 3 ] } ]
+"""
+PYTHON = f'backend: "python" {TENSORS.replace(chr(10), " ")}'
+"""One line."""
+ONNX = PYTHON.replace("python", "onnxruntime")
+BATCHED = "max_batch_size: 8\n"
+
+
+def own(**parameters: object) -> str:
+    return "\n".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+        for key, value in parameters.items()
+    )
+
+
+def found(folder: Path, text: str, model_file: str = "model.py") -> list[tuple[str, int, str]]:
+    """Severity, line and text of all findings."""
+    (folder / "m" / "1").mkdir(parents=True)
+    (folder / "m" / "1" / model_file).touch()
+    (folder / "m" / "config.pbtxt").write_text(text)
+    findings = check_model(folder / "m").findings
+    assert {finding.file for finding in findings} <= {str(folder / "m" / "config.pbtxt")}
+    return [(finding.severity, finding.line, finding.text) for finding in findings]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PYTHON,
+        f"{PYTHON}\n{BATCHED} dynamic_batching {{ preferred_batch_size: [ 4, 8 ] }}",
+        f"{PYTHON}\n{BATCHED} dynamic_batching {{ max_queue_delay_microseconds: 100 }}\n"
+        + own(slo_p99_ms=5),
+        f"{PYTHON}\n{BATCHED} dynamic_batching {{ priority_levels: 2 default_priority_level: 1 }}",
+        f"{PYTHON}\n{own(threshold=0.5, execution_timeout_ms=3)}",
+        f"{PYTHON}\noptimization {{ graph {{ level: 1 }} }}",
+        f'{PYTHON}\nplatform: "python"',
+        f"{PYTHON}\ninstance_group [ {{ count: 2 kind: KIND_CPU }} ]",
+    ],
+)
+def test_what_has_an_effect(tmp_path: Path, text: str) -> None:
+    assert found(tmp_path, text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        (
+            "dynamic_batching {\n max_queue_delay_microseconds: 100 }",
+            3,
+            "dynamic_batching.max_queue_delay_microseconds has no effect: max_batch_size is 0",
+        ),
+        (
+            "dynamic_batching { preferred_batch_size: [ 4 ] }",
+            2,
+            "dynamic_batching.preferred_batch_size has no effect: max_batch_size is 0",
+        ),
+        ("dynamic_batching { }", 2, "dynamic_batching has no effect: max_batch_size is 0"),
+        (
+            BATCHED + "dynamic_batching {\n default_priority_level: 1 }",
+            4,
+            "dynamic_batching.default_priority_level has no effect without priority_levels",
+        ),
+        (
+            BATCHED
+            + "dynamic_batching { default_queue_policy {\n default_timeout_microseconds: 9 } }",
+            4,
+            "default_queue_policy.default_timeout_microseconds has no effect",
+        ),
+        (
+            BATCHED
+            + "dynamic_batching { max_queue_delay_microseconds: 9000 }\n"
+            + own(slo_p99_ms=5),
+            4,
+            "parameters['slo_p99_ms'] is over before max_queue_delay_microseconds (9000) is",
+        ),
+        (own(slo_p99_msec=5), 2, "parameters['slo_p99_msec'] is not known; did you mean"),
+        ("optimization {\n input_pinned_memory { enable: true } }", 3, "it is for GPUs"),
+        ('platform: "onnxruntime_onnx"', 2, "platform is 'onnxruntime_onnx' and has no effect"),
+    ],
+)
+def test_what_has_none(tmp_path: Path, text: str, line: int, expected: str) -> None:
+    ((severity, where, said),) = found(tmp_path, f"{PYTHON}\n{text}")
+    assert (severity, where) == ("warning", line)
+    assert expected in said
+
+
+def test_an_objective_of_a_stateful_model(tmp_path: Path) -> None:
+    text = f"{PYTHON}\n{BATCHED}sequence_batching {{ }}\n{own(slo_p99_ms=5)}"
+    ((severity, line, said),) = found(tmp_path, text)
+    assert (severity, line) == ("warning", 4)
+    assert "chooses no batches with sequence_batching" in said
+
+
+def test_parameters_of_onnx_models_are_known(tmp_path: Path) -> None:
+    parameters = own(
+        **{"intra_op_thread_count": 1, "session.x": 1, "inter_op_threads": 1, "colour": "blue"}
+    )
+    findings = found(tmp_path, f"{ONNX}\n{parameters}", "model.onnx")
+    assert [line for _, line, _ in findings] == [4, 5]
+    assert "did you mean 'inter_op_thread_count'?" in findings[0][2]
+    assert "parameters['colour'] has no effect; known are" in findings[1][2]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        ("max_batch_sizes: 4", 2, "unknown key 'max_batch_sizes'; did you mean 'max_batch_size'?"),
+        (
+            BATCHED + "dynamic_batching { preferred_batch_size: [ 4,\n 16 ] }",
+            4,
+            "dynamic_batching.preferred_batch_size[1] is 16; expected 1 to max_batch_size",
+        ),
+        ('name: "other"', 2, "name is 'other'; expected 'm'"),
+        (own(slo_p99_ms="soon"), 2, "is 'soon'; expected a number of milliseconds above 0"),
+        (
+            "version_policy { specific { versions: [ 1, 7 ] } }",
+            2,
+            "version_policy.specific asks for version 7; the model's folder has 1",
+        ),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, line: int, expected: str) -> None:
+    ((severity, where, said),) = found(tmp_path, f"{PYTHON}\n{text}")
+    assert (severity, where) == ("error", line)
+    assert expected in said
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = 'backend: "pythn"\nmax_batch_size: -1\ninstance_group [ { count: -2 } ]\n' + TENSORS
+    assert [(severity, line) for severity, line, _ in found(tmp_path, text)] == [
+        ("error", 1),
+        ("error", 2),
+        ("error", 3),
+    ]
