@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from browser import browser
+from browser import browser, chromium
 from served import FRONTS, Served
 from served_models import PUPPET, own, write_add_sub, write_model
 
@@ -183,6 +183,7 @@ def test_the_page_needs_nothing_from_elsewhere(doors: Served) -> None:
     assert doors.get("/docs/secret").error == "unknown route /docs/secret"
 
 
+@pytest.mark.skipif(chromium() is None, reason="needs Debian's package chromium: .ci/run has it")
 def test_the_page_in_a_browser(doors: Served, tmp_path: Path) -> None:
     box = "document.querySelector('details[data-words*=\"/v2/models/puppet/infer\"]')"
     with browser() as page:

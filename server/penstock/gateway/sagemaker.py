@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Iterator
@@ -101,11 +103,10 @@ class SageMaker:
             raise InvalidRequest(f"load model: {error}") from error
         target = header(request.headers, TARGET_MODEL) or wanted.model_name
         log.info("loading SageMaker's model %s (%s)", wanted.model_name, target)
-        folder = model_folder(Path(wanted.url))
-        if self._repository.knows(wanted.model_name):
-            raise_ = f"model '{wanted.model_name}' is there already"
-            return error_response(raise_, HTTPStatus.CONFLICT)
+        folder = await asyncio.to_thread(model_folder, Path(wanted.url))
         try:
+            if self._repository.knows(wanted.model_name):
+                raise AlreadyExists(f"model '{wanted.model_name}' is there already")
             self._models.add(wanted.model_name, folder)
         except AlreadyExists as error:
             return error_response(str(error), HTTPStatus.CONFLICT)
@@ -126,7 +127,9 @@ class SageMaker:
         return HttpResponse()
 
     async def _forget(self, name: str) -> None:
-        await self._repository.unload(name)
+        # another request may have had the same idea
+        with contextlib.suppress(InvalidRequest):
+            await self._repository.unload(name)
         self._models.remove(name)
         self._repository.forget(name)
 
