@@ -142,6 +142,10 @@ class ModelConfig(ConfigPart, frozen=True):
     sequence_batching: SequenceBatching | None = None
 
 
+# Here, by one thread: msgspec looks into a class when it is first needed, and several threads that are the first ones
+# together end the process (a segmentation fault, with msgspec 0.22). Models are loaded by many at once.
+msgspec.json.Decoder(ModelConfig)
+
 ConfigDict = dict[str, Any]
 """Triton's ModelConfig in its JSON form, all keys in snake_case, int64 as numbers."""
 
