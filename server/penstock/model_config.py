@@ -31,6 +31,8 @@ class Tensor(ConfigPart, frozen=True):
     """Triton's spelling: TYPE_FP32, TYPE_STRING …"""
     dims: tuple[int, ...]
     optional: bool = False
+    allow_ragged_batch: bool = False
+    """Inputs: requests are joined though its shape differs, their elements side by side."""
     label_filename: str = ""
 
     @property
@@ -38,6 +40,26 @@ class Tensor(ConfigPart, frozen=True):
         """The protocol's spelling: FP32, BYTES …"""
         bare = self.data_type.removeprefix("TYPE_")
         return "BYTES" if bare == "STRING" else bare
+
+
+class BatchInput(ConfigPart, frozen=True):
+    """An input that tells of a batch, which the server makes: `BatchInput`."""
+
+    kind: str = "BATCH_ELEMENT_COUNT"
+    target_name: tuple[str, ...] = ()
+    data_type: str = "TYPE_INVALID"
+    """TYPE_INT32 or TYPE_FP32."""
+    source_input: tuple[str, ...] = ()
+    """Exactly one."""
+
+
+class BatchOutput(ConfigPart, frozen=True):
+    """Outputs that hold the elements of all requests side by side, in the shapes of an input: `BatchOutput`."""
+
+    target_name: tuple[str, ...] = ()
+    kind: str = "BATCH_SCATTER_WITH_INPUT_SHAPE"
+    source_input: tuple[str, ...] = ()
+    """Exactly one."""
 
 
 class QueuePolicy(ConfigPart, frozen=True):
@@ -140,6 +162,8 @@ class ModelConfig(ConfigPart, frozen=True):
     output: tuple[Tensor, ...] = ()
     dynamic_batching: DynamicBatching | None = None
     sequence_batching: SequenceBatching | None = None
+    batch_input: tuple[BatchInput, ...] = ()
+    batch_output: tuple[BatchOutput, ...] = ()
 
 
 # Here, by one thread: msgspec looks into a class when it is first needed, and several threads that are the first ones

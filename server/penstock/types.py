@@ -129,6 +129,15 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     id: SequenceId
 
 
+class Uneven(msgspec.Struct, frozen=True, array_like=True):
+    """What the requests of a batch don't have in common, where they may be joined nevertheless. One value a request."""
+
+    ragged: dict[str, tuple[tuple[int, ...], ...]]
+    """Inputs whose elements lie side by side in one dimension → the shapes that clients sent."""
+    lengths: dict[str, tuple[int, ...]]
+    """Padded inputs that outputs are cut to → the sizes that clients sent, of the dimension that was padded."""
+
+
 class TraceSwitch(msgspec.Struct):
     """Whether any request may be traced now: all that tracing costs while it is off is a look at this."""
 

@@ -32,7 +32,7 @@ from penstock.types import (
     TensorSpec,
 )
 from penstock.workers.client_regions import RegionInput
-from penstock.workers.gather import JOIN_BELOW_BYTES
+from penstock.workers.copy_in import JOIN_BELOW_BYTES
 from region_files import region_file
 
 pytestmark = pytest.mark.extension("system_shared_memory")

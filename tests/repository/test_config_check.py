@@ -175,7 +175,6 @@ def test_good_ones(changes: dict[str, Any]) -> None:
         ),
         ({"ensemble_scheduling": {}}, "ensemble_scheduling is not supported yet"),
         ({"platform": "ensemble"}, "platform 'ensemble' is not supported yet"),
-        ({"batch_input": [{}]}, "batch_input is not supported yet"),
         (
             {"model_transaction_policy": {"decoupled": True}},
             "model_transaction_policy.decoupled is not supported yet; expected false",

@@ -16,7 +16,8 @@ from penstock.errors import ModelFailed, PenstockError, Unavailable
 from penstock.model_config import ModelConfig, Tensor
 from penstock.types import NUMPY_DTYPES, Array, OutputTensor
 from penstock.workers import messages
-from penstock.workers.gather import JOIN_BELOW_BYTES, gather, scatter
+from penstock.workers.copy_in import JOIN_BELOW_BYTES
+from penstock.workers.gather import gather, scatter
 from penstock.workers.request import PendingRequest
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import PAGE_BYTES, Slab

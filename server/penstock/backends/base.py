@@ -9,7 +9,7 @@ from typing import Protocol
 
 from penstock.errors import PenstockError
 from penstock.model_config import ConfigDict
-from penstock.types import Array, Parameter, Step
+from penstock.types import Array, Parameter, Step, Uneven
 
 Outputs = Mapping[str, Array]
 """Output name → array."""
@@ -53,7 +53,7 @@ class RequestInfo:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The inputs of some requests, joined along the first dimension.
+    """The inputs of some requests, joined along the first dimension (but for `uneven`).
 
     The arrays are views of shared memory (BYTES: object arrays of `bytes`), valid until `execute` returns.
     Where the model does not batch there is exactly one request, and the arrays are its own.
@@ -63,6 +63,8 @@ class Batch:
     requests: Sequence[RequestInfo]
     steps: Sequence[Step] | None = None
     """Of stateful models: each request's place in its sequence."""
+    uneven: Uneven | None = None
+    """Set where requests are joined though their shapes differ: ragged inputs have one dimension, all elements."""
     repeatable: bool = True
     """Where running the batch fails, its requests may be run again. False: the model may have state of its own."""
 

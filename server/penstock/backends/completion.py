@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from penstock.backends.ragged import batch_input_names, scattered_names
 from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
+from penstock.padding_config import padding_of
 
 AUTO_MAX_BATCH_SIZE: Final = 64
 """For models that take any batch size, where the configuration says nothing of it. Triton has 4, which is small."""
@@ -92,12 +94,45 @@ def _tensors(
     kind: str, config: ConfigDict, declared: Sequence[ModelTensor], batching: bool
 ) -> list[dict[str, Any]]:
     given = config.get(kind) or ()
+    if kind == "input":
+        made = batch_input_names(config)
+        _check_batch_inputs(config, {tensor.name: tensor for tensor in declared})
+        declared = [tensor for tensor in declared if tensor.name not in made]
     if not given:
         return [_describe(kind, tensor, batching) for tensor in declared]
     by_name = {tensor.name: tensor for tensor in declared}
+    names = [tensor["name"] for tensor in given]
+    left_out: list[dict[str, Any]] = []
     if kind == "input":
-        _check_none_missing([tensor["name"] for tensor in given], declared)
-    return [_merge(kind, tensor, by_name, batching) for tensor in given]
+        masks = [name for name in padding_of(config).masks if name not in names]
+        left_out = [_describe(kind, t, batching) for t in declared if t.name in masks]
+        _check_none_missing([*names, *masks], declared)
+    of_all = scattered_names(config) if kind == "output" else frozenset()
+    return [
+        _merge(kind, t, by_name, batching, of_all=t["name"] in of_all) for t in given
+    ] + left_out
+
+
+def _check_batch_inputs(config: ConfigDict, declared: Mapping[str, ModelTensor]) -> None:
+    for given in config.get("batch_input") or ():
+        for name in given["target_name"]:
+            tensor = declared.get(name)
+            if tensor is None:
+                raise LoadFailed(
+                    f"batch_input makes {name!r}, which is no input of the model:"
+                    f" expected one of {', '.join(declared)}"
+                )
+            if tensor.data_type != given["data_type"]:
+                raise LoadFailed(
+                    f"batch_input {name!r}: the model has {tensor.data_type}, the configuration"
+                    f" {given['data_type']}"
+                )
+            rank = 2 if given.get("kind") == "BATCH_ITEM_SHAPE" else 1
+            if tensor.shape_known and len(tensor.shape) != rank:
+                raise LoadFailed(
+                    f"batch_input {name!r}: the model has shape {list(tensor.shape)}, expected"
+                    f" {rank} dimension{'s' * (rank > 1)}"
+                )
 
 
 def _check_none_missing(given: Sequence[str], declared: Sequence[ModelTensor]) -> None:
@@ -123,8 +158,14 @@ def _describe(kind: str, tensor: ModelTensor, batching: bool) -> dict[str, Any]:
 
 
 def _merge(
-    kind: str, given: Mapping[str, Any], declared: Mapping[str, ModelTensor], batching: bool
+    kind: str,
+    given: Mapping[str, Any],
+    declared: Mapping[str, ModelTensor],
+    batching: bool,
+    *,
+    of_all: bool,
 ) -> dict[str, Any]:
+    """`of_all`: an output that holds the elements of all requests, whatever its shape; `dims` are each request's."""
     name = given["name"]
     tensor = declared.get(name)
     if tensor is None:
@@ -138,11 +179,28 @@ def _merge(
             f"{kind} {name!r}: the model has {tensor.data_type}, the configuration {data_type}"
         )
     dims = given.get("dims") or ()
-    if dims or given.get("reshape") is not None:
+    if given.get("allow_ragged_batch") and batching:
+        _check_ragged(tensor, dims)
+    elif of_all:
+        pass
+    elif dims or given.get("reshape") is not None:
         _check_dims(kind, model_dims(given), tensor, batching)
     else:
         dims = _dims(kind, tensor, batching)
     return {**_extras(tensor, given), "data_type": tensor.data_type, "dims": list(dims)}
+
+
+def _check_ragged(tensor: ModelTensor, dims: Sequence[int]) -> None:
+    if tensor.shape_known and tensor.shape != (BATCH_DIM,):
+        raise LoadFailed(
+            f"input {tensor.name!r} has allow_ragged_batch, but the model has shape"
+            f" {list(tensor.shape)}, expected [-1]: the elements of all requests side by side"
+        )
+    if not dims:
+        raise LoadFailed(
+            f"input {tensor.name!r} has allow_ragged_batch and no dims, which the model can't tell:"
+            " expected those of a request"
+        )
 
 
 def _extras(tensor: ModelTensor, given: Mapping[str, Any]) -> dict[str, Any]:

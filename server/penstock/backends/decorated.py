@@ -23,6 +23,7 @@ from penstock.backends.completion import (
 from penstock.backends.isolation import check_rows, run_isolated
 from penstock.backends.model_module import load_failed
 from penstock.backends.parameters import string_parameters
+from penstock.backends.ragged import BatchInputs, scattered_names
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.model_api import MODEL_ATTRIBUTE, Context, ModelDeclaration, Spec
 from penstock.model_config import ConfigDict, Tensor
@@ -51,7 +52,12 @@ class DecoratedModel:
         self._instance = instance
         self._config = config
         self._batching = config["max_batch_size"] > 0
-        self._outputs = {t["name"]: _OutputCheck(t, self._batching) for t in config["output"]}
+        self._batch_inputs = BatchInputs(config)
+        scattered = scattered_names(config)
+        self._outputs = {
+            t["name"]: _OutputCheck(t, self._batching, scattered=t["name"] in scattered)
+            for t in config["output"]
+        }
 
     @property
     def config(self) -> ConfigDict:
@@ -73,7 +79,7 @@ class DecoratedModel:
             _logger.exception("close of the model failed")
 
     def _run(self, batch: Batch) -> Outputs:
-        inputs = {name: _read_only(array) for name, array in batch.inputs.items()}
+        inputs = {n: _read_only(array) for n, array in self._batch_inputs.added(batch).items()}
         returned = self._instance(**inputs)
         if not isinstance(returned, Mapping) or returned.keys() != self._outputs.keys():
             raise ModelFailed(
@@ -87,12 +93,14 @@ class DecoratedModel:
 class _OutputCheck:
     """Makes an array of what the model returned for one output. Raises ModelFailed where it isn't as declared."""
 
-    def __init__(self, tensor: Mapping[str, Any], batching: bool) -> None:
+    def __init__(self, tensor: Mapping[str, Any], batching: bool, *, scattered: bool) -> None:
+        """`scattered`: it holds the elements of all requests, in whatever shape."""
         dims = model_dims(tensor)
         self._name = tensor["name"]
         self._datatype = Tensor(name="", data_type=tensor["data_type"], dims=()).datatype
         self._dtype = NUMPY_DTYPES[self._datatype]
         self._batching = batching
+        self._scattered = scattered
         self._shape = (BATCH_DIM, *dims) if batching else tuple(dims)
 
     def __call__(self, value: Any, rows: int) -> Array:
@@ -104,6 +112,8 @@ class _OutputCheck:
                 f"output {self._name!r} has dtype {array.dtype}, expected {self._dtype}"
                 f" ({self._datatype})"
             )
+        if self._scattered:
+            return array
         if self._batching:
             check_rows(self._name, array, rows)
         if len(array.shape) != len(self._shape) or any(

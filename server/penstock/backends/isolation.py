@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from penstock.backends.base import Batch, Outputs
+from penstock.backends.ragged import ragged_one_by_one
 from penstock.errors import ModelFailed, PenstockError
 from penstock.types import Array
 
@@ -55,6 +56,9 @@ def one_by_one(batch: Batch) -> Iterator[Batch]:
     """Batches of one request each, whose arrays are views of the whole batch's."""
     if len(batch.requests) == 1:
         yield batch
+        return
+    if batch.uneven is not None:
+        yield from ragged_one_by_one(batch)
         return
     start = 0
     for request in batch.requests:

@@ -15,6 +15,7 @@ from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, comp
 from penstock.backends.isolation import check_rows, one_line, run_isolated
 from penstock.backends.onnx_options import session_options
 from penstock.backends.onnx_tensors import data_type, run_with_bf16, to_bytes, to_strings
+from penstock.backends.ragged import BatchInputs, scattered_names
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.model_config import ConfigDict
 
@@ -42,6 +43,8 @@ class OnnxModel:
         self._config = config
         self._batching = config["max_batch_size"] > 0
         self._outputs = tuple(tensor["name"] for tensor in config["output"])
+        self._batch_inputs = BatchInputs(config)
+        self._without_rows = scattered_names(config)
         self._string_inputs = _names_of(config["input"], "TYPE_STRING")
         self._string_outputs = _names_of(config["output"], "TYPE_STRING")
         tensors = (*config["input"], *config["output"])
@@ -74,15 +77,17 @@ class OnnxModel:
         if self._batching:
             rows = sum(request.rows for request in batch.requests)
             for name, array in outputs.items():
-                check_rows(name, array, rows)
+                if name not in self._without_rows:
+                    check_rows(name, array, rows)
         return outputs
 
     def _feeds(self, batch: Batch) -> Outputs:
+        inputs = self._batch_inputs.added(batch)
         if not self._string_inputs:
-            return batch.inputs
+            return inputs
         return {
             name: to_strings(name, array) if name in self._string_inputs else array
-            for name, array in batch.inputs.items()
+            for name, array in inputs.items()
         }
 
     def _wanted(self, batch: Batch) -> Sequence[str]:

@@ -11,6 +11,7 @@ from typing import Final, cast
 from penstock.backends.base import Backend, LoadedModel, LoadSpec
 from penstock.backends.reshape import with_reshapes
 from penstock.backends.sequences import with_sequences
+from penstock.backends.uneven_outputs import with_uneven_outputs
 from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
 
@@ -48,7 +49,8 @@ def backend_for(config: ConfigDict, version_dir: Path) -> str:
 def load(spec: LoadSpec) -> LoadedModel:
     """Load a model with the backend it asks for. Raises LoadFailed, or whatever the model's own code raised."""
     module = import_module(MODULES[backend_for(spec.config, spec.version_dir)])
-    return with_sequences(spec, lambda spec: with_reshapes(cast(Backend, module.load)(spec)))
+    loaded = with_sequences(spec, lambda spec: with_reshapes(cast(Backend, module.load)(spec)))
+    return with_uneven_outputs(loaded)
 
 
 def _known(backend: str, asked_for: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from penstock.backends.base import Batch, LoadedModel, Outputs
@@ -36,9 +37,8 @@ class ReshapedModel:
 
     def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
         """Run the batch. Raises ModelFailed when an array has not as many elements as its new shape needs."""
-        answer = self._model.execute(
-            Batch(self._reshape(batch.inputs, self._inputs), batch.requests)
-        )
+        inputs = self._reshape(batch.inputs, self._inputs)
+        answer = self._model.execute(replace(batch, inputs=inputs))
         if isinstance(answer, Mapping):
             return self._reshape(answer, self._outputs)
         return [

@@ -169,5 +169,11 @@ def _check_served(config: ConfigDict) -> None:
                 f"the model has no {kind}: expected one in config.pbtxt, or in the model's"
                 " auto_complete_config"
             )
+    for key in ("batch_input", "batch_output"):
+        if config.get(key):
+            raise LoadFailed(
+                f"{key} is not for class TritonPythonModel, which gets each request by itself, with"
+                " its own shapes; expected none"
+            )
     if using_decoupled_model_transaction_policy(config):
         raise LoadFailed("the model is decoupled, which Penstock does not serve")

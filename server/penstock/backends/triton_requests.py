@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from penstock.backends.base import Batch, RequestInfo
+from penstock.backends.ragged import request_inputs
 from penstock.backends.triton_objects import Tensor, TritonError, TritonModelException
 from penstock.types import Parameter
 
@@ -174,19 +175,25 @@ class InferenceResponse:
 
 def requests_of(batch: Batch, model: ModelIdentity) -> list[InferenceRequest]:
     """The requests of a batch. Their arrays are views of the batch's."""
+    if batch.uneven is not None:
+        pairs = zip(batch.requests, request_inputs(batch), strict=True)
+        return [_request(i, model, [Tensor(*t) for t in own.items()]) for i, own in pairs]
     named = list(batch.inputs.items())
     single = len(batch.requests) == 1
     requests = []
     start = 0
     for info in batch.requests:
         stop = start + info.rows
-        # Past the constructor, whose defaults are for models: this runs for every request.
-        request = InferenceRequest.__new__(InferenceRequest)
-        request._info = info
-        request._model = model
-        request._tensors = [
-            Tensor(name, array if single else array[start:stop]) for name, array in named
-        ]
-        requests.append(request)
+        tensors = [Tensor(name, array if single else array[start:stop]) for name, array in named]
+        requests.append(_request(info, model, tensors))
         start = stop
     return requests
+
+
+def _request(info: RequestInfo, model: ModelIdentity, tensors: list[Tensor]) -> InferenceRequest:
+    # Past the constructor, whose defaults are for models: this runs for every request.
+    request = InferenceRequest.__new__(InferenceRequest)
+    request._info = info
+    request._model = model
+    request._tensors = tensors
+    return request

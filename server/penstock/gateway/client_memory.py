@@ -10,7 +10,7 @@ from penstock.errors import AlreadyExists, InvalidRequest, NotFound, Unavailable
 from penstock.tensors import count_bytes_elements, element_count
 from penstock.types import Buffer, InferHeader, OutputTensor, RegionRef, TensorSpec
 from penstock.workers.client_regions import Input, Region, RegionInput
-from penstock.workers.gather import JOIN_BELOW_BYTES
+from penstock.workers.copy_in import JOIN_BELOW_BYTES
 from penstock.workers.request import Encode, PendingRequest
 
 DISABLED: Final = (

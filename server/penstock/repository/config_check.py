@@ -12,6 +12,7 @@ from penstock.errors import ConfigError
 from penstock.model_config import ConfigDict, known_datatypes
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.config_sequences import sequence_problems
+from penstock.repository.config_uneven import incomplete_uneven, uneven_problems
 from penstock.repository.config_unsupported import unsupported
 from penstock.repository.labels import label_path
 from penstock.workers import warmup_samples
@@ -48,6 +49,8 @@ def problems(config: ConfigDict, *, batching_known: bool) -> Iterator[Problem]:
     )
     for check in checks:
         yield from check(config)
+    found = uneven_problems(config, batching_known=batching_known)
+    yield from (Problem(path, text) for path, text in found)
     yield from (Problem(path, text) for path, text in unsupported(config))
 
 
@@ -80,6 +83,7 @@ def _incomplete(config: ConfigDict) -> Iterator[Problem]:
             if tensor["data_type"] not in known_datatypes():
                 path = f"{kind}[{index}].data_type"
                 yield Problem(path, f"is not given; expected one of {', '.join(known_datatypes())}")
+    yield from (Problem(path, text) for path, text in incomplete_uneven(config))
 
 
 def _batch_size(config: ConfigDict) -> Iterator[Problem]:

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from penstock.model_config import ConfigDict
 
 BLOCKS = ("ensemble_scheduling",)
-LISTS = ("batch_input", "batch_output")
 
 
 def unsupported(config: ConfigDict) -> Iterator[tuple[str, str]]:
     """Path and problem of all that is asked for and not done. `config` has all its defaults."""
     yield from ((key, "is not supported yet") for key in BLOCKS if key in config)
-    yield from ((key, "is not supported yet") for key in LISTS if config[key])
     if config["platform"] == "ensemble":
         yield "platform", "'ensemble' is not supported yet"
     if config.get("model_transaction_policy", {}).get("decoupled"):

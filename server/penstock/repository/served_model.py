@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock import model_config
+from penstock.backends.hidden_tensors import without
 from penstock.config import Settings
 from penstock.errors import LoadFailed, PenstockError
 from penstock.model_config import ConfigDict, ModelConfig
+from penstock.padding_config import padding_of
 from penstock.repository.config_check import check_complete
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.instance_starter import InstanceStarter
@@ -24,6 +26,7 @@ from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import pool_policy
 from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.signature import Signature
+from penstock.repository.uneven_rules import uneven_rules
 from penstock.telemetry.latencies import latencies_of
 from penstock.telemetry.statistics import ModelStatistics
 from penstock.workers.control import ControlLink
@@ -39,7 +42,7 @@ class ServedModel:
     name: str
     version: int
     config_dict: ConfigDict
-    """Complete, in Triton's full JSON form."""
+    """Complete, in Triton's full JSON form, but for inputs that the server makes."""
     config: ModelConfig
     signature: Signature
     labels: Mapping[str, Sequence[str]]
@@ -90,7 +93,8 @@ async def load(
         # through the message and back: the full form, with all fields, as `GET /config` shows it
         complete = proto_to_config(config_to_proto(model_config.from_json(ready.config_json)))
         check_complete(complete, f"model '{name}'")
-        parsed = model_config.parse(complete)
+        shown = without(complete, padding_of(complete).masks)
+        parsed = model_config.parse(shown)
         labels = _labels(parsed, model_dir)
         statistics.latencies = latencies_of(settings.metrics, complete)
     except PenstockError:
@@ -108,9 +112,9 @@ async def load(
     return ServedModel(
         name,
         version,
-        complete,
+        shown,
         parsed,
-        Signature(parsed),
+        Signature(parsed, uneven_rules(complete)),
         labels,
         statistics,
         pool,

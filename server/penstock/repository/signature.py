@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import prod
 from typing import Final
 
 from penstock.errors import InvalidRequest
 from penstock.model_config import ModelConfig, Tensor, wire_shape
 from penstock.repository.sequence_terms import sequence_reader
+from penstock.repository.uneven_rules import UnevenRules
 from penstock.tensors import expected_nbytes
 from penstock.types import InferHeader, Parameter, TensorSpec
 from penstock.workers.client_regions import Input
@@ -21,7 +22,8 @@ MAX_EMPTY: Final = 2**40
 class Signature:
     """What a model takes and gives."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, uneven: UnevenRules | None = None) -> None:
+        """`uneven`: how requests of different shapes are joined; None: they are not."""
         self._model = config.name
         self._max_batch_size = config.max_batch_size
         self._inputs = {tensor.name: tensor for tensor in config.input}
@@ -30,6 +32,7 @@ class Signature:
         self._levels = 1 if batching is None else max(batching.priority_levels, 1)
         self._default_level = 1 if batching is None else max(batching.default_priority_level, 1)
         self._sequence = sequence_reader(config)
+        self._uneven = uneven
         self._required = [tensor.name for tensor in config.input if not tensor.optional]
 
     def plan(self, header: InferHeader) -> RequestPlan:
@@ -44,9 +47,13 @@ class Signature:
         batched = self._max_batch_size > 0
         order = tuple(given[name] for name in names)
         sizes = [expected_nbytes(tensor.datatype, tensor.shape) for tensor in tensors]
+        shape_key: Hashable = tuple((t.name, t.shape[1:] if batched else t.shape) for t in tensors)
+        uneven = None
+        if self._uneven is not None:
+            shape_key, uneven = self._uneven.plan(tensors, rows)
         return RequestPlan(
             rows=rows,
-            shape_key=tuple((t.name, t.shape[1:] if batched else t.shape) for t in tensors),
+            shape_key=shape_key,
             input_names=names,
             datatypes=tuple(tensor.datatype for tensor in tensors),
             shapes=tuple(tensor.shape for tensor in tensors),
@@ -58,6 +65,7 @@ class Signature:
             priority=self._level(header.parameters.get("priority", 0)),
             timeout_us=_microseconds(header.parameters.get("timeout", 0)),
             sequence=None if self._sequence is None else self._sequence(header.parameters, rows),
+            uneven=uneven,
         )
 
     def raw_header(self, model_name: str, model_version: str, nbytes: int) -> InferHeader:

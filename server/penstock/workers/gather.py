@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Final
 
@@ -19,20 +18,20 @@ from penstock.errors import (
     Unsupported,
 )
 from penstock.types import OutputTensor
-from penstock.workers.client_regions import Input, RegionInput
+from penstock.workers.copy_in import copy_in
 from penstock.workers.messages import (
     Done,
     Execute,
     ExecuteSequences,
+    ExecuteUneven,
     InputSlot,
     OutputSlot,
     RequestSlot,
 )
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab import Slab, align
-
-JOIN_BELOW_BYTES = 4096
-"""Smaller buffers are joined first: one copy more, but one Python operation instead of one a request."""
+from penstock.workers.uneven import UnevenGathering
+from penstock.workers.uneven_plan import UnevenPlan
 
 REQUEST_ERRORS: Final[Mapping[str, type[PenstockError]]] = MappingProxyType(
     {
@@ -66,6 +65,8 @@ def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingReque
     Raises Unavailable when there is no memory for a larger slab, and InputsLost.
     """
     plan = batch[0].plan
+    if plan.uneven is not None:
+        return _gather_uneven(batch_id, slab_id, slab, batch, plan.uneven)
     nbytes = sum([sum(map(len, request.buffers)) for request in batch])
     needed = nbytes + align(1) * (len(plan.input_names) + 1)
     slab.ensure(needed)
@@ -74,7 +75,7 @@ def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingReque
     lost: dict[int, PenstockError] = {}
     offset = 0
     for index, name in enumerate(plan.input_names):
-        end = _fill(slab, offset, [request.buffers[index] for request in batch], lost)
+        end = copy_in(slab, offset, [request.buffers[index] for request in batch], lost)
         shape = plan.shapes[index]
         if len(batch) > 1:
             shape = (rows, *shape[1:])
@@ -82,13 +83,31 @@ def gather(batch_id: int, slab_id: int, slab: Slab, batch: Sequence[PendingReque
         offset = align(end)
     if lost:
         raise InputsLost({batch[position]: error for position, error in lost.items()})
-    requests = tuple(
-        [RequestSlot(r.rows, r.id, r.plan.parameters, r.plan.output_names) for r in batch]
-    )
+    requests = _request_slots(batch)
     if plan.sequence is None:
         return Execute(batch_id, slab_id, tuple(slots), requests, offset)
     steps = tuple([request.step for request in batch])
     return ExecuteSequences(batch_id, slab_id, tuple(slots), requests, offset, steps)
+
+
+def _gather_uneven(
+    batch_id: int,
+    slab_id: int,
+    slab: Slab,
+    batch: Sequence[PendingRequest],
+    plan: UnevenPlan,
+) -> ExecuteUneven:
+    """As `gather`, for a model whose requests may be joined though their shapes differ."""
+    gathering = UnevenGathering(slab, batch, plan)
+    uneven = gathering.copy()
+    if gathering.lost:
+        raise InputsLost({batch[position]: error for position, error in gathering.lost.items()})
+    slots, requests = tuple(gathering.slots), _request_slots(batch)
+    return ExecuteUneven(batch_id, slab_id, slots, requests, gathering.end, uneven)
+
+
+def _request_slots(batch: Sequence[PendingRequest]) -> tuple[RequestSlot, ...]:
+    return tuple([RequestSlot(r.rows, r.id, r.plan.parameters, r.plan.output_names) for r in batch])
 
 
 def scatter(
@@ -102,26 +121,6 @@ def scatter(
     for error in done.errors:
         answers[error.index] = REQUEST_ERRORS.get(error.kind, ModelFailed)(error.reason)
     return answers
-
-
-def _fill(slab: Slab, offset: int, buffers: Sequence[Input], lost: dict[int, PenstockError]) -> int:
-    """Copy them into the slab, side by side; the end. `lost` gets the position of each that can't be read."""
-    view = slab.view
-    if len(buffers) > 1 and len(buffers[0]) < JOIN_BELOW_BYTES:
-        # where shapes differ, one of the others may lie in a client's memory, and is no bytes
-        with suppress(TypeError):
-            buffers = [b"".join(buffers)]  # type: ignore[arg-type]
-    for position, buffer in enumerate(buffers):
-        end = offset + len(buffer)
-        if isinstance(buffer, RegionInput):
-            try:
-                buffer.read_into(view[offset:end])
-            except PenstockError as error:
-                lost[position] = error
-        else:
-            view[offset:end] = buffer
-        offset = end
-    return offset
 
 
 def _split(

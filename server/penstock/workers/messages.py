@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from penstock.logs import LogSettings
-from penstock.types import MetricChange, Parameter, Step
+from penstock.types import MetricChange, Parameter, Step, Uneven
 
 CONTROL_FD: Final = "PENSTOCK_CONTROL_FD"
 """Environment variable: the gateway's descriptor of the control socket."""
@@ -209,6 +209,12 @@ class ExecuteSequences(Execute, frozen=True):
     """One a request, in order of their slots where slots are rows."""
 
 
+class ExecuteUneven(Execute, frozen=True):
+    """Run a batch of a model whose requests may be joined though their shapes differ."""
+
+    uneven: Uneven
+
+
 # ── worker → gateway ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -280,7 +286,9 @@ class BatchFailed(Message, frozen=True):
 
 GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
 SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
-WorkerCommand = SetLogging | Load | Reset | AttachSlab | DetachSlab | Execute | ExecuteSequences
+WorkerCommand = (
+    SetLogging | Load | Reset | AttachSlab | DetachSlab | Execute | ExecuteSequences | ExecuteUneven
+)
 WorkerEvent = Ready | LoadRefused | Done | BatchFailed | ModelMetrics
 
 MESSAGE_LIMIT_BYTES = 32 * 1024

@@ -14,6 +14,7 @@ from penstock.errors import PenstockError
 from penstock.types import OutputTensor, Parameter, SequenceTerms, Step
 from penstock.workers.client_regions import Input, RegionInput
 from penstock.workers.messages import Done
+from penstock.workers.uneven_plan import UnevenPlan
 
 Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 """Makes the response's bytes while its tensors' views are valid. May raise PenstockError."""
@@ -77,6 +78,8 @@ class RequestPlan(msgspec.Struct, frozen=True):
     """The request's own `timeout` parameter."""
     sequence: SequenceTerms | None = None
     """Of stateful models."""
+    uneven: UnevenPlan | None = None
+    """Of models whose requests may be joined though their shapes differ."""
 
 
 class Queue(Protocol):
@@ -193,6 +196,8 @@ class PendingRequest:
         """Else it is the server's: what is late gets another error."""
         self.nbytes = max(received_bytes, sum(map(len, buffers)))
         """What it holds: its inputs, or all that came with them and is kept alive by them, where that is more."""
+        if plan.uneven is not None:
+            self.nbytes = max(self.nbytes, plan.uneven.nbytes)
         self.number = 0
         """Its place in the queue, which sets it."""
         self.trace: RequestTrace | None = None

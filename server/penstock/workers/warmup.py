@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-
 from penstock import model_config
 from penstock.backends.base import Batch, LoadedModel, RequestInfo
 from penstock.backends.isolation import one_line
+from penstock.backends.masks import masks_of
+from penstock.backends.ragged import joined_rows, ragged_names
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.types import Array
 from penstock.workers.scatter import write_outputs
@@ -39,6 +39,7 @@ def warm_up(model: LoadedModel, model_dir: Path) -> None:
             started = time.monotonic()
             try:
                 row = one_row(config.input, sample, model_dir)
+                row |= masks_of(row, model.config)
                 _run(model, sample, row, slab)
             except Exception as error:
                 raise LoadFailed(f"warm-up sample '{name}' failed: {one_line(error)}") from error
@@ -52,12 +53,11 @@ def _run(model: LoadedModel, sample: Sample, row: Mapping[str, Array], slab: Sla
     requests = [RequestInfo(rows=1) for _ in range(sample.rows)]
     for _ in range(sample.runs):
         # made anew for each run: a model may write into its inputs
-        inputs = {name: _batch(array, sample.rows, batching) for name, array in row.items()}
-        answers = model.execute(Batch(inputs, requests))
+        if batching:
+            batch = joined_rows(row, ragged_names(model.config), requests)
+        else:
+            batch = Batch({name: array.copy() for name, array in row.items()}, requests)
+        answers = model.execute(batch)
         _, errors = write_outputs(slab, 0, config, requests, answers)
         if errors:
             raise ModelFailed(errors[0].reason)
-
-
-def _batch(row: Array, rows: int, batching: bool) -> Array:
-    return np.repeat(row[np.newaxis], rows, axis=0) if batching else row.copy()

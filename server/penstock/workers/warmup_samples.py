@@ -7,7 +7,9 @@ from typing import Final
 
 import msgspec
 
+from penstock.backends.hidden_tensors import without
 from penstock.model_config import ConfigDict, ConfigPart, Tensor
+from penstock.padding_config import read_padding
 
 ANY_SIZE: Final = -1
 NO_TYPE: Final = "TYPE_INVALID"
@@ -59,8 +61,8 @@ class WarmupConfig(ConfigPart, frozen=True):
 
 
 def parse(config: ConfigDict) -> WarmupConfig:
-    """The view of a configuration that this module has."""
-    return msgspec.convert(config, WarmupConfig)
+    """The view of a configuration that this module has. Inputs that the server makes are not in it."""
+    return msgspec.convert(without(config, read_padding(config)[0].masks), WarmupConfig)
 
 
 def complaints(config: WarmupConfig, index: int, *, complete: bool) -> Iterator[Complaint]:

@@ -105,6 +105,7 @@ class Worker:
                     RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests
                 ],
                 steps=command.steps if isinstance(command, messages.ExecuteSequences) else None,
+                uneven=command.uneven if isinstance(command, messages.ExecuteUneven) else None,
             )
             gathered = time.perf_counter_ns()
             answers = model.execute(batch)
