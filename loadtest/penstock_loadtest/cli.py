@@ -1,5 +1,6 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
-`resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost."""
+`resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
+padding to bucket sizes is good for."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,6 +140,30 @@ def profile(
     except BenchmarkError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def buckets(
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a turn.")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each model.")] = 3,
+    network: Annotated[
+        Path | None, typer.Option(help="ONNX file that takes input_ids and attention_mask.")
+    ] = None,
+    penstock: PenstockCommand = RUN_PENSTOCK,
+    penstock_flags: PenstockFlags = "",
+) -> None:
+    """Load a network, by default a small recurrent one, with texts of mixed lengths: padded to buckets, and not."""
+    from penstock_loadtest.buckets import compare_buckets
+
+    console = _console()
+    server = _server(ServerName.PENSTOCK, Path(), penstock, penstock_flags, "")
+    try:
+        with tempfile.TemporaryDirectory(prefix="penstock-buckets-") as folder:
+            outcome = compare_buckets(server, network, Path(folder), rounds, seconds, console.print)
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    console.print(outcome.line(), highlight=False)
 
 
 @app.command()
