@@ -1,8 +1,8 @@
 """Requests of mixed lengths with padding to buckets against without: how many texts a second one server embeds.
 
-The model is a network alone, a small recurrent one or what is given, on ONNX Runtime with dynamic batching; a request is the
-tokens of one text. Without buckets only requests of exactly one length are joined, and clients send the mask; with them
-the server pads and makes the mask.
+The model is a network alone, a small recurrent one or what is given, on ONNX Runtime with dynamic batching. A request
+is the tokens of one text. Without buckets only requests of exactly one length are joined, and clients send the mask;
+with them the server pads and makes the mask.
 """
 
 from __future__ import annotations

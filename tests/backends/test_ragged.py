@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from model_files import each
 from penstock.backends.base import Batch, Outputs, RequestInfo
 from penstock.backends.isolation import one_by_one, run_isolated
 from penstock.backends.ragged import BatchInputs, joined_rows, request_inputs
+from penstock.backends.reshape import with_reshapes
 from penstock.backends.triton_requests import ModelIdentity, requests_of
 from penstock.errors import ModelFailed
+from penstock.model_config import ConfigDict
 from penstock.types import Array, Uneven
 
 pytestmark = pytest.mark.extension("ragged_batching")
@@ -186,3 +189,29 @@ def test_rows_of_a_warm_up_are_joined_as_requests_are() -> None:
     assert batch.inputs["X"].tolist() == [1, 2, 3, 1, 2, 3]
     assert batch.inputs["EVEN"].tolist() == [[7], [7]]
     assert batch.uneven == Uneven({"X": ((1, 3), (1, 3))}, {})
+
+
+def test_reshapes_leave_the_rest_of_a_batch_as_it_is() -> None:
+    """Else a ragged input beside a reshaped one would not be known as such, nor a stateful model as that."""
+
+    class Keeping:
+        config: ConfigDict = {  # noqa: RUF012 - as the backends have it
+            "max_batch_size": 8,
+            "input": [{"name": "EVEN", "dims": [2], "reshape": {"shape": [2, 1]}}],
+        }
+        seen: Batch | None = None
+
+        def execute(self, batch: Batch) -> Outputs:
+            self.seen = batch
+            return {}
+
+        def close(self) -> None:
+            """Nothing to give back."""
+
+    inner = Keeping()
+    batch = replace(ragged((2, 3), (1, 5), EVEN=np.zeros((3, 2))), repeatable=False)
+    with_reshapes(inner).execute(batch)
+    assert inner.seen is not None
+    assert inner.seen.inputs["EVEN"].shape == (3, 2, 1)
+    assert inner.seen.uneven == batch.uneven
+    assert not inner.seen.repeatable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,7 +17,7 @@ from penstock_loadtest.recurrent import write_recurrent
 
 def test_the_mask_hides_what_is_padded(tmp_path: Path) -> None:
     write_recurrent(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    session: Any = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     tokens = np.arange(1, 13).reshape(2, 6)
     (alone,) = session.run(None, {"input_ids": tokens, "attention_mask": np.ones_like(tokens)})
     wide, mask = np.zeros((2, 9), np.int64), np.zeros((2, 9), np.int64)
