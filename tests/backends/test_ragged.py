@@ -111,6 +111,11 @@ def test_the_source_may_be_an_input_that_is_not_ragged() -> None:
     assert made("BATCH_ITEM_SHAPE", batch, source="EVEN").tolist() == [[7], [7], [7]]
 
 
+def test_a_size_that_no_batch_input_can_tell_is_an_error() -> None:
+    with pytest.raises(ModelFailed, match="input 'X': a batch input can't tell of 4294967296"):
+        made("BATCH_ITEM_SHAPE", ragged((1, 0, 2**32)))
+
+
 def test_several_targets_get_the_same() -> None:
     given = {
         "kind": "BATCH_ELEMENT_COUNT",

@@ -168,8 +168,8 @@ def test_clients_never_see_the_mask(uneven: Served, model: str) -> None:
     assert [tensor["name"] for tensor in config["input"]] == ["TOKENS"]
     assert config["parameters"]["padding.TOKENS.mask"] == {"string_value": "MASK"}
     with tritonclient.grpc.InferenceServerClient(uneven.grpc) as client:
-        names = [tensor.name for tensor in client.get_model_metadata(model).inputs]
-        assert names == ["TOKENS"]
+        found: Any = client.get_model_metadata(model)
+        assert [tensor.name for tensor in found.inputs] == ["TOKENS"]
     tokens = {"name": "TOKENS", "datatype": "INT64", "shape": [1, 2], "data": [1, 2]}
     mask = {"name": "MASK", "datatype": "FP32", "shape": [1, 2], "data": [1, 1]}
     refused = uneven.infer(model, {"inputs": [tokens, mask]})

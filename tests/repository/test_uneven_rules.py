@@ -102,6 +102,19 @@ def test_a_mask_that_clients_send_is_an_input_that_can_be_padded() -> None:
     assert not one.uneven.masks
 
 
+@pytest.mark.extension("padded_buckets")
+def test_no_bytes_are_never_padded_to_many() -> None:
+    wide = {**EXTRA, "dims": [-1, -1], "optional": False}
+    made = signature(wide, EXTRA__buckets="16", EXTRA__dimension="0")
+    assert plan(made, EXTRA=(1, 1, 5)).uneven is not None
+    with pytest.raises(InvalidRequest) as caught:
+        plan(made, EXTRA=(1, 0, 2**30))
+    assert str(caught.value) == (
+        "input 'EXTRA' has shape [1,0,1073741824]; dimension 1, which is padded, must have at least one"
+        " element"
+    )
+
+
 @given(st.sampled_from([name for name, size in ITEM_BYTES.items() if size]), st.integers(0, 1))
 def test_fills_are_elements_of_that_value(datatype: str, value: int) -> None:
     dtype = NUMPY_DTYPES[datatype]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from penstock import model_config
 from penstock.backends.base import Batch, RequestInfo
+from penstock.errors import ModelFailed
 from penstock.model_config import ConfigDict
 from penstock.types import NUMPY_DTYPES, Array, Uneven
 
@@ -19,6 +20,9 @@ Shapes = npt.NDArray[np.int64]
 """A row a request: its input's shape, with the batch dimension where there is one."""
 
 Make = Callable[[Shapes], Array]
+
+MAX_COUNT: Final = 2**31 - 1
+"""What TYPE_INT32 has."""
 
 
 def batch_input_names(config: ConfigDict) -> frozenset[str]:
@@ -58,7 +62,7 @@ class BatchInputs:
             return batch.inputs
         inputs = dict(batch.inputs)
         for targets, source, make, dtype in self._made:
-            array = make(_shapes(batch, source)).astype(dtype)
+            array = _fitting(make(_shapes(batch, source)), dtype, source)
             for target in targets:
                 inputs[target] = array
         return inputs
@@ -104,6 +108,15 @@ def joined_rows(
     for name in shapes:
         inputs[name] = inputs[name].reshape(-1)
     return Batch(inputs, requests, uneven=Uneven(shapes, {}) if shapes else None)
+
+
+def _fitting(counts: Array, dtype: np.dtype[Any], source: str) -> Array:
+    # an input without elements may have a dimension of any size
+    if counts.size and counts.max() > MAX_COUNT:
+        raise ModelFailed(
+            f"input {source!r}: a batch input can't tell of {counts.max()}, only up to {MAX_COUNT}"
+        )
+    return counts.astype(dtype)
 
 
 def _part(array: Array, ends: Sequence[int], index: int) -> Array:
@@ -154,5 +167,5 @@ KINDS: Final[Mapping[str, Make]] = MappingProxyType(
 """Kind of a batch input → what it holds, as in Triton."""
 
 
-def _dtype(data_type: str) -> npt.DTypeLike:
+def _dtype(data_type: str) -> np.dtype[Any]:
     return NUMPY_DTYPES[data_type.removeprefix("TYPE_")]

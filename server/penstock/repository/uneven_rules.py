@@ -11,6 +11,7 @@ import numpy as np
 
 from penstock import model_config
 from penstock.backends.ragged import ragged_names
+from penstock.errors import InvalidRequest
 from penstock.model_config import ConfigDict, Tensor
 from penstock.padding_config import PaddedInput, Padding, dimension_of, padding_of
 from penstock.types import ITEM_BYTES, NUMPY_DTYPES, TensorSpec
@@ -29,10 +30,17 @@ class PaddingRule:
     fill: int
     is_source: bool
     mask: Tensor | None
+    others_are_free: bool
+    """Further dimensions have any size."""
 
     def plan(self, shape: tuple[int, ...]) -> PaddedPlan:
-        """For an input of that shape."""
+        """For an input of that shape. Raises InvalidRequest for one that would take a lot of memory for no bytes."""
         length = shape[self.axis]
+        if length == 0 and self.others_are_free:
+            raise InvalidRequest(
+                f"input '{self.given.name}' has shape [{','.join(map(str, shape))}]; dimension"
+                f" {self.axis}, which is padded, must have at least one element"
+            )
         row = list(shape[1:])
         row[self.axis - 1] = self.given.size(length)
         return PaddedPlan(self.axis, length, tuple(row), self.dtype, self.fill, self.is_source)
@@ -113,4 +121,5 @@ def _rule(given: PaddedInput, padding: Padding, inputs: Mapping[str, Tensor]) ->
         fill_bits(tensor.datatype, given.value),
         any(output.source == given.name for output in padding.outputs),
         inputs[given.mask] if given.mask else None,
+        sum(size < 0 for size in tensor.dims) > 1,
     )
