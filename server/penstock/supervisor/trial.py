@@ -10,8 +10,10 @@ from pathlib import Path
 from msgspec import structs
 
 from penstock import model_config
+from penstock.backends.hidden_tensors import without
 from penstock.config import Settings
 from penstock.model_config import ConfigDict
+from penstock.padding_config import padding_of
 from penstock.repository.config_check import check_complete
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.instance_starter import InstanceStarter
@@ -55,7 +57,7 @@ class Trial:
                 check_complete(complete, f"model '{model_dir.name}'")
                 model_config.parse(complete)
                 latencies_of(self._settings.metrics, complete)
-                return complete
+                return without(complete, padding_of(complete).masks)
             finally:
                 instance.close()
                 await instance.process.exited

@@ -48,6 +48,7 @@ def found(folder: Path, text: str, model_file: str = "model.py") -> list[tuple[s
         f"{PYTHON}\n{own(threshold=0.5, execution_timeout_ms=3)}",
         f"{PYTHON}\noptimization {{ graph {{ level: 1 }} }}",
         f'{PYTHON}\nplatform: "python"',
+        BATCHED + PYTHON.replace("dims: [ 3 ]", "dims: [ -1 ] allow_ragged_batch: true", 1),
         f"{PYTHON}\ninstance_group [ {{ count: 2 kind: KIND_CPU }} ]",
     ],
 )
@@ -67,6 +68,11 @@ def test_what_has_an_effect(tmp_path: Path, text: str) -> None:
             "dynamic_batching { preferred_batch_size: [ 4 ] }",
             2,
             "dynamic_batching.preferred_batch_size has no effect: max_batch_size is 0",
+        ),
+        (
+            'input { name: "Z" data_type: TYPE_FP32 dims: [ -1 ]\n allow_ragged_batch: true }',
+            3,
+            "input[1].allow_ragged_batch has no effect: max_batch_size is 0, so requests run alone",
         ),
         ("dynamic_batching { }", 2, "dynamic_batching has no effect: max_batch_size is 0"),
         (
@@ -103,6 +109,12 @@ def test_an_objective_of_a_stateful_model(tmp_path: Path) -> None:
     ((severity, line, said),) = found(tmp_path, text)
     assert (severity, line) == ("warning", 4)
     assert "chooses no batches with sequence_batching" in said
+
+
+def test_padding_is_known(tmp_path: Path) -> None:
+    tensors = ONNX.replace("dims: [ 3 ]", "dims: [ -1 ]", 1)
+    padding = own(**{"padding.X.buckets": "4, 8"})
+    assert found(tmp_path, f"{BATCHED}{tensors}\n{padding}", "model.onnx") == []
 
 
 def test_parameters_of_onnx_models_are_known(tmp_path: Path) -> None:

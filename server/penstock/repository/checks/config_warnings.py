@@ -8,6 +8,7 @@ from math import prod
 from typing import Any, Final
 
 from penstock.model_config import ConfigDict
+from penstock.padding_config import PREFIX
 from penstock.repository.config_check import Problem
 
 Check = Callable[[ConfigDict], Iterator[Problem]]
@@ -38,7 +39,6 @@ READ_ONLY: Final[Sequence[tuple[_Path, str]]] = (
     (("instance_group", "*", "secondary_devices"), "there are no secondary devices"),
     (("instance_group", "*", "profile"), "it is for TensorRT"),
     (("instance_group", "*", "passive"), "all instances are used"),
-    (("input", "*", "allow_ragged_batch"), "requests are joined with others of their shape only"),
     (("optimization", "priority"), "models run without priorities among them"),
     (("optimization", "cuda"), "it is for GPUs"),
     (("optimization", "execution_accelerators"), "models run on the CPU"),
@@ -73,6 +73,13 @@ def _given(value: Any, path: _Path, where: str = "") -> Iterator[str]:
             yield from _given(each, tuple(rest), f"{where}[{index}]")
     elif isinstance(value, dict) and key in value:
         yield from _given(value[key], tuple(rest), f"{where}.{key}" if where else key)
+
+
+def _ragged(config: ConfigDict) -> Iterator[Problem]:
+    # where inputs are left to the model's files, max_batch_size is too
+    if config["max_batch_size"] <= 0:
+        for where in _given(config, ("input", "*", "allow_ragged_batch")):
+            yield Problem(where, "has no effect: max_batch_size is 0, so requests run alone")
 
 
 def _unbatched(config: ConfigDict) -> Iterator[Problem]:
@@ -146,7 +153,8 @@ def _parameters(config: ConfigDict) -> Iterator[Problem]:
     onnx = config["backend"] == "onnxruntime"
     known = [*OWN_PARAMETERS, *(ONNX_PARAMETERS if onnx else ())]
     for key in config["parameters"]:
-        if key in known or (onnx and key.startswith(SESSION)):
+        # those of padding are checked when they are read
+        if key in known or key.startswith(PREFIX) or (onnx and key.startswith(SESSION)):
             continue
         # a Python model's parameters are its own, but for what looks like one of ours
         cutoff = 0.6 if onnx else LIKE_ONE_OF_OURS
@@ -167,6 +175,7 @@ def _platform(config: ConfigDict) -> Iterator[Problem]:
 
 CHECKS: Final[Sequence[Check]] = (
     _read_only,
+    _ragged,
     _unbatched,
     _priorities,
     _queue_policy,
