@@ -209,6 +209,23 @@ class ExecuteSequences(Execute, frozen=True):
     """One a request, in order of their slots where slots are rows."""
 
 
+class Cancel(Message, frozen=True):
+    """Nobody waits for the answer of a request that runs. Not answered: the batch is, as ever."""
+
+    batch: int
+    request: int
+    """Its place in the batch."""
+
+
+class Taken(Message, frozen=True):
+    """The client of a decoupled model's request has taken so many responses more."""
+
+    batch: int
+    request: int
+    responses: int
+    nbytes: int
+
+
 # ── worker → gateway ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -265,10 +282,51 @@ class Done(Message, frozen=True):
     output_ns: int
 
 
+class DoneWithParameters(Done, frozen=True):
+    """A batch's answer, and what the model gave its requests beside outputs."""
+
+    parameters: tuple[tuple[int, dict[str, Parameter]], ...]
+    """By the request's place in the batch."""
+
+
 class ModelMetrics(Message, frozen=True):
     """What became of the model's own metrics. Comes before the answer to the batch that changed them."""
 
     changes: tuple[MetricChange, ...]
+
+
+class ResponseTensor(Message, frozen=True):
+    """An output of a response, with its bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+class Response(Message, frozen=True):
+    """One response to one request of a decoupled model's batch. Times are from the response before it on."""
+
+    batch: int
+    request: int
+    """Its place in the batch."""
+    outputs: tuple[ResponseTensor, ...]
+    parameters: dict[str, Parameter]
+    error: RequestError | None
+    """In place of outputs."""
+    final: bool
+    """No more will come; without outputs and error this is all that it says."""
+    infer_ns: int
+    output_ns: int
+
+
+class Executed(Message, frozen=True):
+    """`execute` of a decoupled model is over, and the slab is free. Responses may still come for as long as the batch
+    has a request without its final one."""
+
+    batch: int
+    input_ns: int
+    infer_ns: int
 
 
 class BatchFailed(Message, frozen=True):
@@ -280,8 +338,27 @@ class BatchFailed(Message, frozen=True):
 
 GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
 SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
-WorkerCommand = SetLogging | Load | Reset | AttachSlab | DetachSlab | Execute | ExecuteSequences
-WorkerEvent = Ready | LoadRefused | Done | BatchFailed | ModelMetrics
+WorkerCommand = (
+    SetLogging
+    | Load
+    | Reset
+    | AttachSlab
+    | DetachSlab
+    | Execute
+    | ExecuteSequences
+    | Cancel
+    | Taken
+)
+WorkerEvent = (
+    Ready
+    | LoadRefused
+    | Done
+    | DoneWithParameters
+    | BatchFailed
+    | ModelMetrics
+    | Response
+    | Executed
+)
 
 MESSAGE_LIMIT_BYTES = 32 * 1024
 """Largest datagram. Some must fit into a socket's send buffer (208 KiB by default) at once; `channel` sends larger

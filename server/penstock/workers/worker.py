@@ -21,6 +21,7 @@ from penstock.errors import LoadFailed
 from penstock.logs import LogSettings, configure_logging
 from penstock.workers import messages
 from penstock.workers.channel import Channel
+from penstock.workers.inbox import Inbox
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import Slab
 from penstock.workers.tensors_in_slab import read_inputs
@@ -40,7 +41,7 @@ class Worker:
         self, channel: Channel, load: Callable[[LoadSpec], LoadedModel], name: str = "worker"
     ) -> None:
         """`name`: as its log lines show it."""
-        self._channel = channel
+        self._inbox = Inbox(channel)
         self._name = name
         self._load = load
         self._slabs: dict[int, Slab] = {}
@@ -50,36 +51,37 @@ class Worker:
 
     def step(self) -> None:
         """Take one command, do it, answer."""
-        data, descriptors = self._channel.receive()
-        match messages.decode_worker_command(data):
+        received, descriptors = self._inbox.take()
+        match received:
             case messages.Execute() as command:
                 answer = self._execute(command)
                 self._tell_metrics()
-                self._channel.send(answer)
+                self._inbox.send(answer)
             case messages.AttachSlab(slab=slab):
                 self._slabs[slab] = Slab(descriptors[0])
             case messages.DetachSlab(slab=slab):
                 self._slabs.pop(slab).close()
             case messages.Load() as command:
-                self._channel.send(self._load_model(command))
+                self._inbox.send(self._load_model(command))
                 self._tell_metrics()
             case messages.SetLogging(settings=settings):
                 self._set_logging(settings)
             case messages.Reset(number=number):
                 self._forget_slabs()
-                self._channel.send(msgspec.structs.replace(self._ready, number=number))
+                self._inbox.send(msgspec.structs.replace(self._ready, number=number))
                 registry.tell_all()
                 self._tell_metrics()
 
     def close(self) -> None:
-        """Let the model give back what it holds."""
+        """Let the model give back what it holds. Threads of it that wait for the gateway don't any more."""
+        self._inbox.close()
         if self._model is not None:
             self._model.close()
             self._model = None
 
     def _tell_metrics(self) -> None:
         if changes := registry.take():
-            self._channel.send(messages.ModelMetrics(changes))
+            self._inbox.send(messages.ModelMetrics(changes))
 
     def _set_logging(self, settings: LogSettings) -> None:
         try:
