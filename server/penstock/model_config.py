@@ -128,6 +128,12 @@ class SequenceBatching(ConfigPart, frozen=True):
         return self.max_sequence_idle_microseconds or DEFAULT_SEQUENCE_IDLE_US
 
 
+class TransactionPolicy(ConfigPart, frozen=True):
+    """`ModelTransactionPolicy`."""
+
+    decoupled: bool = False
+
+
 class ModelConfig(ConfigPart, frozen=True):
     """What the gateway and `penstock infer` act on of a model's configuration; backends read the ConfigDict."""
 
@@ -140,6 +146,12 @@ class ModelConfig(ConfigPart, frozen=True):
     output: tuple[Tensor, ...] = ()
     dynamic_batching: DynamicBatching | None = None
     sequence_batching: SequenceBatching | None = None
+    model_transaction_policy: TransactionPolicy = TransactionPolicy()
+
+    @property
+    def decoupled(self) -> bool:
+        """The model gives a request any number of responses, when it likes."""
+        return self.model_transaction_policy.decoupled
 
 
 ConfigDict = dict[str, Any]

@@ -48,7 +48,9 @@ class HttpEncoder:
         """The body. Raises InvalidRequest when an output can't be what the client asked for."""
         chosen = chosen_outputs(self._model, request.plan, outputs)
         model = self._model
-        response = InferResponse(model.name, str(model.version), request.id, tuple(chosen))
+        response = InferResponse(
+            model.name, str(model.version), request.id, tuple(chosen), request.response_parameters
+        )
         body, self.header_length = encode_http_infer(
             response, self._requested, self._binary_default
         )
