@@ -158,6 +158,11 @@ ConfigDict = dict[str, Any]
 """Triton's ModelConfig in its JSON form, all keys in snake_case, int64 as numbers."""
 
 
+def asks_decoupled(config: ConfigDict) -> bool:
+    """Whether a configuration, which may still have to be completed, is a decoupled model's."""
+    return bool((config.get("model_transaction_policy") or {}).get("decoupled"))
+
+
 def parse(config: ConfigDict) -> ModelConfig:
     """The typed view of a resolved configuration. Keys Penstock does not act on are left out."""
     return msgspec.convert(config, ModelConfig)

@@ -56,6 +56,7 @@ class SequenceModel:
         states: SequenceStates,
     ) -> None:
         self._model = model
+        self.live = getattr(model, "live", False)
         self._config = config
         self._controls = batching.control_input
         self._states = states

@@ -72,7 +72,7 @@ class GrpcEncoder:
         message: Any = self._response()
         for name, value in parameters.items():
             kind = _PARAMETER_KINDS[type(value)]
-            if kind == "int64_param" and not -(2**63) <= value < 2**63:
+            if isinstance(value, int) and value >= 2**63:
                 kind = "uint64_param"
             setattr(message.parameters[name], kind, value)
         encoded: bytes = message.SerializeToString()

@@ -310,12 +310,12 @@ class Response(Message, frozen=True):
     batch: int
     request: int
     """Its place in the batch."""
-    outputs: tuple[ResponseTensor, ...]
+    outputs: tuple[ResponseTensor, ...] | None
+    """None: there is an error in their place, or only `final` to say."""
     parameters: dict[str, Parameter]
     error: RequestError | None
-    """In place of outputs."""
     final: bool
-    """No more will come; without outputs and error this is all that it says."""
+    """No more will come. Where it is an error, Taken answers it: another thread of the model may wait to send."""
     infer_ns: int
     output_ns: int
 

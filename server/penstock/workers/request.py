@@ -14,7 +14,6 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.types import OutputTensor, Parameter, SequenceTerms, Step
 from penstock.workers.client_regions import Input, RegionInput
-from penstock.workers.messages import Done
 
 Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 """Makes the response's bytes while its tensors' views are valid. May raise PenstockError."""
@@ -96,7 +95,7 @@ class RequestTrace(Protocol):
         self,
         started_ns: int,
         ended_ns: int,
-        done: Done,
+        times: Timed,
         outputs: Sequence[OutputTensor] | PenstockError,
     ) -> None:
         """Its batch was sent to a worker then, and its answer came then."""

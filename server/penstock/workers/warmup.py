@@ -15,6 +15,7 @@ from penstock.backends.base import Batch, LoadedModel, RequestInfo
 from penstock.backends.isolation import one_line
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.types import Array
+from penstock.workers.rehearsal import rehearse
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import PAGE_BYTES, Slab
 from penstock.workers.warmup_data import one_row
@@ -53,6 +54,9 @@ def _run(model: LoadedModel, sample: Sample, row: Mapping[str, Array], slab: Sla
     for _ in range(sample.runs):
         # made anew for each run: a model may write into its inputs
         inputs = {name: _batch(array, sample.rows, batching) for name, array in row.items()}
+        if config.decoupled:
+            rehearse(model, config, inputs, sample.rows)
+            continue
         answers = model.execute(Batch(inputs, requests))
         _, errors = write_outputs(slab, 0, config, requests, answers)
         if errors:
