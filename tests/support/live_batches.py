@@ -68,7 +68,7 @@ class Gateway:
     def plain(self, *requests: Mapping[str, Array]) -> Batch:
         """A batch of a model that is live, and not decoupled."""
         given = batch_of(*requests)
-        live = [_live(r, RunningLine(self.lines, 1, n)) for n, r in enumerate(given.requests)]
+        live = [_live(r, RunningLine(self.lines, (1, n))) for n, r in enumerate(given.requests)]
         return Batch(given.inputs, live)
 
 

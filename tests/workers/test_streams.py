@@ -75,7 +75,8 @@ def test_responses_come_in_order_and_the_final_one_last(bench: Bench) -> None:
     assert [r.final for r in (first, second, third)] == [False, False, True]
     assert second.parameters == {"token": 7, "why": "stop"}
     assert (first.batch, first.request, first.error) == (batch, 0, None)
-    (output,) = second.outputs or ()
+    assert second.outputs is not None
+    (output,) = second.outputs
     assert (output.name, output.datatype, output.shape) == ("Y", "FP32", (1, 1))
     assert np.frombuffer(output.data, np.float32).tolist() == [6]
     assert min(second.infer_ns, second.output_ns) >= 0
@@ -129,7 +130,9 @@ def test_a_large_response(bench: Bench) -> None:
     large = np.arange(1 << 20, dtype=np.float32).reshape(1, -1)
     bench.model.each(lambda stream, x: stream.send({"Y": large[:, ::2]}, final=True))
     bench.execute(1)
-    (output,) = bench.response().outputs or ()
+    outputs = bench.response().outputs
+    assert outputs is not None
+    (output,) = outputs
     assert bytes(output.data) == large[:, ::2].tobytes()
 
 

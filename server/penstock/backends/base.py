@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
+
+import msgspec
 
 from penstock.errors import PenstockError
 from penstock.model_config import ConfigDict
@@ -39,14 +41,13 @@ class LoadSpec:
         return self.model_dir / str(self.version)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
-    """One request of a batch."""
+class RequestInfo(msgspec.Struct, frozen=True):
+    """One request of a batch. A Struct, for one is made for every request."""
 
     rows: int
     """Its share of the batch dimension; 1 where the model doesn't batch."""
     id: str = ""
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = {}
     outputs: tuple[str, ...] = ()
     """Names of the outputs asked for; empty: all."""
 
@@ -84,11 +85,10 @@ class Stream(Line, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRequest(RequestInfo):
+class LiveRequest(RequestInfo, frozen=True, kw_only=True):
     """A request of a model that is `live`."""
 
-    line: Line = field(kw_only=True)
+    line: Line
     """A Stream where the model is decoupled."""
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from penstock.backends.base import (
     Batch,
@@ -68,7 +69,7 @@ class ReshapedModel:
     def _reshaping(self, request: RequestInfo) -> RequestInfo:
         assert isinstance(request, LiveRequest), "decoupled models are live"
         stream = ReshapedStream(stream_of(request), self._outputs_of)
-        return replace(request, line=stream)
+        return msgspec.structs.replace(request, line=stream)
 
     def _outputs_of(self, outputs: Outputs) -> Outputs:
         return self._reshape(outputs, self._outputs)

@@ -46,6 +46,8 @@ WINDOW_BYTES: Final = 1 << 20
 MAX_REASON: Final = 2000
 """Characters of an error's text that are told."""
 
+NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
+
 CLOSED: Final = "Unable to send response. Response sender has been closed."
 
 Key = tuple[int, int]
@@ -157,10 +159,12 @@ class RunningLine:
 
     __slots__ = ("_key", "_lines", "parameters")
 
-    def __init__(self, lines: Lines, batch: int, request: int) -> None:
+    parameters: Mapping[str, Parameter]
+
+    def __init__(self, lines: Lines, key: Key) -> None:
         self._lines = lines
-        self._key = batch, request
-        self.parameters: Mapping[str, Parameter] = {}
+        self._key = key
+        self.parameters = NO_PARAMETERS
 
     def is_cancelled(self) -> bool:
         """As Line says."""
@@ -201,7 +205,7 @@ class ResponseStream:
         """Its gateway is gone: nothing is sent any more."""
         self._last_ns = time.perf_counter_ns()
         self.cancelled = False
-        self.parameters: Mapping[str, Parameter] = {}
+        self.parameters: Mapping[str, Parameter] = NO_PARAMETERS
         # two counters, each with threads of one side only that write it
         self._sent = self._sent_bytes = 0
         self.taken = self.taken_bytes = 0

@@ -155,7 +155,10 @@ class Worker:
             return _failed(command, error)
         requests = [
             LiveRequest(
-                *(r.rows, r.id, r.parameters, r.outputs),
+                r.rows,
+                r.id,
+                r.parameters,
+                r.outputs,
                 line=self._lines.stream(command.batch, index, self._config),
             )
             for index, r in enumerate(command.requests)
@@ -167,10 +170,10 @@ class Worker:
         return messages.Executed(command.batch, gathered - started, executed - gathered)
 
     def _live_requests(self, command: messages.Execute) -> list[RequestInfo]:
+        lines, batch = self._lines, command.batch
         return [
             LiveRequest(
-                *(r.rows, r.id, r.parameters, r.outputs),
-                line=RunningLine(self._lines, command.batch, index),
+                r.rows, r.id, r.parameters, r.outputs, line=RunningLine(lines, (batch, index))
             )
             for index, r in enumerate(command.requests)
         ]
