@@ -17,6 +17,8 @@
 returns one array an output with the same first dimension. An optional input that the requests leave out is not passed.
 When the call raises for a batch of several requests it is repeated for each of them alone, so that only the requests
 that can't be answered fail: keep it free of side effects. `__init__`, or its `context`, may be left out.
+A `__call__` that is a generator makes a decoupled model: each dict that it yields is a response, of which every request
+of the batch gets its rows. It is not called again when it fails, and closed (GeneratorExit) when nobody wants more.
 `close(self)`, if there is one, runs before the worker ends.
 """
 

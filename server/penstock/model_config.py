@@ -150,6 +150,12 @@ class SequenceBatching(ConfigPart, frozen=True):
         return self.max_sequence_idle_microseconds or DEFAULT_SEQUENCE_IDLE_US
 
 
+class TransactionPolicy(ConfigPart, frozen=True):
+    """`ModelTransactionPolicy`."""
+
+    decoupled: bool = False
+
+
 class ModelConfig(ConfigPart, frozen=True):
     """What the gateway and `penstock infer` act on of a model's configuration; backends read the ConfigDict."""
 
@@ -164,6 +170,12 @@ class ModelConfig(ConfigPart, frozen=True):
     sequence_batching: SequenceBatching | None = None
     batch_input: tuple[BatchInput, ...] = ()
     batch_output: tuple[BatchOutput, ...] = ()
+    model_transaction_policy: TransactionPolicy = TransactionPolicy()
+
+    @property
+    def decoupled(self) -> bool:
+        """The model gives a request any number of responses, when it likes."""
+        return self.model_transaction_policy.decoupled
 
 
 # Here, by one thread: msgspec looks into a class when it is first needed, and several threads that are the first ones
@@ -172,6 +184,11 @@ msgspec.json.Decoder(ModelConfig)
 
 ConfigDict = dict[str, Any]
 """Triton's ModelConfig in its JSON form, all keys in snake_case, int64 as numbers."""
+
+
+def asks_decoupled(config: ConfigDict) -> bool:
+    """Whether a configuration, which may still have to be completed, is a decoupled model's."""
+    return bool((config.get("model_transaction_policy") or {}).get("decoupled"))
 
 
 def parse(config: ConfigDict) -> ModelConfig:

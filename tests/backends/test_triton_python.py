@@ -203,7 +203,7 @@ return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", np.array([json.dumps(s)
 @pytest.mark.parametrize(
     "call",
     [
-        "requests[0].get_response_sender()",
+        "requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)",
         "pb_utils.InferenceRequest(model_name='other', inputs=[]).exec()",
         "pb_utils.InferenceRequest(model_name='other', inputs=[]).async_exec()",
         "pb_utils.load_model('other')",

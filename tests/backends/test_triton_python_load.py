@@ -9,7 +9,7 @@ import pytest
 
 from penstock.errors import LoadFailed
 from penstock.model_config import parse
-from triton_models import ADD_SUB, XY, executing, loaded
+from triton_models import ADD_SUB, executing, loaded
 
 
 def test_add_sub_completes_its_configuration(model_dir: Path) -> None:
@@ -44,12 +44,6 @@ def test_initialize_gets_strings(model_dir: Path) -> None:
         assert f"'{key}': '{value}'" in text
     assert text.startswith("initialize failed: ValueError: ")
     assert text.endswith("(1/model.py:5)")
-
-
-def test_decoupled_model_is_refused(model_dir: Path) -> None:
-    config = XY | {"model_transaction_policy": {"decoupled": True}}
-    with pytest.raises(LoadFailed, match="decoupled"):
-        loaded(model_dir, executing("return []"), config)
 
 
 def test_model_without_signature_is_refused(model_dir: Path) -> None:

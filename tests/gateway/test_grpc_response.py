@@ -94,3 +94,14 @@ def test_what_is_remembered_of_shapes_is_bounded() -> None:
         response = parse(encode(request(), [output("Y", "UINT8", np.ones((1, size), np.uint8))]))
         assert list(response.outputs[0].shape) == [1, size]
         assert len(encode._described) <= MAX_SHAPES
+
+
+def test_parameters_that_the_model_gave() -> None:
+    made = request("r")
+    made.response_parameters = {"b": True, "i": -5, "u": 2**63, "f": 0.5, "s": "é"}
+    given = parse(encoder()(made, [])).parameters
+    assert given["b"].bool_param is True
+    assert (given["i"].int64_param, given["u"].uint64_param) == (-5, 2**63)
+    assert (given["f"].double_param, given["s"].string_param) == (0.5, "é")
+    assert len(given) == 5
+    assert not parse(encoder()(request("r"), [])).parameters

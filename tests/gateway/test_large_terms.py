@@ -15,6 +15,7 @@ from penstock.gateway.aside import LARGE_BYTES
 from penstock.gateway.grpc_service import GrpcService
 from penstock.gateway.http_infer import HttpInference
 from penstock.gateway.http_types import HttpRequest
+from penstock.model_config import ModelConfig
 from penstock.types import CallTerms
 
 DECODING_NS = 30_000_000
@@ -62,8 +63,9 @@ class FakeRepository:
 
     generation = 0
 
-    def get(self, name: str, version: str) -> None:
+    def get(self, name: str, version: str) -> Any:
         """Whatever it is."""
+        return SimpleNamespace(config=ModelConfig(name=name))
 
 
 @pytest.fixture

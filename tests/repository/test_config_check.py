@@ -35,6 +35,7 @@ def warmup(given: dict[str, Any], **fields: Any) -> dict[str, Any]:
         {"instance_group": [{"kind": "KIND_CPU"}, {"kind": "KIND_AUTO", "count": 3}]},
         {"version_policy": {"specific": {"versions": [1, 2]}}},
         {"model_transaction_policy": {"decoupled": False}},
+        {"model_transaction_policy": {"decoupled": True}, "dynamic_batching": {}},
         {"default_model_filename": "model..onnx"},
         {"model_warmup": [warmup({"zero_data": True, "dims": [2, 3]}, batch_size=8)]},
         {"max_batch_size": 0, "model_warmup": [warmup({"random_data": True, "dims": [1, 3]})]},
@@ -176,8 +177,12 @@ def test_good_ones(changes: dict[str, Any]) -> None:
         ({"ensemble_scheduling": {}}, "ensemble_scheduling is not supported yet"),
         ({"platform": "ensemble"}, "platform 'ensemble' is not supported yet"),
         (
-            {"model_transaction_policy": {"decoupled": True}},
-            "model_transaction_policy.decoupled is not supported yet; expected false",
+            {
+                "model_transaction_policy": {"decoupled": True},
+                "dynamic_batching": {"preserve_ordering": True},
+            },
+            "model_transaction_policy.decoupled is true beside dynamic_batching.preserve_ordering;"
+            " expected one of them",
         ),
         (
             {"instance_group": [{"kind": "KIND_GPU", "gpus": [0]}]},

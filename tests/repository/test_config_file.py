@@ -144,8 +144,9 @@ def test_both_files_are_one_too_many(model: Path) -> None:
         ),
         ("ensemble_scheduling { }", "1: ensemble_scheduling is not supported yet"),
         (
-            "model_transaction_policy {\n decoupled: true }",
-            "2: model_transaction_policy.decoupled is not supported yet; expected false",
+            "dynamic_batching { preserve_ordering: true }\nmodel_transaction_policy {\n decoupled: true }",
+            "3: model_transaction_policy.decoupled is true beside dynamic_batching.preserve_ordering;"
+            " expected one of them",
         ),
         (
             "instance_group [\n {kind: KIND_CPU},\n {kind: KIND_GPU}]",

@@ -11,7 +11,7 @@ import numpy as np
 from penstock.backends.base import RequestInfo
 from penstock.logs import LogSettings
 from penstock.model_config import ModelConfig, Tensor
-from penstock.types import Array
+from penstock.types import Array, Parameter
 from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.control import WorkerProcess
@@ -94,6 +94,8 @@ class FakeWorker:
         self._slabs: dict[int, Slab] = {}
         self._batches: list[messages.Execute] = []
         self.resets: list[int] = []
+        self.said: list[messages.Cancel | messages.Taken] = []
+        """What it was told of requests that it has."""
 
     async def load(self, timeout_s: float = 5) -> Instance:
         """The instance, ready for batches."""
@@ -120,6 +122,8 @@ class FakeWorker:
                     self.resets.append(number)
                 case messages.AttachSlab(slab=number):
                     self._slabs[number] = Slab(descriptors[0])
+                case messages.Cancel() | messages.Taken() as said:
+                    self.said.append(said)
                 case messages.DetachSlab(slab=number):
                     self._slabs.pop(number).close()
         return self._batches
@@ -149,6 +153,39 @@ class FakeWorker:
         self.send(messages.Done(command.batch, slots, errors, slab.size_bytes, 1, 2, 3))
         await settle()
         return [request.id for request in command.requests]
+
+    async def respond(
+        self,
+        batch: int,
+        value: float | None = None,
+        *,
+        request: int = 0,
+        final: bool = False,
+        error: messages.RequestError | None = None,
+        nbytes: int = 4,
+        **parameters: Parameter,
+    ) -> None:
+        """Its model, which is decoupled, sends a response, of that value where there is one."""
+        tensors = None
+        if value is not None:
+            data = memoryview(np.full(nbytes // 4, value, np.float32).tobytes())
+            tensors = (messages.ResponseTensor("X", "FP32", (1, nbytes // 4), data),)
+        self.send(messages.Response(batch, request, tensors, parameters, error, final, 20, 3))
+        await settle()
+
+    async def executed(self) -> int:
+        """The execution of its oldest batch is over, whose number that is."""
+        number = self.batches.pop(0).batch
+        self.send(messages.Executed(number, 1, 2))
+        await settle()
+        return number
+
+    async def heard(self) -> list[messages.Cancel | messages.Taken]:
+        """What it was told since it was asked last."""
+        await settle()
+        assert self.batches is not None
+        said, self.said = self.said, []
+        return said
 
     async def fail(self, reason: str) -> None:
         """The model fails on its oldest batch."""

@@ -40,7 +40,10 @@ class Bench:
             preserve_ordering=preserve_ordering,
             execution_timeout_us=execution_timeout_us,
         )
-        self.pool = Pool(self.policy, self.statistics, self._start, self._changed)
+        self.pool = self._new_pool()
+
+    def _new_pool(self) -> Pool:
+        return Pool(self.policy, self.statistics, self._start, self._changed)
 
     async def with_workers(self, count: int) -> Self:
         """Start that many."""
@@ -70,8 +73,12 @@ class Bench:
             if timeout_us is not None:
                 request.deadline_us = request.arrived_ns // 1000 + timeout_us
                 request.deadline_is_clients = deadline_is_clients
+            self._prepare(request)
             self.pool.submit(request)
             self.last = request
+
+    def _prepare(self, request: PendingRequest) -> None:
+        """The request is about to be submitted."""
 
     def values(self) -> dict[str, list[float] | str]:
         """Request's id → the values of its answer, or its error's class."""

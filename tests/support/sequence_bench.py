@@ -42,6 +42,7 @@ class SequenceBench(Bench):
                 queue=self.pool,
             )
             request.plan = msgspec.structs.replace(request.plan, sequence=terms)
+            self._prepare(request)
             self.pool.submit(request)
             requests.append(request)
         return requests

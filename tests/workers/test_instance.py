@@ -14,7 +14,8 @@ from pending import pending
 from penstock.errors import LoadFailed
 from penstock.workers import messages
 from penstock.workers.gather import scatter
-from penstock.workers.instance import Instance, RunningBatch
+from penstock.workers.instance import Instance
+from penstock.workers.open_request import RunningBatch
 from penstock.workers.slab_set import FIRST_SLAB_BYTES
 
 

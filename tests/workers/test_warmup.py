@@ -21,7 +21,7 @@ from penstock.workers import messages
 from penstock.workers.channel import Channel
 from penstock.workers.warmup import warm_up
 from penstock.workers.worker import Worker
-from triton_models import answering
+from triton_models import answering, executing
 
 NO_FOLDER = Path("/nowhere")
 X = {"name": "X", "data_type": "TYPE_FP32", "dims": [3]}
@@ -436,3 +436,37 @@ def test_onnx_models(tmp_path: Path) -> None:
     write_onnx_identity(tmp_path / "fixed", "FP32", ["batch", 3])
     with pytest.raises(LoadFailed, match=r"dims are \[4\]; expected \[3\]"):
         warmed(tmp_path / "fixed", 4, {})
+
+
+def decoupled(body: str) -> str:
+    """A model that does this with each request's sender and X, in a thread."""
+    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    return executing(
+        f"""
+import threading
+
+def answer(sender, x):
+    final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    respond = lambda array: pb_utils.InferenceResponse([pb_utils.Tensor("Y", array)])
+{lines}
+
+for request in requests:
+    x = request.inputs()[0].as_numpy()
+    threading.Thread(target=answer, args=(request.get_response_sender(), x)).start()
+"""
+    )
+
+
+def test_decoupled_models(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All responses of all requests are awaited, and looked at."""
+    config = {**TRITON_CONFIG, "model_transaction_policy": {"decoupled": True}}
+    many = "for _ in range(200):\n    sender.send(respond(x))\nsender.send(flags=final)"
+    write_python(tmp_path / "good", decoupled(many))
+    warmed(tmp_path / "good", 3, config)
+    for name, body, text in (
+        ("wrong", many.replace("respond(x)", "respond(x.astype(np.int8))", 1), "gave INT8"),
+        ("dropped", "sender.send(respond(x))", "dropped a request without its final response"),
+    ):
+        write_python(tmp_path / name, decoupled(body))
+        with pytest.raises(LoadFailed, match=text):
+            warmed(tmp_path / name, 3, config)

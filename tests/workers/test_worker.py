@@ -11,7 +11,7 @@ import pytest
 from descriptors import open_descriptors
 from pending import pending
 from penstock import model_config
-from penstock.backends.base import Batch, LoadSpec, Outputs
+from penstock.backends.base import Batch, LoadSpec, Outputs, line_of
 from penstock.errors import (
     InvalidRequest,
     LoadFailed,
@@ -41,6 +41,7 @@ class Model:
 
     def __init__(self) -> None:
         self.config = CONFIG
+        self.live = False
         self.spec: LoadSpec | None = None
         self.batches: list[Batch] = []
         self.closed = 0
@@ -213,6 +214,33 @@ def test_one_request_of_a_batch_may_fail(bench: Bench) -> None:
     assert isinstance(done, messages.Done)
     assert done.errors == (messages.RequestError(1, "not this one"),)
     assert [(slot.first, slot.count) for slot in done.outputs] == [(0, 1)]
+
+
+def test_a_live_model_gives_parameters_and_sees_cancellations(bench: Bench) -> None:
+    seen: list[bool] = []
+
+    def run(batch: Batch) -> Answer:
+        for request in batch.requests:
+            line = line_of(request)
+            assert line is not None
+            seen.append(line.is_cancelled())
+            if request.id == "told":
+                line.parameters = {"n": 5}
+        return {"Y": batch.inputs["X"]}
+
+    bench.model.live = True
+    bench.loaded().model.run = run
+    requests = [request(1), pending({"X": np.array([[2.0]], np.float32)}, id="told")]
+    done = bench.run(requests)
+    assert isinstance(done, messages.DoneWithParameters)
+    assert done.parameters == ((1, {"n": 5}),)
+    bench.gateway.send(messages.Cancel(2, 1))
+    done = bench.run([request(1), request(2)], batch=2)
+    assert type(done) is messages.Done
+    # said of what is over, and would be forgotten by the batch that gets its number again
+    bench.gateway.send(messages.Cancel(1, 0))
+    bench.run([request(1), request(2)], batch=3)
+    assert seen == [False, False, False, True, False, False]
 
 
 def test_the_kind_of_an_error_arrives_with_it(bench: Bench) -> None:

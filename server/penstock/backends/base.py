@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
+
+import msgspec
 
 from penstock.errors import PenstockError
 from penstock.model_config import ConfigDict
@@ -39,23 +41,74 @@ class LoadSpec:
         return self.model_dir / str(self.version)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
-    """One request of a batch."""
+class RequestInfo(msgspec.Struct, frozen=True):
+    """One request of a batch. A Struct, for one is made for every request."""
 
     rows: int
     """Its share of the batch dimension; 1 where the model doesn't batch."""
     id: str = ""
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = {}
     outputs: tuple[str, ...] = ()
     """Names of the outputs asked for; empty: all."""
+
+
+class Line(Protocol):
+    """What a model can ask and say of one of its requests while it runs. Any thread may."""
+
+    parameters: Mapping[str, Parameter]
+    """Of the response, beside its outputs: the model's to set, where its requests have one response each."""
+
+    def is_cancelled(self) -> bool:
+        """Nobody waits for the answer any more."""
+        ...
+
+
+class Stream(Line, Protocol):
+    """The responses of a decoupled model's request. One that is dropped before its final response ends in an error."""
+
+    def send(
+        self,
+        outputs: Outputs | PenstockError | None,
+        parameters: Mapping[str, Parameter] | None = None,
+        *,
+        final: bool = False,
+    ) -> None:
+        """Send a response, or only that there are no more. Waits while the client has too many to take.
+
+        What is wrong with outputs is the response then. Raises ModelFailed after the final one, Unavailable when the
+        server is gone.
+        """
+        ...
+
+    def fail(self, error: PenstockError) -> None:
+        """As the final response, if there was none; never waits."""
+        ...
+
+
+class LiveRequest(RequestInfo, frozen=True, kw_only=True):
+    """A request of a model that is `live`."""
+
+    line: Line
+    """A Stream where the model is decoupled."""
+
+
+def line_of(request: RequestInfo) -> Line | None:
+    """Its line; None: it has none."""
+    return request.line if isinstance(request, LiveRequest) else None
+
+
+def stream_of(request: RequestInfo) -> Stream:
+    """The stream of a decoupled model's request."""
+    assert isinstance(request, LiveRequest), "decoupled models are live"
+    return cast(Stream, request.line)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The inputs of some requests, joined along the first dimension (but for `uneven`).
 
-    The arrays are views of shared memory (BYTES: object arrays of `bytes`), valid until `execute` returns.
+    The arrays are views of shared memory (BYTES: object arrays of `bytes`), valid until `execute` returns. Those of a
+    decoupled model are its own, and stay valid.
     Where the model does not batch there is exactly one request, and the arrays are its own.
     """
 
@@ -70,7 +123,9 @@ class Batch:
 
 
 class LoadedModel(Protocol):
-    """A model that is ready to run, in one worker, called by one thread."""
+    """A model that is ready to run, in one worker, called by one thread.
+
+    Where it has an attribute `live` that is true, its requests are LiveRequests."""
 
     @property
     def config(self) -> ConfigDict:
@@ -82,6 +137,8 @@ class LoadedModel(Protocol):
 
         Returns either the outputs of the whole batch (first dimension: the sum of the requests' rows), or one answer
         a request, in order: its outputs or its error. Raises anything when the whole batch failed.
+
+        A decoupled model answers over the requests' streams, and returns an empty sequence.
         """
         ...
 

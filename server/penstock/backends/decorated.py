@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
-from penstock.backends.base import Batch, LoadSpec, Outputs
+from penstock.backends.base import Batch, LoadSpec, Outputs, stream_of
 from penstock.backends.byte_arrays import is_text, to_byte_array
 from penstock.backends.completion import (
     BATCH_DIM,
@@ -26,23 +26,26 @@ from penstock.backends.parameters import string_parameters
 from penstock.backends.ragged import BatchInputs, scattered_names
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.model_api import MODEL_ATTRIBUTE, Context, ModelDeclaration, Spec
-from penstock.model_config import ConfigDict, Tensor
+from penstock.model_config import ConfigDict, Tensor, asks_decoupled
 from penstock.types import NUMPY_DTYPES, Array
 
 _logger = logging.getLogger(__name__)
+
+_ENDED: Final = object()
 
 
 def load(spec: LoadSpec, model_class: type) -> DecoratedModel:
     """Complete the configuration by the declaration, and make an instance. Raises LoadFailed."""
     declaration: ModelDeclaration = getattr(model_class, MODEL_ATTRIBUTE)
-    config = completed(spec.config, declaration)
-    _check_call(model_class, declaration)
+    call = _checked_call(model_class, declaration)
+    generates = inspect.isgeneratorfunction(call)
+    config = completed(spec.config, declaration, decoupled=generates)
     try:
         takes_context = bool(inspect.signature(model_class).parameters)
         instance = model_class(_context(spec)) if takes_context else model_class()
     except Exception as error:
         raise load_failed(error, spec.model_dir, f"{model_class.__name__}.__init__") from error
-    return DecoratedModel(instance, config)
+    return GeneratorModel(instance, config) if generates else DecoratedModel(instance, config)
 
 
 class DecoratedModel:
@@ -80,14 +83,51 @@ class DecoratedModel:
 
     def _run(self, batch: Batch) -> Outputs:
         inputs = {n: _read_only(array) for n, array in self._batch_inputs.added(batch).items()}
-        returned = self._instance(**inputs)
+        return self._checked(self._instance(**inputs), sum(r.rows for r in batch.requests))
+
+    def _checked(self, returned: Any, rows: int) -> Outputs:
         if not isinstance(returned, Mapping) or returned.keys() != self._outputs.keys():
             raise ModelFailed(
                 f"the model returned {_describe(returned)}, expected a dict with"
                 f" {', '.join(self._outputs)}"
             )
-        rows = sum(request.rows for request in batch.requests)
         return {name: check(returned[name], rows) for name, check in self._outputs.items()}
+
+
+class GeneratorModel(DecoratedModel):
+    """An instance of a decorated class whose call is a generator: a decoupled model."""
+
+    live = True
+
+    def execute(self, batch: Batch) -> Sequence[Outputs | ModelFailed]:
+        """Send what the generator yields, to each request its rows, until it ends or nobody wants more."""
+        streams = [stream_of(request) for request in batch.requests]
+        total = sum(request.rows for request in batch.requests)
+        inputs = {n: _read_only(array) for n, array in self._batch_inputs.added(batch).items()}
+        yielded = self._instance(**inputs)
+        try:
+            while not all([stream.is_cancelled() for stream in streams]):
+                outputs = next(yielded, _ENDED)
+                if outputs is _ENDED:
+                    break
+                whole = self._checked(outputs, total)
+                for stream, own in zip(streams, self._split(whole, batch), strict=True):
+                    stream.send(own)
+        finally:
+            yielded.close()
+        for stream in streams:
+            stream.send(None, final=True)
+        return ()
+
+    def _split(self, outputs: Outputs, batch: Batch) -> Iterator[Outputs]:
+        if len(batch.requests) == 1:
+            yield outputs
+            return
+        start = 0
+        for request in batch.requests:
+            stop = start + request.rows
+            yield {name: array[start:stop] for name, array in outputs.items()}
+            start = stop
 
 
 class _OutputCheck:
@@ -126,9 +166,21 @@ class _OutputCheck:
         return array
 
 
-def completed(config: ConfigDict, declaration: ModelDeclaration) -> ConfigDict:
-    """The configuration with what it leaves open taken from the declaration. Raises LoadFailed where they differ."""
+def completed(
+    config: ConfigDict, declaration: ModelDeclaration, *, decoupled: bool = False
+) -> ConfigDict:
+    """The configuration with what it leaves open taken from the declaration. Raises LoadFailed where they differ.
+
+    `decoupled`: the call is a generator.
+    """
     full: ConfigDict = {"max_batch_size": 0, **config}
+    if decoupled:
+        full["model_transaction_policy"] = {"decoupled": True}
+    elif asks_decoupled(full):
+        raise LoadFailed(
+            "model_transaction_policy.decoupled is true, but __call__ is no generator: expected one that yields"
+            " a dict for each response"
+        )
     if says_nothing_of_batching(config):
         full["max_batch_size"] = declaration.max_batch_size
     batching = bool(full["max_batch_size"])
@@ -161,8 +213,9 @@ def _context(spec: LoadSpec) -> Context:
     )
 
 
-def _check_call(model_class: type, declaration: ModelDeclaration) -> None:
-    """Refuse at load what would fail at each request: a `__call__` that can't take the declared inputs by name."""
+def _checked_call(model_class: type, declaration: ModelDeclaration) -> Callable[..., Any]:
+    """The `__call__`. Refused at load is what would fail at each request: one that can't take the declared inputs by
+    name."""
     call = inspect.getattr_static(model_class, "__call__", None)
     if not inspect.isfunction(call):
         raise LoadFailed(f"class {model_class.__name__} has no method __call__")
@@ -176,6 +229,7 @@ def _check_call(model_class: type, declaration: ModelDeclaration) -> None:
                 f"{model_class.__name__}.__call__{signature} can't be called with the declared"
                 f" inputs {', '.join(names)}: {error}"
             ) from error
+    return call
 
 
 def _read_only(array: Array) -> Array:

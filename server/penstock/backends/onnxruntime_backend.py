@@ -17,7 +17,7 @@ from penstock.backends.onnx_options import session_options
 from penstock.backends.onnx_tensors import data_type, run_with_bf16, to_bytes, to_strings
 from penstock.backends.ragged import BatchInputs, scattered_names
 from penstock.errors import LoadFailed, ModelFailed
-from penstock.model_config import ConfigDict
+from penstock.model_config import ConfigDict, asks_decoupled
 
 DEFAULT_FILENAME: Final = "model.onnx"
 
@@ -26,6 +26,11 @@ _ORT_PREFIX: Final = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : ")
 
 def load(spec: LoadSpec) -> OnnxModel:
     """Load `model.onnx`, or `default_model_filename`. Raises LoadFailed with what is wrong and what was expected."""
+    if asks_decoupled(spec.config):
+        raise LoadFailed(
+            "model_transaction_policy.decoupled is true, but an ONNX model gives each request one response;"
+            " expected false"
+        )
     path = model_path(spec)
     options = session_options(spec)
     try:

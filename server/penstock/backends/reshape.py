@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from penstock.backends.base import Batch, LoadedModel, Outputs
+import msgspec
+
+from penstock.backends.base import (
+    Batch,
+    LiveRequest,
+    LoadedModel,
+    Outputs,
+    RequestInfo,
+    Stream,
+    stream_of,
+)
 from penstock.errors import ModelFailed, PenstockError
-from penstock.model_config import ConfigDict
+from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.types import Parameter
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Tensor name → dims without the batch dimension; -1 is any size."""
@@ -24,11 +35,15 @@ def with_reshapes(model: LoadedModel) -> LoadedModel:
 class ReshapedModel:
     """A loaded model whose inputs and outputs are reshaped on the way."""
 
+    live: bool
+
     def __init__(self, model: LoadedModel, inputs: Shapes, outputs: Shapes) -> None:
         self._model = model
         self._inputs = inputs
         self._outputs = outputs
         self._batching = bool(model.config.get("max_batch_size"))
+        self._decoupled = asks_decoupled(model.config)
+        self.live = getattr(model, "live", False)
 
     @property
     def config(self) -> ConfigDict:
@@ -38,7 +53,10 @@ class ReshapedModel:
     def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
         """Run the batch. Raises ModelFailed when an array has not as many elements as its new shape needs."""
         inputs = self._reshape(batch.inputs, self._inputs)
-        answer = self._model.execute(replace(batch, inputs=inputs))
+        requests = batch.requests
+        if self._decoupled:
+            requests = list(map(self._reshaping, requests))
+        answer = self._model.execute(replace(batch, inputs=inputs, requests=requests))
         if isinstance(answer, Mapping):
             return self._reshape(answer, self._outputs)
         return [
@@ -49,6 +67,14 @@ class ReshapedModel:
     def close(self) -> None:
         """Close the inner model."""
         self._model.close()
+
+    def _reshaping(self, request: RequestInfo) -> RequestInfo:
+        assert isinstance(request, LiveRequest), "decoupled models are live"
+        stream = ReshapedStream(stream_of(request), self._outputs_of)
+        return msgspec.structs.replace(request, line=stream)
+
+    def _outputs_of(self, outputs: Outputs) -> Outputs:
+        return self._reshape(outputs, self._outputs)
 
     def _reshape(self, arrays: Outputs, shapes: Shapes) -> Outputs:
         reshaped = dict(arrays)
@@ -63,6 +89,38 @@ class ReshapedModel:
                     f" {[*rows, *shapes[name]]}, as the configuration asks"
                 ) from error
         return reshaped
+
+
+class ReshapedStream:
+    """A stream whose outputs are reshaped on the way."""
+
+    def __init__(self, stream: Stream, reshape: Callable[[Outputs], Outputs]) -> None:
+        self._stream = stream
+        self._reshape = reshape
+        self.parameters = stream.parameters
+
+    def is_cancelled(self) -> bool:
+        """As Line says."""
+        return self._stream.is_cancelled()
+
+    def send(
+        self,
+        outputs: Outputs | PenstockError | None,
+        parameters: Mapping[str, Parameter] | None = None,
+        *,
+        final: bool = False,
+    ) -> None:
+        """As Stream says."""
+        if isinstance(outputs, Mapping):
+            try:
+                outputs = self._reshape(outputs)
+            except ModelFailed as error:
+                outputs = error
+        self._stream.send(outputs, parameters, final=final)
+
+    def fail(self, error: PenstockError) -> None:
+        """As Stream says."""
+        self._stream.fail(error)
 
 
 def _reshaped(model: LoadedModel, kind: str) -> list[dict[str, Any]]:

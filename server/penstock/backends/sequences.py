@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from penstock import model_config
@@ -56,6 +57,7 @@ class SequenceModel:
         states: SequenceStates,
     ) -> None:
         self._model = model
+        self.live = getattr(model, "live", False)
         self._config = config
         self._controls = batching.control_input
         self._states = states
@@ -147,7 +149,7 @@ class SequenceModel:
         outputs = request.outputs
         if self._state_outputs:
             outputs = tuple(dict.fromkeys((*(outputs or self._outputs), *self._state_outputs)))
-        return replace(request, parameters=parameters, outputs=outputs)
+        return msgspec.structs.replace(request, parameters=parameters, outputs=outputs)
 
     def _whole(
         self, outputs: Outputs, steps: Sequence[Step], places: list[int], rows: int

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
-from penstock.backends.base import Batch, LoadSpec, Outputs, RequestInfo
-from penstock.backends.byte_arrays import is_text, to_byte_array
+from penstock.backends.base import Batch, LoadSpec, Outputs, RequestInfo, line_of, stream_of
+from penstock.backends.coroutines import Coroutines
 from penstock.backends.hidden_tensors import without
 from penstock.backends.isolation import one_line
 from penstock.backends.model_module import load_failed, where_in_model
 from penstock.backends.triton_model_config import ModelConfig
-from penstock.backends.triton_objects import error_of
-from penstock.backends.triton_python_backend_utils import using_decoupled_model_transaction_policy
-from penstock.backends.triton_requests import InferenceResponse, ModelIdentity, requests_of
+from penstock.backends.triton_requests import InferenceRequest, ModelIdentity, requests_of
+from penstock.backends.triton_responses import (
+    NO_RESPONSE,
+    SECOND_RESPONSE,
+    Answering,
+    InferenceResponse,
+    checked_parameters,
+)
 from penstock.errors import LoadFailed, ModelFailed, PenstockError
-from penstock.model_config import ConfigDict
-from penstock.types import Array
+from penstock.model_config import ConfigDict, asks_decoupled
 
 _logger = logging.getLogger(__name__)
 
@@ -42,17 +48,21 @@ def load(spec: LoadSpec, model_class: type) -> TritonPythonModelRunner:
 class TritonPythonModelRunner:
     """A `TritonPythonModel` that is initialized."""
 
+    live = True
+
     def __init__(self, spec: LoadSpec, config: ConfigDict, instance: Any) -> None:
         self._config = config
         self._instance = instance
         self._instance_name = spec.instance_name
         self._model_dir = spec.model_dir
         names = tuple(tensor["name"] for tensor in config["output"])
-        self._identity = ModelIdentity(spec.model_name, spec.version, names)
-        self._outputs = frozenset(names)
-        self._byte_outputs = tuple(
-            tensor["name"] for tensor in config["output"] if tensor["data_type"] == "TYPE_STRING"
+        text = [t["name"] for t in config["output"] if t["data_type"] == "TYPE_STRING"]
+        self._answering = Answering(names, text)
+        self._decoupled = asks_decoupled(config)
+        self._identity = ModelIdentity(
+            spec.model_name, spec.version, names, self._answering, decoupled=self._decoupled
         )
+        self._coroutines = Coroutines()
 
     @property
     def config(self) -> ConfigDict:
@@ -60,11 +70,24 @@ class TritonPythonModelRunner:
         return self._config
 
     def execute(self, batch: Batch) -> Sequence[Outputs | PenstockError]:
-        """One answer a request, with the outputs it asked for. Raises ModelFailed when `execute` raised.
+        """One answer a request, with the outputs it asked for; none where the model is decoupled. Raises ModelFailed
+        when `execute` raised.
 
         A failed batch is not run again: a Triton model may have state.
         """
-        responses = self._respond(batch)
+        requests = requests_of(batch, self._identity)
+        responses = self._respond(requests)
+        if self._decoupled:
+            if inspect.iscoroutine(responses):
+                self._follow(self._coroutines.start(responses), batch.requests)
+            elif responses is not None:
+                raise self._failure(
+                    f"Python model '{self._instance_name}' is using the decoupled mode and the"
+                    " execute function must return None."
+                )
+            return ()
+        if responses is None and any(request._only for request in requests):
+            responses = [None] * len(requests)
         if not isinstance(responses, list):
             raise ModelFailed(
                 "Expected a list in the execute return, found type"
@@ -82,10 +105,11 @@ class TritonPythonModelRunner:
                     "Expected an 'InferenceResponse' object in the execute function return list,"
                     f" found type '{type(response).__name__}'"
                 )
-        return list(map(self._answer, responses, batch.requests))
+        return list(map(self._answer, responses, requests))
 
     def close(self) -> None:
         """Call `finalize`, if there is one. What it raises goes to the log."""
+        self._coroutines.close()
         finalize = getattr(self._instance, "finalize", None)
         if finalize is None:
             return
@@ -94,40 +118,54 @@ class TritonPythonModelRunner:
         except Exception:
             _logger.exception("finalize of %s failed", self._instance_name)
 
-    def _respond(self, batch: Batch) -> Any:
+    def _respond(self, requests: list[InferenceRequest]) -> Any:
         try:
-            return self._instance.execute(requests_of(batch, self._identity))
+            returned = self._instance.execute(requests)
+            if inspect.iscoroutine(returned) and not self._decoupled:
+                return self._coroutines.start(returned).result()
         except Exception as error:
             _logger.exception("execute of %s failed", self._instance_name)
             where = where_in_model(error, self._model_dir)
-            raise ModelFailed(
-                "Failed to process the request(s) for model instance"
-                f" '{self._instance_name}', message: {one_line(error)}"
-                f"{f' ({where})' if where else ''}"
-            ) from error
+            raise self._failure(f"{one_line(error)}{f' ({where})' if where else ''}") from error
+        return returned
 
     def _answer(
-        self, response: InferenceResponse | None, request: RequestInfo
+        self, response: InferenceResponse | None, request: InferenceRequest
     ) -> Outputs | PenstockError:
+        if request._only is not None:
+            place, _ = request._only
+            if response is None:
+                response = place.wait()
+            elif place.used:
+                return ModelFailed(SECOND_RESPONSE)
         if response is None:
-            return ModelFailed("the model returned None for this request, no InferenceResponse")
-        error = response._error
-        if error is not None:
-            return error_of(error)
-        wanted = request.outputs or self._outputs
-        try:
-            outputs: dict[str, Array] = {
-                tensor._name: tensor._array
-                for tensor in response._tensors
-                if tensor._name in wanted
-            }
-        except (AttributeError, TypeError):
-            return ModelFailed("the model's InferenceResponse holds no list of pb_utils.Tensor")
-        for name in self._byte_outputs:
-            array = outputs.get(name)
-            if array is not None and is_text(array):
-                outputs[name] = to_byte_array(array)
-        return outputs
+            return ModelFailed(NO_RESPONSE)
+        info = request._info
+        if response._parameters and (line := line_of(info)) is not None:
+            try:
+                line.parameters = checked_parameters(response)
+            except ModelFailed as error:
+                return error
+        return self._answering(response, info.outputs)
+
+    def _follow(self, execution: Future[Any], requests: Sequence[RequestInfo]) -> None:
+        """Have the requests of a decoupled model's coroutine fail when that does."""
+
+        def ended(execution: Future[Any]) -> None:
+            error = None if execution.cancelled() else execution.exception()
+            if error is None:
+                return
+            _logger.error("execute of %s failed", self._instance_name, exc_info=error)
+            for request in requests:
+                stream_of(request).fail(self._failure(one_line(error)))
+
+        execution.add_done_callback(ended)
+
+    def _failure(self, text: str) -> ModelFailed:
+        return ModelFailed(
+            "Failed to process the request(s) for model instance"
+            f" '{self._instance_name}', message: {text}"
+        )
 
 
 def initialize_arguments(spec: LoadSpec, config: ConfigDict) -> dict[str, str]:
@@ -175,5 +213,3 @@ def _check_served(config: ConfigDict) -> None:
                 f"{key} is not for class TritonPythonModel, which gets each request by itself, with"
                 " its own shapes; expected none"
             )
-    if using_decoupled_model_transaction_policy(config):
-        raise LoadFailed("the model is decoupled, which Penstock does not serve")

@@ -27,11 +27,12 @@ from penstock.backends.triton_objects import (
 from penstock.backends.triton_requests import (
     FLAG_SEQUENCE_END,
     FLAG_SEQUENCE_START,
+    RELEASE_ALL,
     InferenceRequest,
-    InferenceResponse,
     InferenceTrace,
     PreferredMemory,
 )
+from penstock.backends.triton_responses import COMPLETE_FINAL, InferenceResponse
 from penstock.types import NUMPY_DTYPES, Array
 
 __all__ = [
@@ -73,8 +74,8 @@ __all__ = [
 
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START: Final = FLAG_SEQUENCE_START
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END: Final = FLAG_SEQUENCE_END
-TRITONSERVER_RESPONSE_COMPLETE_FINAL: Final = 1
-TRITONSERVER_REQUEST_RELEASE_ALL: Final = 1
+TRITONSERVER_RESPONSE_COMPLETE_FINAL: Final = COMPLETE_FINAL
+TRITONSERVER_REQUEST_RELEASE_ALL: Final = RELEASE_ALL
 TRITONSERVER_REQUEST_RELEASE_RESCHEDULE: Final = 2
 TRITONSERVER_MEMORY_CPU: Final = 0
 TRITONSERVER_MEMORY_CPU_PINNED: Final = 1

@@ -1,14 +1,16 @@
-"""Requests and responses of Triton's `triton_python_backend_utils`, by the names and calls that models use."""
+"""Requests of Triton's `triton_python_backend_utils`, by the names and calls that models use."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
+from weakref import ref
 
-from penstock.backends.base import Batch, RequestInfo
+from penstock.backends.base import Batch, RequestInfo, line_of, stream_of
 from penstock.backends.ragged import request_inputs
-from penstock.backends.triton_objects import Tensor, TritonError, TritonModelException
+from penstock.backends.triton_objects import Tensor, TritonModelException
+from penstock.backends.triton_responses import Answering, OnlyResponse, OnlySender, StreamSender
 from penstock.types import Parameter
 
 RESERVED_PARAMETERS: Final = frozenset(
@@ -18,6 +20,7 @@ RESERVED_PARAMETERS: Final = frozenset(
 
 FLAG_SEQUENCE_START: Final = 1
 FLAG_SEQUENCE_END: Final = 2
+RELEASE_ALL: Final = 1
 
 MEMORY_CPU: Final = 0
 
@@ -25,12 +28,23 @@ MEMORY_CPU: Final = 0
 class ModelIdentity:
     """What all requests to one model have in common."""
 
-    __slots__ = ("name", "outputs", "version")
+    __slots__ = ("answering", "decoupled", "name", "outputs", "version")
 
-    def __init__(self, name: str, version: int, outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        outputs: tuple[str, ...],
+        answering: Answering | None = None,
+        *,
+        decoupled: bool = False,
+    ) -> None:
+        """`answering` None: it is another model, to which one that runs sends requests."""
         self.name = name
         self.version = version
         self.outputs = outputs
+        self.answering = answering
+        self.decoupled = decoupled
 
 
 class PreferredMemory:
@@ -57,10 +71,12 @@ class InferenceTrace:
 class InferenceRequest:
     """One request, as `execute` gets it."""
 
-    __slots__ = ("_info", "_model", "_tensors")
+    __slots__ = ("_info", "_model", "_only", "_tensors")
 
     _info: RequestInfo
     _model: ModelIdentity
+    _only: tuple[OnlyResponse, ref[OnlySender]] | None
+    """Once a model that is not decoupled has asked for the sender."""
     _tensors: list[Tensor]
 
     def __init__(
@@ -83,6 +99,7 @@ class InferenceRequest:
         names = tuple(requested_output_names)
         self._info = RequestInfo(1, request_id, {**(parameters or {}), **known}, names)
         self._model = ModelIdentity(model_name, model_version, names)
+        self._only = None
         self._tensors = list(inputs)
 
     def inputs(self) -> list[Tensor]:
@@ -118,8 +135,9 @@ class InferenceRequest:
         return int(self._info.parameters.get("timeout", 0))
 
     def is_cancelled(self) -> bool:
-        """False: cancelled requests leave before they reach a model."""
-        return False
+        """Nobody waits for the answer any more."""
+        line = line_of(self._info)
+        return line is not None and line.is_cancelled()
 
     def preferred_memory(self) -> PreferredMemory:
         return PreferredMemory()
@@ -127,14 +145,30 @@ class InferenceRequest:
     def trace(self) -> InferenceTrace:
         return InferenceTrace()
 
-    def set_release_flags(self, flags: int) -> NoReturn:
-        raise TritonModelException("Penstock does not reschedule requests: set_release_flags")
+    def set_release_flags(self, flags: int) -> None:
+        """Only TRITONSERVER_REQUEST_RELEASE_ALL, which is what becomes of requests anyway."""
+        if flags != RELEASE_ALL:
+            raise TritonModelException(
+                "Penstock does not reschedule requests: set_release_flags takes"
+                " TRITONSERVER_REQUEST_RELEASE_ALL only"
+            )
 
-    def get_response_sender(self) -> NoReturn:
-        raise TritonModelException(
-            "Penstock does not serve decoupled models: execute must return one InferenceResponse"
-            " a request, get_response_sender() is not available"
-        )
+    def get_response_sender(self) -> StreamSender | OnlySender:
+        """Sends the request's responses: any number for a decoupled model, which has no other way; else the one that
+        `execute` does not return then."""
+        answering = self._model.answering
+        if answering is None:
+            raise TritonModelException(
+                "only requests that execute was given have a response sender"
+            )
+        if self._model.decoupled:
+            return StreamSender(stream_of(self._info), answering, self._info.outputs)
+        sender = None if self._only is None else self._only[1]()
+        if sender is None:
+            place = OnlyResponse() if self._only is None else self._only[0]
+            sender = OnlySender(place, line_of(self._info))
+            self._only = place, ref(sender)
+        return sender
 
     def exec(self, decoupled: bool = False) -> NoReturn:
         raise TritonModelException(
@@ -143,34 +177,6 @@ class InferenceRequest:
 
     def async_exec(self, decoupled: bool = False) -> NoReturn:
         self.exec(decoupled)
-
-
-class InferenceResponse:
-    """The answer to one request: output tensors, or an error."""
-
-    __slots__ = ("_error", "_parameters", "_tensors")
-
-    def __init__(
-        self,
-        output_tensors: Sequence[Tensor] = (),
-        error: TritonError | None = None,
-        parameters: Any = None,
-    ) -> None:
-        self._tensors = output_tensors
-        self._error = error
-        self._parameters = parameters
-
-    def output_tensors(self) -> Sequence[Tensor]:
-        return self._tensors
-
-    def has_error(self) -> bool:
-        return self._error is not None
-
-    def error(self) -> TritonError | None:
-        return self._error
-
-    def parameters(self) -> Any:
-        return self._parameters
 
 
 def requests_of(batch: Batch, model: ModelIdentity) -> list[InferenceRequest]:
@@ -195,5 +201,6 @@ def _request(info: RequestInfo, model: ModelIdentity, tensors: list[Tensor]) -> 
     request = InferenceRequest.__new__(InferenceRequest)
     request._info = info
     request._model = model
+    request._only = None
     request._tensors = tensors
     return request

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from struct import Struct
 from typing import Any, Final
 
 from penstock.gateway.outputs import chosen_outputs
 from penstock.protobuf import message_class
 from penstock.repository.served_model import ServedModel
-from penstock.types import OutputTensor, RegionRef
+from penstock.types import OutputTensor, Parameter, RegionRef
 from penstock.workers.request import PendingRequest
 
 PREFIX: Final = Struct(">BI")
@@ -18,6 +19,14 @@ TAG_ID: Final = b"\x1a"
 TAG_OUTPUT: Final = b"\x2a"
 TAG_RAW_OUTPUT: Final = b"\x32"
 MAX_SHAPES: Final = 256
+
+_PARAMETER_KINDS: Final[Mapping[type, str]] = {
+    bool: "bool_param",
+    int: "int64_param",
+    float: "double_param",
+    str: "string_param",
+}
+
 Description = tuple[str, str, tuple[int, ...], RegionRef | None]
 """An output's name, datatype, shape, and where its bytes are if not in the response."""
 
@@ -29,8 +38,8 @@ class GrpcEncoder:
         """`framed`: with gRPC's five-byte prefix, for fronts that write messages to the wire themselves."""
         self._model = model
         self._framed = framed
-        response = message_class("inference.ModelInferResponse")
-        self._constant = response(
+        self._response = message_class("inference.ModelInferResponse")
+        self._constant = self._response(
             model_name=model.name, model_version=str(model.version)
         ).SerializeToString()
         self._output = message_class("inference.ModelInferResponse.InferOutputTensor")
@@ -45,6 +54,8 @@ class GrpcEncoder:
         if request.id:
             encoded_id = request.id.encode()
             parts += (TAG_ID, varint(len(encoded_id)), encoded_id)
+        if request.response_parameters:
+            parts.append(self._parameters(request.response_parameters))
         described = self._described
         for output in outputs:
             key = (output.name, output.datatype, output.shape, output.region)
@@ -55,6 +66,17 @@ class GrpcEncoder:
         if self._framed:
             parts[0] = PREFIX.pack(0, sum(map(len, parts)))
         return b"".join(parts)
+
+    def _parameters(self, parameters: Mapping[str, Parameter]) -> bytes:
+        """The parameters field."""
+        message: Any = self._response()
+        for name, value in parameters.items():
+            kind = _PARAMETER_KINDS[type(value)]
+            if isinstance(value, int) and value >= 2**63:
+                kind = "uint64_param"
+            setattr(message.parameters[name], kind, value)
+        encoded: bytes = message.SerializeToString()
+        return encoded
 
     def _describe(self, key: Description) -> bytes:
         """The InferOutputTensor field of an output of this shape."""

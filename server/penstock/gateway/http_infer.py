@@ -6,6 +6,7 @@ import time
 
 from msgspec import structs
 
+from penstock.errors import Unsupported
 from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.client_memory import unwrapped
 from penstock.gateway.compression import choose_encoding, compress
@@ -29,6 +30,7 @@ from penstock.types import (
 from penstock.workers.request import PendingRequest, Respond
 
 HEADER_LENGTH = "inference-header-content-length"
+DECOUPLED = "HTTP end point doesn't support models with decoupled transaction policy"
 
 
 class HttpEncoder:
@@ -48,7 +50,9 @@ class HttpEncoder:
         """The body. Raises InvalidRequest when an output can't be what the client asked for."""
         chosen = chosen_outputs(self._model, request.plan, outputs)
         model = self._model
-        response = InferResponse(model.name, str(model.version), request.id, tuple(chosen))
+        response = InferResponse(
+            model.name, str(model.version), request.id, tuple(chosen), request.response_parameters
+        )
         body, self.header_length = encode_http_infer(
             response, self._requested, self._binary_default
         )
@@ -72,7 +76,8 @@ class HttpInference:
         Raises InvalidRequest, Unsupported, NotFound, Unavailable, QueueFull, DeadlineExceeded.
         """
         # the model first: a client that misspelt it should not be told of its tensors
-        self._repository.get(name, version)
+        if self._repository.get(name, version).config.decoupled:
+            raise Unsupported(DECOUPLED)
         length = request.headers.get(HEADER_LENGTH.encode())
         header_length = None if length is None else length.decode("latin-1")
         if len(request.body) < LARGE_BYTES:

@@ -14,7 +14,7 @@ import numpy as np
 from penstock.errors import InvalidRequest, NotFound, Unavailable, Unsupported
 from penstock.gateway import descriptions as described
 from penstock.gateway.aside import LARGE_BYTES, Aside
-from penstock.gateway.http_infer import compressed
+from penstock.gateway.http_infer import DECOUPLED, compressed
 from penstock.gateway.http_response import MAX_JSON_BYTES
 from penstock.gateway.http_types import HttpRequest, HttpResponse, InferCall, json_response
 from penstock.gateway.inference import Inference
@@ -98,6 +98,8 @@ class V1Inference:
     ) -> PendingRequest:
         """A prediction's way in: decode, bind to its model, queue. Raises as HttpInference's."""
         model = self._model(name, version)
+        if model.config.decoupled:
+            raise Unsupported(DECOUPLED)
         received = len(request.body)
         if received < LARGE_BYTES:
             decoded = decode_predict(request.body, model.config)

@@ -43,6 +43,10 @@ class Answers:
         self.fail(request, answer, FailureReason.BACKEND)
         return False
 
+    def end(self, request: PendingRequest) -> None:
+        """Answer a request whose responses went out one by one, the final one too."""
+        self._answer(request, b"")
+
     def fail(self, request: PendingRequest, error: PenstockError, reason: FailureReason) -> None:
         """Answer with an error, when its turn has come."""
         if not request.done:

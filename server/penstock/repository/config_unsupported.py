@@ -14,8 +14,10 @@ def unsupported(config: ConfigDict) -> Iterator[tuple[str, str]]:
     yield from ((key, "is not supported yet") for key in BLOCKS if key in config)
     if config["platform"] == "ensemble":
         yield "platform", "'ensemble' is not supported yet"
-    if config.get("model_transaction_policy", {}).get("decoupled"):
-        yield "model_transaction_policy.decoupled", "is not supported yet; expected false"
+    in_order = config.get("dynamic_batching", {}).get("preserve_ordering")
+    if in_order and config.get("model_transaction_policy", {}).get("decoupled"):
+        path = "model_transaction_policy.decoupled"
+        yield path, "is true beside dynamic_batching.preserve_ordering; expected one of them"
     if config.get("sequence_batching", {}).get("iterative_sequence"):
         yield "sequence_batching.iterative_sequence", "is not supported; expected false"
     for index, group in enumerate(config["instance_group"]):

@@ -25,8 +25,9 @@ from penstock.repository.restarts import Restarts, StartInstance
 from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.gather import InputsLost, scatter
-from penstock.workers.instance import Instance, RunningBatch
-from penstock.workers.messages import BatchFailed, Done
+from penstock.workers.instance import Instance
+from penstock.workers.messages import BatchFailed, Done, DoneWithParameters
+from penstock.workers.open_request import RunningBatch
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab_set import Loans
 
@@ -129,7 +130,8 @@ class Pool:
     def cancel(self, request: PendingRequest) -> None:
         """The client is gone: don't run the request if it still waits, and make no answer for it if it runs."""
         if not request.done:
-            self.scheduler.withdraw(request)
+            if not self.scheduler.withdraw(request):
+                self._stop(request)
             self._answers.abandon(request, Cancelled(CLIENT_GONE), FailureReason.CANCELED)
             self.scheduler.answered(request, in_time=False)
             self._count_waiting()
@@ -152,11 +154,17 @@ class Pool:
         self._give_up()
         instances, self._instances = list(self._instances), {}
         for instance in instances:
-            for batch in instance.running.values():
+            for batch in instance.batches:
                 for request in batch.requests:
                     self._answers.fail(request, self._unloaded(request), FailureReason.OTHER)
             instance.close(grace_s=5)
         await asyncio.gather(*(instance.process.exited for instance in instances))
+
+    def _stop(self, request: PendingRequest) -> None:
+        """Tell the worker that has the request, if one has, that nobody waits for it."""
+        for instance in self._instances:
+            if instance.cancel(request):
+                return
 
     def _new_scheduler(self) -> Scheduler[PendingRequest]:
         return Scheduler(self._statistics.model, self._policy.scheduling)
@@ -253,6 +261,9 @@ class Pool:
         total_ns: list[int] = []
         rows = 0
         answers = scatter(instance.slab_of(batch), done, batch.requests)
+        if isinstance(done, DoneWithParameters):
+            for index, parameters in done.parameters:
+                batch.requests[index].response_parameters = parameters
         for request, outputs in zip(batch.requests, answers, strict=True):
             rows += request.rows
             if request.done:
@@ -307,7 +318,7 @@ class Pool:
 
     @property
     def _empty(self) -> bool:
-        return not self._batcher.requests and all(i.idle for i in self._instances)
+        return not self._batcher.requests and not any(i.batches for i in self._instances)
 
     # ── workers that end, or should ─────────────────────────────────────────────────────────────────────────────────
 
@@ -342,7 +353,7 @@ class Pool:
         """Kill the workers that are busy with one batch for too long."""
         now_us, timeout_us = time.monotonic_ns() / 1000, self._policy.execution_timeout_us
         for instance in list(self._instances):
-            since_us = self.scheduler.busy_since_us(instance)
+            since_us = self._busy_since_us(instance)
             if since_us is None:
                 continue
             if now_us < since_us + timeout_us:
@@ -354,6 +365,10 @@ class Pool:
                 hung=True,
             )
             instance.close()
+
+    def _busy_since_us(self, instance: Instance) -> float | None:
+        """Since when it runs its present batch; None when it has none."""
+        return self.scheduler.busy_since_us(instance)
 
     def _restarted(self, instance: Instance, index: int) -> None:
         self.add(instance, index)
@@ -374,6 +389,7 @@ class Pool:
     def _end_expired(self) -> None:
         now_us = time.monotonic_ns() / 1000
         for request, error in self.scheduler.expired(now_us):
+            self._stop(request)
             self._answers.abandon(request, error, FailureReason.REJECTED)
         next_us = self.scheduler.next_expiry_us
         if next_us is not None:

@@ -35,8 +35,8 @@ def pool_policy(config: ModelConfig, own: OwnParameters, settings: Settings) -> 
         SchedulingPolicy(
             _batch_policy(config, settings),
             max_queue_us=settings.max_queue_secs * 1e6,
-            # sequences fix who goes with whom: there is nothing left to choose
-            slo_p99_us=0 if config.sequence_batching else own.slo_p99_us,
+            # sequences fix who goes with whom: there is nothing left to choose; and a stream's end is no latency
+            slo_p99_us=0 if config.sequence_batching or config.decoupled else own.slo_p99_us,
             weight_of=lambda tenant: weights.get(tenant, 1.0),
         ),
         preserve_ordering=batching is not None and batching.preserve_ordering,

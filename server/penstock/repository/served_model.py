@@ -26,6 +26,7 @@ from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import pool_policy
 from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.signature import Signature
+from penstock.repository.streaming_pool import StreamingPool, StreamingSequencePool
 from penstock.repository.uneven_rules import uneven_rules
 from penstock.telemetry.latencies import latencies_of
 from penstock.telemetry.statistics import ModelStatistics
@@ -102,8 +103,7 @@ async def load(
         raise
     starter = first.completed(complete)
     policy = pool_policy(parsed, own, settings)
-    kind = Pool if policy.sequences is None else SequencePool
-    pool = kind(policy, statistics, starter, on_change)
+    pool = _kind_of_pool(parsed)(policy, statistics, starter, on_change)
     pool.add(instance, 0)
     await _add_others(pool, starter)
     if not pool.ready:
@@ -120,6 +120,12 @@ async def load(
         pool,
         timeout_us=int(own.slo_p99_us) or None,
     )
+
+
+def _kind_of_pool(config: ModelConfig) -> type[Pool]:
+    if config.sequence_batching is not None:
+        return StreamingSequencePool if config.decoupled else SequencePool
+    return StreamingPool if config.decoupled else Pool
 
 
 async def _add_others(pool: Pool, starter: InstanceStarter) -> None:

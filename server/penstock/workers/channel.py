@@ -6,6 +6,7 @@ import os
 import socket
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from penstock.workers.messages import MESSAGE_LIMIT_BYTES, Message, encode
@@ -64,15 +65,16 @@ class Channel:
         finally:
             os.close(memfd)
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self, flags: int = 0) -> tuple[bytes, list[int]]:
         """The next message's bytes, and the descriptors that came with it, which are the caller's from now on.
+        `flags` as of `recv`.
 
         Raises ChannelClosed at the end, BlockingIOError when a non-blocking channel has nothing.
         """
         try:
             # not `socket.recv_fds`: what it receives, any child process would inherit
             data, ancillary, _, _ = self._socket.recvmsg(
-                MESSAGE_LIMIT_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                MESSAGE_LIMIT_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC | flags
             )
         except ConnectionError as error:
             raise ChannelClosed from error
@@ -87,6 +89,12 @@ class Channel:
             finally:
                 os.close(memfd)
         return data, descriptors
+
+    def shutdown(self) -> None:
+        """Both ends see the end of the channel, also who waits for a message now."""
+        with suppress(OSError):
+            # it may be closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end; the other one sees the end of the channel."""

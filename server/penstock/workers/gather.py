@@ -26,6 +26,7 @@ from penstock.workers.messages import (
     ExecuteUneven,
     InputSlot,
     OutputSlot,
+    RequestError,
     RequestSlot,
 )
 from penstock.workers.request import PendingRequest
@@ -119,8 +120,13 @@ def scatter(
         _split(slab.view, slot, batch, outputs)
     answers: list[list[OutputTensor] | PenstockError] = list(outputs)
     for error in done.errors:
-        answers[error.index] = REQUEST_ERRORS.get(error.kind, ModelFailed)(error.reason)
+        answers[error.index] = error_of(error)
     return answers
+
+
+def error_of(error: RequestError) -> PenstockError:
+    """The error that a model gave a request."""
+    return REQUEST_ERRORS.get(error.kind, ModelFailed)(error.reason)
 
 
 def _split(

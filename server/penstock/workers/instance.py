@@ -6,8 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from penstock.errors import LoadFailed, PenstockError
 from penstock.logs import LogSettings
@@ -16,24 +15,19 @@ from penstock.workers import messages
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.control import ControlLink, WorkerProcess
 from penstock.workers.gather import gather
+from penstock.workers.open_request import OpenRequest, RunningBatch, StreamingBatch
+from penstock.workers.outbox import Outbox
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab import Slab
 from penstock.workers.slab_set import SLABS, Lease, Loans, SlabSet, worth_lending
 
 log = logging.getLogger(__name__)
 
+MAX_STREAMING: Final = 1024
+"""Batches of a decoupled model that are executed, and still have responses to send, on one instance."""
+
 LOAD = 0
 """The number of the Ready that answers Load."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunningBatch:
-    """A batch that a worker has."""
-
-    requests: Sequence[PendingRequest]
-    slab_id: int
-    started_ns: int
-    """When it left the queue."""
 
 
 class Listener(Protocol):
@@ -51,11 +45,31 @@ class Listener(Protocol):
         """The process ended; `instance.running` is what it had."""
 
 
+class StreamListener(Protocol):
+    """Who hears of the batches of a decoupled model's instance beside its Listener."""
+
+    def on_response(
+        self,
+        instance: Instance,
+        batch: StreamingBatch,
+        opened: OpenRequest,
+        response: messages.Response,
+    ) -> None:
+        """One of its requests has a response."""
+        ...
+
+    def on_executed(self, instance: Instance, batch: StreamingBatch) -> None:
+        """The batch is executed; `release` it. Its responses may still come."""
+        ...
+
+
 class Instance:
     """A loaded worker. Its `listener` is set before it gets the first batch: a model's pool is made only when its
     first worker has completed the configuration."""
 
     listener: Listener | None = None
+    stream_listener: StreamListener | None = None
+    """Set where the model is decoupled."""
 
     def __init__(self, link: ControlLink, process: WorkerProcess) -> None:
         self._link = link
@@ -64,7 +78,16 @@ class Instance:
         self._loop = asyncio.get_running_loop()
         self._slabs = SlabSet(self._attach, self._detach)
         self._next_batch = 0
+        self._heard = 0
+        """Messages that came."""
+        self._outbox = Outbox(self._channel)
         self.running: dict[int, RunningBatch] = {}
+        self.streaming: dict[int, StreamingBatch] = {}
+        """Those of a decoupled model that are executed, and have requests without their final responses."""
+        self._opened: dict[PendingRequest, OpenRequest] = {}
+        """These, and those that run."""
+        self.heard_ns = 0
+        """When a response came last."""
         self._logging: LogSettings | None = None
         """What the worker was told to log."""
         self._unheard: list[MetricChange] = []
@@ -84,7 +107,14 @@ class Instance:
     @property
     def can_take(self) -> bool:
         """A slab is free for one more batch, of which it has as many at a time as there were slabs first."""
-        return bool(self._slabs) and len(self.running) < SLABS
+        return (
+            bool(self._slabs) and len(self.running) < SLABS and len(self.streaming) < MAX_STREAMING
+        )
+
+    @property
+    def batches(self) -> Sequence[RunningBatch]:
+        """All that it has, in the order in which it got them, those first that are executed."""
+        return [*self.streaming.values(), *self.running.values()]
 
     async def load(self, command: messages.Load, timeout_s: float) -> messages.Ready:
         """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long, Unavailable when there is
@@ -113,7 +143,7 @@ class Instance:
         """Have the worker log what the link says, if it does not yet."""
         if self._link.logging is not None and self._link.logging != self._logging:
             self._logging = self._link.logging
-            self._send(messages.SetLogging(self._logging))
+            self._tell(messages.SetLogging(self._logging))
 
     def hear_metrics(self, hear: Callable[[Sequence[MetricChange]], None]) -> None:
         """`hear` gets what the worker tells of its model's own metrics, from its load on."""
@@ -127,9 +157,29 @@ class Instance:
         self._next_batch += 1
         command = gather(self._next_batch, slab_id, self._slabs[slab_id], requests)
         # first, for what fails here must not cost a slab
-        self._send(command)
+        self._tell(command)
         self._slabs.take()
-        self.running[command.batch] = RunningBatch(requests, slab_id, now_ns)
+        if self.stream_listener is None:
+            self.running[command.batch] = RunningBatch(requests, slab_id, now_ns)
+        else:
+            opened = [
+                OpenRequest(request, command.batch, index, self._tell)
+                for index, request in enumerate(requests)
+            ]
+            self.running[command.batch] = StreamingBatch(requests, slab_id, now_ns, opened=opened)
+            self._opened.update(zip(requests, opened, strict=True))
+
+    def cancel(self, request: PendingRequest) -> bool:
+        """Tell the worker that nobody waits for the request; whether it has it."""
+        opened = self._opened.pop(request, None)
+        if opened is not None:
+            opened.cancel()
+            return True
+        for number, batch in self.running.items():
+            if request in batch.requests:
+                self._tell(messages.Cancel(number, batch.requests.index(request)))
+                return True
+        return False
 
     def slab_of(self, batch: RunningBatch) -> Slab:
         """Where the batch's tensors lie until `release`."""
@@ -163,6 +213,15 @@ class Instance:
             # the supervisor says how it ended, and `_ended` deals with what it had
             log.debug("worker %d is gone", self.process.pid)
 
+    def _tell(self, message: messages.Message) -> None:
+        """As `_send`, but the worker may be too busy to listen now."""
+        if self._channel.fileno() < 0:
+            return
+        try:
+            self._outbox.send(message)
+        except ChannelClosed:
+            log.debug("worker %d is gone", self.process.pid)
+
     def _read(self) -> None:
         try:
             data, _ = self._channel.receive()
@@ -171,6 +230,7 @@ class Instance:
         except ChannelClosed:
             self._loop.remove_reader(self._channel.fileno())
             return
+        self._heard += 1
         match messages.decode_worker_event(data):
             case messages.Ready(number=number) as ready if number == self._expected:
                 if not self._loaded.done():
@@ -182,9 +242,13 @@ class Instance:
                 log.debug("worker %d answered the gateway before this one", self.process.pid)
             case messages.ModelMetrics(changes=changes):
                 self._hear_metrics(changes)
-            case messages.Done(batch=number) | messages.BatchFailed(batch=number) if (
-                number not in self.running
-            ):
+            case messages.Response() as response:
+                self._on_response(response)
+            case (
+                messages.Done(batch=number)
+                | messages.BatchFailed(batch=number)
+                | messages.Executed(batch=number)
+            ) if number not in self.running:
                 log.error("worker %d answered twice: did its model fork?", self.process.pid)
             case messages.Done() as done:
                 batch = self.running.pop(done.batch)
@@ -194,8 +258,44 @@ class Instance:
                     self.listener.on_done(self, batch, done)
             case messages.BatchFailed() as failed:
                 batch = self.running.pop(failed.batch)
+                if isinstance(batch, StreamingBatch):
+                    self._end(batch.opened)
                 if self.listener is not None:
                     self.listener.on_failed(self, batch, failed)
+            case messages.Executed() as executed:
+                self._on_executed(executed)
+
+    def _on_response(self, response: messages.Response) -> None:
+        number = response.batch
+        batch = self.streaming.get(number) or self.running.get(number)
+        if not isinstance(batch, StreamingBatch) or batch.opened[response.request].ended:
+            log.error("worker %d answered twice: did its model fork?", self.process.pid)
+            return
+        opened = batch.opened[response.request]
+        self.heard_ns = time.monotonic_ns()
+        if response.final:
+            self._end((opened,))
+            if response.error is not None:
+                opened.wake()
+            if batch.ended:
+                self.streaming.pop(number, None)
+        if self.stream_listener is not None:
+            self.stream_listener.on_response(self, batch, opened, response)
+
+    def _end(self, opened: Sequence[OpenRequest]) -> None:
+        """Nothing more will come of these requests."""
+        for each in opened:
+            each.ended = True
+            self._opened.pop(each.request, None)
+
+    def _on_executed(self, executed: messages.Executed) -> None:
+        batch = self.running.pop(executed.batch)
+        assert isinstance(batch, StreamingBatch), "only decoupled models say so"
+        batch.executed = executed
+        if not batch.ended:
+            self.streaming[executed.batch] = batch
+        if self.stream_listener is not None:
+            self.stream_listener.on_executed(self, batch)
 
     def _ended(self, reason: str) -> None:
         while self._channel.fileno() >= 0 and self._drain():
@@ -210,12 +310,13 @@ class Instance:
 
     def _drain(self) -> bool:
         """Take what the worker still said before it ended."""
-        before = len(self.running), self._loaded.done()
+        before = self._heard
         self._read()
-        return (len(self.running), self._loaded.done()) != before
+        return self._heard != before
 
     def _forget(self) -> None:
         if self._channel.fileno() >= 0:
+            self._outbox.close()
             self._loop.remove_reader(self._channel.fileno())
             self._channel.close()
         self._slabs.close()

@@ -215,6 +215,23 @@ class ExecuteUneven(Execute, frozen=True):
     uneven: Uneven
 
 
+class Cancel(Message, frozen=True):
+    """Nobody waits for the answer of a request that runs. Not answered: the batch is, as ever."""
+
+    batch: int
+    request: int
+    """Its place in the batch."""
+
+
+class Taken(Message, frozen=True):
+    """The client of a decoupled model's request has taken so many responses more."""
+
+    batch: int
+    request: int
+    responses: int
+    nbytes: int
+
+
 # ── worker → gateway ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -271,10 +288,51 @@ class Done(Message, frozen=True):
     output_ns: int
 
 
+class DoneWithParameters(Done, frozen=True):
+    """A batch's answer, and what the model gave its requests beside outputs."""
+
+    parameters: tuple[tuple[int, dict[str, Parameter]], ...]
+    """By the request's place in the batch."""
+
+
 class ModelMetrics(Message, frozen=True):
     """What became of the model's own metrics. Comes before the answer to the batch that changed them."""
 
     changes: tuple[MetricChange, ...]
+
+
+class ResponseTensor(Message, frozen=True):
+    """An output of a response, with its bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+class Response(Message, frozen=True):
+    """One response to one request of a decoupled model's batch. Times are from the response before it on."""
+
+    batch: int
+    request: int
+    """Its place in the batch."""
+    outputs: tuple[ResponseTensor, ...] | None
+    """None: there is an error in their place, or only `final` to say."""
+    parameters: dict[str, Parameter]
+    error: RequestError | None
+    final: bool
+    """No more will come. Where it is an error, Taken answers it: another thread of the model may wait to send."""
+    infer_ns: int
+    output_ns: int
+
+
+class Executed(Message, frozen=True):
+    """`execute` of a decoupled model is over, and the slab is free. Responses may still come for as long as the batch
+    has a request without its final one."""
+
+    batch: int
+    input_ns: int
+    infer_ns: int
 
 
 class BatchFailed(Message, frozen=True):
@@ -287,9 +345,27 @@ class BatchFailed(Message, frozen=True):
 GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
 SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
 WorkerCommand = (
-    SetLogging | Load | Reset | AttachSlab | DetachSlab | Execute | ExecuteSequences | ExecuteUneven
+    SetLogging
+    | Load
+    | Reset
+    | AttachSlab
+    | DetachSlab
+    | Execute
+    | ExecuteSequences
+    | ExecuteUneven
+    | Cancel
+    | Taken
 )
-WorkerEvent = Ready | LoadRefused | Done | BatchFailed | ModelMetrics
+WorkerEvent = (
+    Ready
+    | LoadRefused
+    | Done
+    | DoneWithParameters
+    | BatchFailed
+    | ModelMetrics
+    | Response
+    | Executed
+)
 
 MESSAGE_LIMIT_BYTES = 32 * 1024
 """Largest datagram. Some must fit into a socket's send buffer (208 KiB by default) at once; `channel` sends larger

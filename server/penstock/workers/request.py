@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from hashlib import blake2b
 from math import inf
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import msgspec
@@ -13,7 +14,6 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.types import OutputTensor, Parameter, SequenceTerms, Step
 from penstock.workers.client_regions import Input, RegionInput
-from penstock.workers.messages import Done
 from penstock.workers.uneven_plan import UnevenPlan
 
 Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
@@ -22,6 +22,8 @@ Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 
 _NOT_THE_MODELS: Final = frozenset({"timeout", "priority"})
 """Parameters that are for the queue."""
+
+NO_PARAMETERS: Final[Mapping[str, Parameter]] = MappingProxyType({})
 
 Answer = bytes | PenstockError
 """An encoded response, or what went wrong."""
@@ -96,7 +98,7 @@ class RequestTrace(Protocol):
         self,
         started_ns: int,
         ended_ns: int,
-        done: Done,
+        times: Timed,
         outputs: Sequence[OutputTensor] | PenstockError,
     ) -> None:
         """Its batch was sent to a worker then, and its answer came then."""
@@ -153,6 +155,7 @@ class PendingRequest:
         "priority",
         "queue",
         "respond",
+        "response_parameters",
         "rows",
         "shape_key",
         "sink",
@@ -205,6 +208,8 @@ class PendingRequest:
         """None: a client."""
         self.sink: Sink | None = None
         """Set for those that take more than one response; decoupled models refuse others."""
+        self.response_parameters: Mapping[str, Parameter] = NO_PARAMETERS
+        """That the model gave the response which is to be encoded."""
         self.attempts = 0
         """How many workers died while they ran it."""
 

@@ -44,7 +44,7 @@ def write_outputs(
     signature = {output.name: output for output in config.output}
     if isinstance(answers, Mapping):
         rows = tuple([request.rows for request in requests])
-        _check_all(config, signature, answers, sum(rows))
+        check_all(config, signature, answers, sum(rows))
         return tuple(_write(slab, _parts([answers], 0, rows), offset)), ()
     if len(answers) != len(requests):
         raise ModelFailed(
@@ -80,7 +80,7 @@ def _joined(
             try:
                 if isinstance(answer, PenstockError):
                     raise answer
-                _check_all(config, signature, answer, request.rows)
+                check_all(config, signature, answer, request.rows)
             except PenstockError as error:
                 kind = type(error).__name__
                 errors.append(RequestError(index, sendable(str(error)), kind))
@@ -111,7 +111,7 @@ def _parts(run: Sequence[Outputs], first: int, rows: tuple[int, ...]) -> list[Pa
     return [
         Part(
             name,
-            _datatype(run[0][name]) or "",
+            datatype_of(run[0][name]) or "",
             [outputs[name] for outputs in run] if len(run) > 1 else [run[0][name]],
             first,
             rows,
@@ -120,9 +120,11 @@ def _parts(run: Sequence[Outputs], first: int, rows: tuple[int, ...]) -> list[Pa
     ]
 
 
-def _check_all(
-    config: ModelConfig, signature: Mapping[str, TensorConfig], outputs: Outputs, rows: int
+def check_all(
+    config: ModelConfig, signature: Mapping[str, TensorConfig], outputs: Outputs, rows: int | None
 ) -> None:
+    """Raises ModelFailed when names, dtypes or shapes contradict the configuration. `rows` None: there may be any
+    number of them."""
     for name, array in outputs.items():
         expected = signature.get(name)
         if expected is None:
@@ -132,13 +134,14 @@ def _check_all(
         _check(config, expected, array, rows)
 
 
-def _datatype(array: Array) -> str | None:
+def datatype_of(array: Array) -> str | None:
+    """The protocol's name of its dtype."""
     return "BYTES" if array.dtype.kind in "OSU" else DATATYPES.get(array.dtype)
 
 
-def _check(config: ModelConfig, expected: TensorConfig, array: Array, rows: int) -> None:
+def _check(config: ModelConfig, expected: TensorConfig, array: Array, rows: int | None) -> None:
     """Raises ModelFailed when dtype or shape contradict the configuration."""
-    datatype = _datatype(array)
+    datatype = datatype_of(array)
     where = f"model '{config.name}', output '{expected.name}'"
     if datatype != expected.datatype:
         raise ModelFailed(
@@ -146,9 +149,10 @@ def _check(config: ModelConfig, expected: TensorConfig, array: Array, rows: int)
         )
     shape: tuple[int, ...] = array.shape
     if config.max_batch_size > 0:
-        if not shape or shape[0] != rows:
+        if not shape or rows not in (None, shape[0]):
+            expected_rows = "" if rows is None else f" of {rows}, one row for each row of input"
             raise ModelFailed(
-                f"{where}: expected a first dimension of {rows}, one row for each row of input, "
+                f"{where}: expected a first dimension{expected_rows}, "
                 f"the model gave shape {list(shape)}"
             )
         shape = shape[1:]

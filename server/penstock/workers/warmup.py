@@ -15,6 +15,7 @@ from penstock.backends.masks import masks_of
 from penstock.backends.ragged import joined_rows, ragged_names
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.types import Array
+from penstock.workers.rehearsal import rehearse
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import PAGE_BYTES, Slab
 from penstock.workers.warmup_data import one_row
@@ -57,6 +58,9 @@ def _run(model: LoadedModel, sample: Sample, row: Mapping[str, Array], slab: Sla
             batch = joined_rows(row, ragged_names(model.config), requests)
         else:
             batch = Batch({name: array.copy() for name, array in row.items()}, requests)
+        if config.decoupled:
+            rehearse(model, config, batch)
+            continue
         answers = model.execute(batch)
         _, errors = write_outputs(slab, 0, config, requests, answers)
         if errors:

@@ -8,28 +8,34 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from penstock import model_config
-from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
+from penstock.backends.base import (
+    Batch,
+    LiveRequest,
+    LoadedModel,
+    LoadSpec,
+    RequestInfo,
+    line_of,
+)
 from penstock.backends.isolation import one_line
 from penstock.backends.triton_metrics import registry
 from penstock.errors import LoadFailed
 from penstock.logs import LogSettings, configure_logging
 from penstock.workers import messages
 from penstock.workers.channel import Channel
+from penstock.workers.inbox import Inbox
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import Slab
+from penstock.workers.streams import MAX_REASON, Lines, RunningLine, run_decoupled
 from penstock.workers.tensors_in_slab import read_inputs
 from penstock.workers.warmup import warm_up
 
 log = logging.getLogger(__name__)
-
-MAX_REASON = 2000
-"""Characters of an error's text that are told."""
 
 
 class Worker:
@@ -40,46 +46,52 @@ class Worker:
         self, channel: Channel, load: Callable[[LoadSpec], LoadedModel], name: str = "worker"
     ) -> None:
         """`name`: as its log lines show it."""
-        self._channel = channel
+        self._inbox = Inbox(channel)
+        self._lines = Lines(self._inbox, self._tell_metrics)
         self._name = name
         self._load = load
         self._slabs: dict[int, Slab] = {}
         self._model: LoadedModel | None = None
+        self._live = False
+        """Its requests have lines."""
         self._ready = messages.Ready(b"", 0, 0)
         self._config = model_config.ModelConfig(name="")
 
     def step(self) -> None:
         """Take one command, do it, answer."""
-        data, descriptors = self._channel.receive()
-        match messages.decode_worker_command(data):
+        received, descriptors = self._inbox.take()
+        match received:
             case messages.Execute() as command:
-                answer = self._execute(command)
+                answer = self._run(command) if self._config.decoupled else self._execute(command)
+                self._lines.executed(command.batch)
                 self._tell_metrics()
-                self._channel.send(answer)
+                self._inbox.send(answer)
             case messages.AttachSlab(slab=slab):
                 self._slabs[slab] = Slab(descriptors[0])
             case messages.DetachSlab(slab=slab):
                 self._slabs.pop(slab).close()
             case messages.Load() as command:
-                self._channel.send(self._load_model(command))
+                self._inbox.send(self._load_model(command))
                 self._tell_metrics()
             case messages.SetLogging(settings=settings):
                 self._set_logging(settings)
             case messages.Reset(number=number):
                 self._forget_slabs()
-                self._channel.send(msgspec.structs.replace(self._ready, number=number))
+                self._lines.begin_anew()
+                self._inbox.send(msgspec.structs.replace(self._ready, number=number))
                 registry.tell_all()
                 self._tell_metrics()
 
     def close(self) -> None:
-        """Let the model give back what it holds."""
+        """Let the model give back what it holds. Threads of it that wait for the gateway don't any more."""
+        self._inbox.close()
         if self._model is not None:
             self._model.close()
             self._model = None
 
     def _tell_metrics(self) -> None:
         if changes := registry.take():
-            self._channel.send(messages.ModelMetrics(changes))
+            self._inbox.send(messages.ModelMetrics(changes))
 
     def _set_logging(self, settings: LogSettings) -> None:
         try:
@@ -101,9 +113,9 @@ class Worker:
             started = time.perf_counter_ns()
             batch = Batch(
                 inputs={slot.name: read_inputs(slab, slot) for slot in command.inputs},
-                requests=[
-                    RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests
-                ],
+                requests=self._live_requests(command)
+                if self._live
+                else [RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests],
                 steps=command.steps if isinstance(command, messages.ExecuteSequences) else None,
                 uneven=command.uneven if isinstance(command, messages.ExecuteUneven) else None,
             )
@@ -118,10 +130,8 @@ class Worker:
             log.warning(
                 "model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG)
             )
-            return messages.BatchFailed(
-                command.batch, messages.sendable(one_line(error)[:MAX_REASON])
-            )
-        return messages.Done(
+            return _failed(command, error)
+        done = messages.Done(
             batch=command.batch,
             outputs=outputs,
             errors=errors,
@@ -130,6 +140,44 @@ class Worker:
             infer_ns=executed - gathered,
             output_ns=written - executed,
         )
+        return _with_parameters(done, batch.requests) if self._live else done
+
+    def _run(self, command: messages.Execute) -> messages.Executed | messages.BatchFailed:
+        """As `_execute`, of a decoupled model: its requests are answered by then, or will be."""
+        model, slab = self._model, self._slabs[command.slab]
+        assert model is not None, "the gateway sends batches only after Ready"
+        try:
+            slab.refresh()
+            started = time.perf_counter_ns()
+            # copies, since threads of the model may look at them for as long as they like
+            inputs = {slot.name: read_inputs(slab, slot).copy() for slot in command.inputs}
+        except Exception as error:
+            log.exception("model %s: a batch can't be read", self._config.name)
+            return _failed(command, error)
+        requests = [
+            LiveRequest(
+                r.rows,
+                r.id,
+                r.parameters,
+                r.outputs,
+                line=self._lines.stream(command.batch, index, self._config),
+            )
+            for index, r in enumerate(command.requests)
+        ]
+        steps = command.steps if isinstance(command, messages.ExecuteSequences) else None
+        gathered = time.perf_counter_ns()
+        run_decoupled(model, Batch(inputs, requests, steps), self._config)
+        executed = time.perf_counter_ns()
+        return messages.Executed(command.batch, gathered - started, executed - gathered)
+
+    def _live_requests(self, command: messages.Execute) -> list[RequestInfo]:
+        lines, batch = self._lines, command.batch
+        return [
+            LiveRequest(
+                r.rows, r.id, r.parameters, r.outputs, line=RunningLine(lines, (batch, index))
+            )
+            for index, r in enumerate(command.requests)
+        ]
 
     def _load_model(self, command: messages.Load) -> messages.Ready | messages.LoadRefused:
         spec = LoadSpec(
@@ -145,6 +193,7 @@ class Worker:
         try:
             self._model = self._load(spec)
             self._config = model_config.parse(self._model.config)
+            self._live = getattr(self._model, "live", False)
             warm_up(self._model, spec.model_dir)
         except LoadFailed as error:
             return messages.LoadRefused(messages.sendable(str(error)[:MAX_REASON]))
@@ -157,3 +206,19 @@ class Worker:
             number=0,
         )
         return self._ready
+
+
+def _failed(command: messages.Execute, error: Exception) -> messages.BatchFailed:
+    return messages.BatchFailed(command.batch, messages.sendable(one_line(error)[:MAX_REASON]))
+
+
+def _with_parameters(done: messages.Done, requests: Sequence[RequestInfo]) -> messages.Done:
+    """The answer, with what the model gave its requests beside outputs, if there is any."""
+    given = tuple(
+        (index, dict(line.parameters))
+        for index, request in enumerate(requests)
+        if (line := line_of(request)) is not None and line.parameters
+    )
+    if not given:
+        return done
+    return messages.DoneWithParameters(**msgspec.structs.asdict(done), parameters=given)

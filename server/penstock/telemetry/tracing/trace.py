@@ -9,8 +9,7 @@ from typing import Final
 from penstock.errors import PenstockError
 from penstock.types import OutputTensor, TracedCall
 from penstock.workers.client_regions import Input
-from penstock.workers.messages import Done
-from penstock.workers.request import Answer, PendingRequest, Respond
+from penstock.workers.request import Answer, PendingRequest, Respond, Timed
 
 QUEUE_INPUT: Final = "TENSOR_QUEUE_INPUT"
 BACKEND_OUTPUT: Final = "TENSOR_BACKEND_OUTPUT"
@@ -125,14 +124,14 @@ class Trace:
         self,
         started_ns: int,
         ended_ns: int,
-        done: Done,
+        times: Timed,
         outputs: Sequence[OutputTensor] | PenstockError,
     ) -> None:
         """Its batch was sent to a worker then, and its answer came then. The worker may have had another batch to end
         first, so what it measured is counted back from the answer."""
-        output_ns = max(started_ns, ended_ns - done.output_ns)
-        infer_ns = max(started_ns, output_ns - done.infer_ns)
-        input_ns = max(started_ns, infer_ns - done.input_ns)
+        output_ns = max(started_ns, ended_ns - times.output_ns)
+        infer_ns = max(started_ns, output_ns - times.infer_ns)
+        input_ns = max(started_ns, infer_ns - times.input_ns)
         self.points += (
             ("COMPUTE_START", input_ns),
             ("COMPUTE_INPUT_END", infer_ns),
