@@ -19,22 +19,39 @@ When the call raises for a batch of several requests it is repeated for each of 
 that can't be answered fail: keep it free of side effects. `__init__`, or its `context`, may be left out.
 A `__call__` that is a generator makes a decoupled model: each dict that it yields is a response, of which every request
 of the batch gets its rows. It is not called again when it fails, and closed (GeneratorExit) when nobody wants more.
-`close(self)`, if there is one, runs before the worker ends.
+`close(self)`, if there is one, runs before the worker ends. `context.infer` asks other models of the server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from penstock.types import ITEM_BYTES
+from penstock.types import ITEM_BYTES, Array, Parameter
 
 MODEL_ATTRIBUTE: Final = "__penstock_model__"
 """Where `model` leaves its ModelDeclaration on the class."""
 
 AnyClass = TypeVar("AnyClass", bound=type)
+
+
+class Infer(Protocol):
+    """Asks another model of the server, and waits for its outputs."""
+
+    def __call__(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> dict[str, Array]:
+        """`outputs`: those that are wanted; empty: all. Tenant, deadline and priority are those of the requests that
+        the model runs now. Raises a PenstockError that says what is wrong; uncaught, it is what the client gets."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,8 @@ class Context:
     """Compute threads this instance may use."""
     parameters: Mapping[str, str]
     """The configuration's `parameters`."""
+    infer: Infer = field(repr=False)
+    """`context.infer("other", {"X": array})["Y"]`: from within `__call__`, not before the model is loaded."""
 
 
 class Spec:

@@ -204,12 +204,24 @@ return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", np.array([json.dumps(s)
     "call",
     [
         "requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)",
-        "pb_utils.InferenceRequest(model_name='other', inputs=[]).exec()",
-        "pb_utils.InferenceRequest(model_name='other', inputs=[]).async_exec()",
-        "pb_utils.load_model('other')",
     ],
 )
 def test_what_is_not_done_says_so(call: str, model_dir: Path) -> None:
     model = loaded(model_dir, executing(call))
     with pytest.raises(ModelFailed, match=r"TritonModelException: .*Penstock does not"):
+        model.execute(batch_of(row(1)))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pb_utils.InferenceRequest(model_name='other', inputs=[]).exec()",
+        "pb_utils.InferenceRequest(model_name='other', inputs=[]).async_exec()",
+        "pb_utils.load_model('other')",
+        "pb_utils.is_model_ready('other')",
+    ],
+)
+def test_without_a_server_there_are_no_other_models(call: str, model_dir: Path) -> None:
+    model = loaded(model_dir, executing(call))
+    with pytest.raises(ModelFailed, match="other models can't be reached from here"):
         model.execute(batch_of(row(1)))

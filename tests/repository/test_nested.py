@@ -10,8 +10,18 @@ import pytest
 from fake_workers import settle
 from nested_bench import NestedBench, in_us, served
 from pending import pending
-from penstock.errors import Cancelled, DeadlineExceeded, InvalidRequest, ModelFailed, NotFound
+from penstock.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelFailed,
+    NotFound,
+    Unavailable,
+)
 from penstock.repository.nested import MAX_DEPTH, Tensors, Terms, terms_of
+from penstock.repository.pool_policy import PoolPolicy
+from penstock.repository.sequence_pool import SequencePool
+from penstock.scheduling.sequence_slots import SequencePolicy
 from penstock.telemetry.statistics import FailureReason
 from penstock.types import Array
 from penstock.workers.slab_set import LEND_FROM_BYTES, SLABS
@@ -149,7 +159,7 @@ async def test_a_request_takes_over_its_callers_terms(make_pool: Make) -> None:
     parent = pending({"X": small(1)})
     parent.tenant, parent.deadline_us, parent.deadline_is_clients = "blue", in_us(1e6), False
     terms = terms_of(parent)
-    assert terms == Terms("blue", parent.deadline_us, False, 1)
+    assert terms == Terms("blue", parent.deadline_us, False, 1, None, None)
     call = await nested(make_pool)
     child = call.submit(small(1), terms).request
     assert (child.tenant, child.deadline_us) == ("blue", parent.deadline_us)
@@ -182,3 +192,57 @@ async def test_a_model_that_is_loaded_anew_is_found(make_pool: Make) -> None:
     call.submit(small(2), request_id="n")
     await settle()
     assert other.running == [["n"]]
+
+
+async def test_a_model_that_calls_itself_runs_at_once_or_is_refused(make_pool: Make) -> None:
+    call = await nested(make_pool, workers=2, max_delay_us=60_000_000)
+    itself = Terms(holder=call.bench.pool)
+    call.submit(small(1), itself, request_id="at once")
+    assert call.bench.running == [["at once"]], "it does not wait for others to join it"
+    call.submit(small(2), itself)
+    with pytest.raises(Unavailable, match=r"no idle instance.*deadlock"):
+        call.submit(small(3), itself)
+    assert call.bench.statistics.failures[FailureReason.REJECTED] == 1
+    for worker in call.bench.workers:
+        await worker.answer()
+    assert call.values == [[1], [2]]
+
+
+async def test_one_that_may_not_wait_is_not_run_again(make_pool: Make) -> None:
+    call = await nested(make_pool)
+    call.submit(small(1), Terms(holder=call.bench.pool))
+    await settle()
+    await call.bench.workers[0].crash()
+    (answer,) = call.answers
+    assert isinstance(answer, Unavailable)
+    assert "the worker process ended while it ran this request" in str(answer)
+
+
+async def test_one_that_may_not_wait_keeps_to_no_order(make_pool: Make) -> None:
+    call = await nested(make_pool, workers=2, preserve_ordering=True)
+    call.submit(small(1))
+    await settle()
+    call.submit(small(2), Terms(holder=call.bench.pool))
+    await settle()
+    await call.bench.workers[1].answer()
+    assert call.values == [[2]]
+
+
+async def test_a_call_that_closes_no_circle_waits_its_turn(make_pool: Make) -> None:
+    call = await nested(make_pool, merge=False)
+    for number in range(3):
+        call.submit(small(number), Terms(holder="another model"))
+    for _ in range(3):
+        await settle()
+        await call.bench.workers[0].answer()
+    assert call.values == [[0], [1], [2]]
+
+
+async def test_stateful_models_can_not_be_called_in_a_circle(make_pool: Make) -> None:
+    call = await nested(make_pool)
+    policy = PoolPolicy(call.bench.policy.scheduling, sequences=SequencePolicy(2, 1_000_000))
+    pool = SequencePool(policy, call.bench.statistics, call.bench._start, lambda: None)
+    call.models.put("m", served(pool))
+    with pytest.raises(Unavailable, match="no idle instance"):
+        call.submit(small(1), Terms(holder=pool))
+    await pool.close(0)

@@ -96,6 +96,10 @@ class FakeWorker:
         self.resets: list[int] = []
         self.said: list[messages.Cancel | messages.Taken] = []
         """What it was told of requests that it has."""
+        self.logging: list[LogSettings] = []
+        """All that it was told to log."""
+        self.answered: list[messages.CallAnswered] = []
+        """Of what it asked."""
 
     async def load(self, timeout_s: float = 5) -> Instance:
         """The instance, ready for batches."""
@@ -120,6 +124,10 @@ class FakeWorker:
                     self._batches.append(command)
                 case messages.Reset(number=number):
                     self.resets.append(number)
+                case messages.CallAnswered() as answer:
+                    self.answered.append(answer)
+                case messages.SetLogging(settings=settings):
+                    self.logging.append(settings)
                 case messages.AttachSlab(slab=number):
                     self._slabs[number] = Slab(descriptors[0])
                 case messages.Cancel() | messages.Taken() as said:

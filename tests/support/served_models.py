@@ -95,7 +95,7 @@ def write_model(folder: Path, app: str, config: str | None, versions: Sequence[i
         write_config(folder, f'backend: "python"\n{config}')
 
 
-def own(**parameters: float) -> str:
+def own(**parameters: float | str) -> str:
     """Penstock's own keys, as config.pbtxt has them."""
     return "\n".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'

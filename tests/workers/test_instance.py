@@ -12,11 +12,12 @@ from descriptors import open_descriptors
 from fake_workers import LOAD, FakeWorker, row, settle
 from pending import pending
 from penstock.errors import LoadFailed
+from penstock.logs import LogSettings
 from penstock.workers import messages
 from penstock.workers.gather import scatter
-from penstock.workers.instance import Instance
+from penstock.workers.instance import NOT_YET, Asked, Instance
 from penstock.workers.open_request import RunningBatch
-from penstock.workers.slab_set import FIRST_SLAB_BYTES
+from penstock.workers.slab_set import FIRST_SLAB_BYTES, SLABS
 
 
 class Told:
@@ -27,6 +28,7 @@ class Told:
         self.values: list[list[float]] = []
         self.failed: list[str] = []
         self.exits: list[str] = []
+        self.asked: list[Asked] = []
 
     def on_done(self, instance: Instance, batch: RunningBatch, done: messages.Done) -> None:
         self.done.append(batch)
@@ -40,6 +42,9 @@ class Told:
     ) -> None:
         self.failed.append(failed.reason)
         instance.release(batch)
+
+    def on_call(self, instance: Instance, call: Asked) -> None:
+        self.asked.append(call)
 
     def on_exit(self, instance: Instance, reason: str) -> None:
         self.exits.append(reason)
@@ -91,6 +96,58 @@ async def test_slabs_grow_with_the_batches(worker: FakeWorker) -> None:
     instance.execute([pending({"X": large}, rows=64)], 0)
     assert worker.batches[0].inputs[0].nbytes == large.nbytes
     worker.batches.pop()
+
+
+async def test_a_worker_that_is_too_busy_to_read_gets_all_in_order() -> None:
+    before = open_descriptors()
+    worker = FakeWorker()
+    verbosities = list(range(1, 5_000))
+    for verbosity in verbosities:
+        worker.link.logging = LogSettings(verbose=verbosity)
+        worker.instance.tell_logging()
+    await worker.load()
+    worker.instance.execute([pending(row(1))], 0)
+    while not worker.batches:
+        await settle()
+    assert [settings.verbose for settings in worker.logging] == verbosities
+    assert len(worker.slabs) == SLABS
+    worker.instance.close()
+    worker.close()
+    assert open_descriptors() == before
+
+
+async def test_what_was_not_sent_is_dropped_with_the_worker() -> None:
+    before = open_descriptors()
+    worker = FakeWorker()
+    for verbosity in range(1, 5_000):
+        worker.link.logging = LogSettings(verbose=verbosity)
+        worker.instance.tell_logging()
+    await worker.load()
+    worker.instance.close()
+    worker.close()
+    await settle()
+    assert open_descriptors() == before
+
+
+CALL = messages.CallModel(1, -1, (), "m", "", "", (), (), {}, False)
+
+
+async def test_what_a_model_asks_is_for_the_listener(worker: FakeWorker) -> None:
+    await worker.load()
+    worker.send(CALL)
+    await settle()
+    assert told(worker).asked == [CALL]
+
+
+async def test_a_model_that_asks_while_it_is_loaded_is_refused() -> None:
+    worker = FakeWorker()
+    worker.send(CALL)
+    await settle()
+    assert worker.batches == []
+    refusal = messages.RequestError(0, NOT_YET, "Unavailable")
+    assert worker.answered == [messages.CallAnswered(1, (), {}, refusal, True)]
+    worker.instance.close()
+    worker.close()
 
 
 async def test_a_load_that_is_refused(worker: FakeWorker) -> None:

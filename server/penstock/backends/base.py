@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -15,6 +15,73 @@ from penstock.types import Array, Parameter, Step, Uneven
 
 Outputs = Mapping[str, Array]
 """Output name → array."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What a model asks another one."""
+
+    model: str
+    version: str
+    """Empty: the highest that is ready."""
+    inputs: Mapping[str, Array]
+    outputs: tuple[str, ...] = ()
+    """Empty: all."""
+    id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    decoupled: bool = False
+    """Any number of responses is fine."""
+    batch: int = -1
+    """For which batch of this worker it is; -1: for none that runs."""
+    requests: tuple[int, ...] = ()
+    """For which requests of the batch, by place: it takes over their tenant, deadline and priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """A response of another model."""
+
+    outputs: Mapping[str, Array]
+    parameters: Mapping[str, Parameter]
+    error: PenstockError | None
+    """In place of outputs."""
+    final: bool
+
+
+class OpenCall(Protocol):
+    """A request to another model. To be used by one thread or task."""
+
+    def next(self) -> ModelAnswer:
+        """Wait for the next response. Not to be called after the final one."""
+        ...
+
+    async def next_async(self) -> ModelAnswer:
+        """As `next`, in an event loop."""
+        ...
+
+    def cancel(self) -> None:
+        """No response is needed any more. There is a final one all the same."""
+        ...
+
+
+class OtherModels(Protocol):
+    """All models of the server, from within one of them. Usable from any thread."""
+
+    def ask(self, request: ModelRequest) -> OpenCall:
+        """Send a request. What is wrong with it is told by its answer."""
+        ...
+
+    def check_ready(self, model: str, version: str) -> None:
+        """Raises PenstockError where the model can't take requests now."""
+        ...
+
+    def load(self, model: str, config: str, files: Mapping[str, bytes]) -> None:
+        """Load a model, as the model repository extension does. Raises PenstockError."""
+        ...
+
+    def unload(self, model: str, *, unload_dependents: bool) -> None:
+        """Unload a model. Raises PenstockError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +99,8 @@ class LoadSpec:
     """`cpu` or `cuda:N`."""
     threads: int
     """Compute threads this instance may use."""
+    others: OtherModels | None = None
+    """The other models of the server; None: they can't be reached."""
     hidden: frozenset[str] = frozenset()
     """Inputs and outputs in `config` that clients don't see, since the server makes and takes them."""
 
@@ -118,6 +187,8 @@ class Batch:
     """Of stateful models: each request's place in its sequence."""
     uneven: Uneven | None = None
     """Set where requests are joined though their shapes differ: ragged inputs have one dimension, all elements."""
+    number: int = -1
+    """That the worker has given it."""
     repeatable: bool = True
     """Where running the batch fails, its requests may be run again. False: the model may have state of its own."""
 

@@ -9,7 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock.backends.base import Batch, LoadSpec, Outputs, stream_of
+from penstock.backends.base import (
+    Batch,
+    LoadSpec,
+    ModelRequest,
+    OtherModels,
+    Outputs,
+    stream_of,
+)
 from penstock.backends.byte_arrays import is_text, to_byte_array
 from penstock.backends.completion import (
     BATCH_DIM,
@@ -24,10 +31,11 @@ from penstock.backends.isolation import check_rows, run_isolated
 from penstock.backends.model_module import load_failed
 from penstock.backends.parameters import string_parameters
 from penstock.backends.ragged import BatchInputs, scattered_names
-from penstock.errors import LoadFailed, ModelFailed
-from penstock.model_api import MODEL_ATTRIBUTE, Context, ModelDeclaration, Spec
+from penstock.backends.readings import asked_for, begin
+from penstock.errors import LoadFailed, ModelFailed, PenstockError, Unavailable
+from penstock.model_api import MODEL_ATTRIBUTE, Context, Infer, ModelDeclaration, Spec
 from penstock.model_config import ConfigDict, Tensor, asks_decoupled
-from penstock.types import NUMPY_DTYPES, Array
+from penstock.types import NUMPY_DTYPES, Array, Parameter
 
 _logger = logging.getLogger(__name__)
 
@@ -67,8 +75,9 @@ class DecoratedModel:
         """The configuration, with what the declaration filled in."""
         return self._config
 
-    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | ModelFailed]:
+    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
         """Call the model once. When that fails, it is called for each request alone."""
+        begin(batch.number, len(batch.requests))
         return run_isolated(self._run, batch)
 
     def close(self) -> None:
@@ -210,7 +219,37 @@ def _context(spec: LoadSpec) -> Context:
         device=spec.device,
         threads=spec.threads,
         parameters=string_parameters(spec.config),
+        infer=_infer(spec.others),
     )
+
+
+def _infer(others: OtherModels | None) -> Infer:
+    def infer(
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> dict[str, Array]:
+        if others is None:
+            raise Unavailable("other models can't be reached from here")
+        batch, requests = asked_for()
+        request = ModelRequest(
+            model,
+            "" if version is None else str(version),
+            {name: np.asarray(value) for name, value in inputs.items()},
+            tuple(outputs),
+            parameters=parameters or {},
+            batch=batch,
+            requests=requests,
+        )
+        answer = others.ask(request).next()
+        if answer.error is not None:
+            raise answer.error
+        return dict(answer.outputs)
+
+    return infer
 
 
 def _checked_call(model_class: type, declaration: ModelDeclaration) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 Run = Callable[[Batch], Outputs]
 
 
-def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | ModelFailed]:
+def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
     """Run the whole batch; if that raises, run each of its requests alone, where that is allowed.
 
     Raises ModelFailed when the batch fails, and has one request or may not be run again.
@@ -27,7 +27,10 @@ def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | ModelFa
         return run(batch)
     except Exception as error:
         if len(batch.requests) == 1 or not batch.repeatable:
-            raise as_model_failed(error) from error
+            failed = as_client_sees(error)
+            if isinstance(failed, ModelFailed):
+                raise failed from error
+            return [failed] * len(batch.requests)
         requests = len(batch.requests)
         _logger.info(
             "a batch of %d requests failed, each runs alone: %s", requests, one_line(error)
@@ -35,9 +38,10 @@ def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | ModelFa
     return [_run_alone(run, alone) for alone in one_by_one(batch)]
 
 
-def as_model_failed(error: Exception) -> ModelFailed:
-    """What a client is told of an exception in a model: `type: message`, one line. The traceback goes to the log."""
-    if isinstance(error, ModelFailed):
+def as_client_sees(error: Exception) -> PenstockError:
+    """What a client is told of an exception in a model: `type: message`, one line, whose traceback goes to the log. One
+    of ours stays what it is, such as that of another model which was asked."""
+    if isinstance(error, PenstockError):
         return error
     _logger.error("the model raised", exc_info=error)
     return ModelFailed(one_line(error))
@@ -77,8 +81,8 @@ def check_rows(name: str, array: Array, rows: int) -> None:
         )
 
 
-def _run_alone(run: Run, batch: Batch) -> Outputs | ModelFailed:
+def _run_alone(run: Run, batch: Batch) -> Outputs | PenstockError:
     try:
         return run(batch)
     except Exception as error:  # noqa: BLE001 (logged and handed on as this request's answer)
-        return as_model_failed(error)
+        return as_client_sees(error)

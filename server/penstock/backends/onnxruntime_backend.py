@@ -16,7 +16,7 @@ from penstock.backends.isolation import check_rows, one_line, run_isolated
 from penstock.backends.onnx_options import session_options
 from penstock.backends.onnx_tensors import data_type, run_with_bf16, to_bytes, to_strings
 from penstock.backends.ragged import BatchInputs, scattered_names
-from penstock.errors import LoadFailed, ModelFailed
+from penstock.errors import LoadFailed, ModelFailed, PenstockError
 from penstock.model_config import ConfigDict, asks_decoupled
 
 DEFAULT_FILENAME: Final = "model.onnx"
@@ -61,7 +61,7 @@ class OnnxModel:
         """The configuration, complete."""
         return self._config
 
-    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | ModelFailed]:
+    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
         """Run the model once. When that fails, each request is run alone, and has its own answer or error."""
         return run_isolated(self._run, batch)
 

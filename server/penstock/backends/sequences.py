@@ -12,7 +12,7 @@ import numpy as np
 from penstock import model_config
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, Outputs, RequestInfo
 from penstock.backends.hidden_tensors import extended, hidden_names, without
-from penstock.backends.isolation import as_model_failed
+from penstock.backends.isolation import as_client_sees
 from penstock.backends.sequence_controls import control_arrays
 from penstock.backends.sequence_states import SequenceStates
 from penstock.errors import ModelFailed, PenstockError
@@ -110,7 +110,7 @@ class SequenceModel:
             try:
                 given = self._run(part, [steps[place] for place in places])
             except Exception as error:  # noqa: BLE001 - it is the answer of this part's requests
-                answers.update(dict.fromkeys(places, as_model_failed(error)))
+                answers.update(dict.fromkeys(places, as_client_sees(error)))
                 continue
             for row, place in enumerate(places):
                 answers[place] = _row(given, row) if isinstance(given, Mapping) else given[row]

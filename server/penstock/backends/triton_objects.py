@@ -169,6 +169,13 @@ def error_of(error: object) -> PenstockError:
     return kind(str(error))
 
 
+def triton_error(error: PenstockError) -> TritonError:
+    """The inverse: what a model sees of another one's error."""
+    kinds = ((code, kind) for code, kind in _ERRORS.items() if isinstance(error, kind))
+    code = next((code for code, kind in kinds if kind is not ModelFailed), TritonErrorCode.INTERNAL)
+    return TritonError(str(error), TritonErrorCode(code))
+
+
 class TritonLogLevel(IntEnum):
     """Triton's levels, with the numbers that Python's logging has for them."""
 

@@ -29,7 +29,9 @@ from penstock.model_config import ConfigDict, asks_decoupled
 _logger = logging.getLogger(__name__)
 
 
-def load(spec: LoadSpec, model_class: type) -> TritonPythonModelRunner:
+def load(
+    spec: LoadSpec, model_class: type, request_class: type[InferenceRequest] = InferenceRequest
+) -> TritonPythonModelRunner:
     """Complete the configuration, make an instance, and initialize it. Raises LoadFailed."""
     if not callable(getattr(model_class, "execute", None)):
         raise LoadFailed(f"class {model_class.__name__} has no method execute(self, requests)")
@@ -42,7 +44,7 @@ def load(spec: LoadSpec, model_class: type) -> TritonPythonModelRunner:
             initialize(initialize_arguments(spec, config))
     except Exception as error:
         raise load_failed(error, spec.model_dir, "initialize") from error
-    return TritonPythonModelRunner(spec, config, instance)
+    return TritonPythonModelRunner(spec, config, instance, request_class)
 
 
 class TritonPythonModelRunner:
@@ -50,7 +52,13 @@ class TritonPythonModelRunner:
 
     live = True
 
-    def __init__(self, spec: LoadSpec, config: ConfigDict, instance: Any) -> None:
+    def __init__(
+        self,
+        spec: LoadSpec,
+        config: ConfigDict,
+        instance: Any,
+        request_class: type[InferenceRequest],
+    ) -> None:
         self._config = config
         self._instance = instance
         self._instance_name = spec.instance_name
@@ -60,7 +68,12 @@ class TritonPythonModelRunner:
         self._answering = Answering(names, text)
         self._decoupled = asks_decoupled(config)
         self._identity = ModelIdentity(
-            spec.model_name, spec.version, names, self._answering, decoupled=self._decoupled
+            spec.model_name,
+            spec.version,
+            names,
+            self._answering,
+            request_class,
+            decoupled=self._decoupled,
         )
         self._coroutines = Coroutines()
 

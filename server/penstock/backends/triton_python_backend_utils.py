@@ -1,7 +1,7 @@
 """The module that Triton's Python models import, under its own name, as `pb_utils`.
 
-`python_backend` puts a copy of it into `sys.modules` of a worker. What Penstock does not do raises
-TritonModelException when it is called, and only then.
+`python_backend` puts a copy of it into `sys.modules` of a worker, with what `bound_to` gives. What Penstock does not do
+raises TritonModelException when it is called, and only then.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 
+from penstock.backends.base import OtherModels
 from penstock.backends.byte_arrays import is_text, to_byte_array
+from penstock.backends.triton_calls import control
 from penstock.backends.triton_metrics import Metric, MetricFamily
 from penstock.backends.triton_model_config import ModelConfig
 from penstock.backends.triton_objects import (
@@ -32,7 +34,9 @@ from penstock.backends.triton_requests import (
     InferenceTrace,
     PreferredMemory,
 )
+from penstock.backends.triton_requests import bound_to as bound_requests
 from penstock.backends.triton_responses import COMPLETE_FINAL, InferenceResponse
+from penstock.errors import PenstockError
 from penstock.types import NUMPY_DTYPES, Array
 
 __all__ = [
@@ -62,13 +66,10 @@ __all__ = [
     "get_input_tensor_by_name",
     "get_output_config_by_name",
     "get_output_tensor_by_name",
-    "is_model_ready",
-    "load_model",
     "numpy_to_triton_type",
     "serialize_byte_tensor",
     "triton_string_to_numpy",
     "triton_to_numpy_type",
-    "unload_model",
     "using_decoupled_model_transaction_policy",
 ]
 
@@ -96,6 +97,7 @@ _NUMPY_TO_NUMBER: Final = {np.dtype(type_): number for number, type_ in _NUMBER_
 
 def get_input_tensor_by_name(inference_request: InferenceRequest, name: str) -> Tensor | None:
     """The input of that name, or None."""
+    inference_request._note_reading()
     for tensor in inference_request._tensors:
         if tensor._name == name:
             return tensor
@@ -167,24 +169,39 @@ def deserialize_bytes_tensor(encoded_tensor: bytes) -> Array:
     return decoded
 
 
-def is_model_ready(model_name: str, model_version: str = "") -> NoReturn:
-    """Not done by Penstock: raises TritonModelException."""
-    _refuse(f"is_model_ready({model_name!r})")
-
-
-def load_model(model_name: str, config: str = "", files: Any = None) -> NoReturn:
-    """Not done by Penstock: raises TritonModelException."""
-    _refuse(f"load_model({model_name!r})")
-
-
-def unload_model(model_name: str, unload_dependents: bool = False) -> NoReturn:
-    """Not done by Penstock: raises TritonModelException."""
-    _refuse(f"unload_model({model_name!r})")
-
-
 def _by_name(tensors: Any, name: str) -> Any:
     return next((tensor for tensor in tensors or () if tensor["name"] == name), None)
 
 
-def _refuse(call: str) -> NoReturn:
-    raise TritonModelException(f"pb_utils.{call}: Penstock does not do this for Python models")
+def bound_to(others: OtherModels | None) -> dict[str, Any]:
+    """The names of this module whose meaning depends on the worker that has it."""
+
+    def reach() -> OtherModels:
+        if others is None:
+            raise TritonModelException("other models can't be reached from here")
+        return others
+
+    def is_model_ready(model_name: str, model_version: str = "") -> bool:
+        """Whether the model can take requests now."""
+        try:
+            reach().check_ready(model_name, model_version)
+        except PenstockError:
+            return False
+        return True
+
+    def load_model(
+        model_name: str, config: str = "", files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Load a model, as the model repository extension does. Raises TritonModelException."""
+        control(lambda: reach().load(model_name, config, files or {}))
+
+    def unload_model(model_name: str, unload_dependents: bool = False) -> None:
+        """Unload a model. Raises TritonModelException."""
+        control(lambda: reach().unload(model_name, unload_dependents=unload_dependents))
+
+    return {
+        "InferenceRequest": bound_requests(others),
+        "is_model_ready": is_model_ready,
+        "load_model": load_model,
+        "unload_model": unload_model,
+    }

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final
 from weakref import ref
 
-from penstock.backends.base import Batch, RequestInfo, line_of, stream_of
+from penstock.backends.base import (
+    Batch,
+    ModelAnswer,
+    OpenCall,
+    OtherModels,
+    RequestInfo,
+    line_of,
+    stream_of,
+)
 from penstock.backends.ragged import request_inputs
-from penstock.backends.triton_objects import Tensor, TritonModelException
-from penstock.backends.triton_responses import Answering, OnlyResponse, OnlySender, StreamSender
+from penstock.backends.readings import begin, note
+from penstock.backends.triton_calls import ResponseIterator, ask
+from penstock.backends.triton_objects import Tensor, TritonModelException, triton_error
+from penstock.backends.triton_responses import (
+    Answering,
+    InferenceResponse,
+    OnlyResponse,
+    OnlySender,
+    StreamSender,
+)
 from penstock.types import Parameter
 
 RESERVED_PARAMETERS: Final = frozenset(
@@ -28,7 +45,7 @@ MEMORY_CPU: Final = 0
 class ModelIdentity:
     """What all requests to one model have in common."""
 
-    __slots__ = ("answering", "decoupled", "name", "outputs", "version")
+    __slots__ = ("answering", "decoupled", "name", "outputs", "request_class", "version")
 
     def __init__(
         self,
@@ -36,6 +53,7 @@ class ModelIdentity:
         version: int,
         outputs: tuple[str, ...],
         answering: Answering | None = None,
+        request_class: type[InferenceRequest] | None = None,
         *,
         decoupled: bool = False,
     ) -> None:
@@ -44,6 +62,7 @@ class ModelIdentity:
         self.version = version
         self.outputs = outputs
         self.answering = answering
+        self.request_class = request_class or InferenceRequest
         self.decoupled = decoupled
 
 
@@ -69,9 +88,15 @@ class InferenceTrace:
 
 
 class InferenceRequest:
-    """One request, as `execute` gets it."""
+    """One request: as `execute` gets it, or one that a model makes to send it to another model."""
 
-    __slots__ = ("_info", "_model", "_only", "_tensors")
+    __slots__ = ("_info", "_model", "_only", "_place", "_tensors")
+
+    _others: ClassVar[OtherModels | None] = None
+    """Of the worker: `bound_to` makes the class that has them."""
+
+    _place: tuple[int, int] | None
+    """Its batch, and its place there; None: a model has made it."""
 
     _info: RequestInfo
     _model: ModelIdentity
@@ -100,9 +125,11 @@ class InferenceRequest:
         self._info = RequestInfo(1, request_id, {**(parameters or {}), **known}, names)
         self._model = ModelIdentity(model_name, model_version, names)
         self._only = None
+        self._place = None
         self._tensors = list(inputs)
 
     def inputs(self) -> list[Tensor]:
+        self._note_reading()
         return self._tensors
 
     def request_id(self) -> str:
@@ -170,37 +197,86 @@ class InferenceRequest:
             self._only = place, ref(sender)
         return sender
 
-    def exec(self, decoupled: bool = False) -> NoReturn:
-        raise TritonModelException(
-            f"Penstock does not run models from within models: {self._model.name!r} was asked for"
+    def exec(self, decoupled: bool = False) -> InferenceResponse | ResponseIterator:
+        """Send it to its model, and wait for the answer; `decoupled`: for the first of any number."""
+        call = self._ask(decoupled)
+        return ResponseIterator(call, _response_of) if decoupled else _response_of(call.next())
+
+    def async_exec(
+        self, decoupled: bool = False
+    ) -> asyncio.Future[InferenceResponse | ResponseIterator]:
+        """As `exec`, in an event loop. It is sent now, and not when it is awaited."""
+        return asyncio.ensure_future(_await_answer(self._ask(decoupled), decoupled))
+
+    def _ask(self, decoupled: bool) -> OpenCall:
+        return ask(
+            self._others,
+            self._model.name,
+            self._model.version,
+            self._tensors,
+            self._info.outputs,
+            self._info.id,
+            {k: v for k, v in self._info.parameters.items() if v or k not in RESERVED_PARAMETERS},
+            decoupled=decoupled,
         )
 
-    def async_exec(self, decoupled: bool = False) -> NoReturn:
-        self.exec(decoupled)
+    def _note_reading(self) -> None:
+        if self._place is not None:
+            note(*self._place)
+
+
+def bound_to(others: OtherModels | None) -> type[InferenceRequest]:
+    """A class of requests that can be sent to them."""
+    return type("InferenceRequest", (InferenceRequest,), {"__slots__": (), "_others": others})
+
+
+async def _await_answer(call: OpenCall, decoupled: bool) -> InferenceResponse | ResponseIterator:
+    if decoupled:
+        return ResponseIterator(call, _response_of)
+    try:
+        return _response_of(await call.next_async())
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+
+
+def _response_of(answer: ModelAnswer) -> InferenceResponse:
+    if answer.error is not None:
+        return InferenceResponse((), triton_error(answer.error), answer.parameters)
+    tensors = [Tensor(name, array) for name, array in answer.outputs.items()]
+    return InferenceResponse(tensors, None, answer.parameters)
 
 
 def requests_of(batch: Batch, model: ModelIdentity) -> list[InferenceRequest]:
     """The requests of a batch. Their arrays are views of the batch's."""
+    begin(batch.number, len(batch.requests))
     if batch.uneven is not None:
-        pairs = zip(batch.requests, request_inputs(batch), strict=True)
-        return [_request(i, model, [Tensor(*t) for t in own.items()]) for i, own in pairs]
+        return [
+            _request(info, model, (batch.number, place), [Tensor(*t) for t in own.items()])
+            for place, (info, own) in enumerate(
+                zip(batch.requests, request_inputs(batch), strict=True)
+            )
+        ]
     named = list(batch.inputs.items())
     single = len(batch.requests) == 1
     requests = []
     start = 0
-    for info in batch.requests:
+    for place, info in enumerate(batch.requests):
         stop = start + info.rows
         tensors = [Tensor(name, array if single else array[start:stop]) for name, array in named]
-        requests.append(_request(info, model, tensors))
+        requests.append(_request(info, model, (batch.number, place), tensors))
         start = stop
     return requests
 
 
-def _request(info: RequestInfo, model: ModelIdentity, tensors: list[Tensor]) -> InferenceRequest:
+def _request(
+    info: RequestInfo, model: ModelIdentity, place: tuple[int, int], tensors: list[Tensor]
+) -> InferenceRequest:
     # Past the constructor, whose defaults are for models: this runs for every request.
-    request = InferenceRequest.__new__(InferenceRequest)
+    request = model.request_class.__new__(model.request_class)
     request._info = info
     request._model = model
+    request._place = place
     request._only = None
     request._tensors = tensors
     return request

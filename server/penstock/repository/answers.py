@@ -65,7 +65,7 @@ class Answers:
         self._statistics.record_failure(reason, time.monotonic_ns() - request.arrived_ns)
 
     def _answer(self, request: PendingRequest, answer: Answer) -> None:
-        if self._in_order is None:
+        if self._in_order is None or request.at_once:
             self._finish(request, answer)
             return
         for ready, its_answer in self._in_order.complete(request, answer):

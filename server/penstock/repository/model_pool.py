@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from penstock.workers.instance import Asked, Instance
 from penstock.workers.request import PendingRequest
 
 
@@ -40,6 +41,10 @@ class ModelPool(Protocol):
         """Take a request, which will get its answer. Raises PenstockError where it is refused."""
         ...
 
+    def submit_at_once(self, request: PendingRequest) -> None:
+        """As `submit`, for a request that may not wait for an instance: it is refused where none is idle."""
+        ...
+
     def cancel(self, request: PendingRequest) -> None:
         """Nobody waits for its answer any more."""
         ...
@@ -54,4 +59,20 @@ class ModelPool(Protocol):
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, answer those that are here for up to `grace_s`, then end."""
+        ...
+
+
+class Calls(Protocol):
+    """Answers what models ask of other models."""
+
+    def hear(self, model: str, pool: ModelPool, instance: Instance, asked: Asked) -> None:
+        """A worker of the model's pool says something."""
+        ...
+
+    def abandoned(self, request: PendingRequest) -> None:
+        """Nobody waits for the answer of this request any more."""
+        ...
+
+    def ended(self, instance: Instance) -> None:
+        """The worker is gone."""
         ...

@@ -11,8 +11,10 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock.errors import InvalidRequest, PenstockError
+from penstock.repository.model_pool import ModelPool
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
+from penstock.repository.waits import Waits
 from penstock.types import InferHeader, OutputTensor, Parameter, RequestedOutput, TensorSpec
 from penstock.workers.request import (
     Answer,
@@ -20,6 +22,7 @@ from penstock.workers.request import (
     Releasable,
     RequestPlan,
     RequestTrace,
+    Sink,
     Timed,
 )
 
@@ -43,13 +46,16 @@ class Terms:
     depth: int = 1
     trace: RequestTrace | None = None
     """The request's own will be part of it."""
+    holder: object = None
+    """The pool whose instance waits for the answer; None: no instance does."""
 
 
 def terms_of(parent: PendingRequest) -> Terms:
-    """The terms of what is sent to answer the parent. Its priority is one of its parameters."""
-    depth = 1 if parent.caller is None else parent.caller.depth + 1
+    """The terms of what an ensemble sends to answer the parent. Its priority is one of its parameters."""
+    caller = parent.caller
+    depth, holder = (1, None) if caller is None else (caller.depth + 1, caller.holder)
     deadline = parent.deadline_us, parent.deadline_is_clients
-    return Terms(parent.tenant, *deadline, depth, parent.trace)
+    return Terms(parent.tenant, *deadline, depth, parent.trace, holder)
 
 
 class Times(msgspec.Struct):
@@ -97,14 +103,29 @@ OnAnswer = Callable[[Tensors | PenstockError], None]
 class NestedCall:
     """A nested request under way."""
 
-    __slots__ = ("_lease", "_on_answer", "_outputs", "_times", "depth", "request", "rows")
+    __slots__ = (
+        "_ended",
+        "_lease",
+        "_on_answer",
+        "_outputs",
+        "_times",
+        "depth",
+        "holder",
+        "request",
+        "rows",
+    )
 
     request: PendingRequest
 
-    def __init__(self, on_answer: OnAnswer, rows: int, depth: int) -> None:
+    def __init__(
+        self, on_answer: OnAnswer, rows: int, terms: Terms, ended: Callable[[], None]
+    ) -> None:
+        """`ended` is called once, before the answer is handed on."""
         self._on_answer = on_answer
+        self._ended = ended
         self.rows = rows
-        self.depth = depth
+        self.depth = terms.depth
+        self.holder = terms.holder
         self._lease: Releasable | None = None
         self._times: Timed = Times()
         self._outputs: Sequence[OutputTensor] = ()
@@ -124,6 +145,7 @@ class NestedCall:
 
     def respond(self, _: PendingRequest, answer: Answer) -> None:
         """Hand the answer on."""
+        self._ended()
         lease, self._lease = self._lease, None
         if not isinstance(answer, PenstockError):
             self._on_answer(Tensors(self._outputs, self.rows, self._times, lease))
@@ -153,6 +175,7 @@ class NestedCalls:
         self._repository = repository
         self._plans: dict[object, tuple[ServedModel, RequestPlan]] = {}
         self._plans_of = repository.generation
+        self._waits = Waits()
 
     def submit(
         self,
@@ -164,8 +187,10 @@ class NestedCalls:
         on_answer: OnAnswer,
         request_id: str = "",
         parameters: Mapping[str, Parameter] = NO_PARAMETERS,
+        sink: Sink | None = None,
     ) -> NestedCall:
-        """Send a request. `inputs` must stay valid until it has its answer; `outputs` empty: all of them.
+        """Send a request. `inputs` must stay valid until it has its answer; `outputs` empty: all of them. `sink` takes
+        the responses of a decoupled model, whose answer is empty then; None: such a model is refused.
 
         Raises NotFound, Unavailable, InvalidRequest, QueueFull, DeadlineExceeded, WorkerCrashed; `on_answer` is not
         called then.
@@ -181,7 +206,8 @@ class NestedCalls:
             buffers = [buffers[index] for index in plan.order]
         check_sizes(plan, buffers)
         rows = plan.rows if model.config.max_batch_size > 0 else 0
-        call = NestedCall(on_answer, rows, terms.depth)
+        holder, pool = terms.holder, model.pool
+        call = NestedCall(on_answer, rows, terms, lambda: self._ended(holder, pool))
         arrived_ns = time.monotonic_ns()
         deadline_us, is_clients = terms.deadline_us, terms.deadline_is_clients
         if model.timeout_us is not None:
@@ -195,17 +221,37 @@ class NestedCalls:
             call.encode,
             call.respond,
             arrived_ns,
-            model.pool,
+            pool,
             0,
             terms.tenant,
             deadline_us,
             is_clients,
         )
         call.request.caller = call
+        call.request.sink = sink
         if terms.trace is not None:
             terms.trace.nested(call.request, model.name, model.version)
-        model.pool.submit(call.request)
+        self._submit(call.request, holder, pool)
         return call
+
+    def _submit(self, request: PendingRequest, holder: object, pool: ModelPool) -> None:
+        if holder is None:
+            pool.submit(request)
+            return
+        circular = self._waits.circular(holder, pool)
+        self._waits.begin(holder, pool)
+        try:
+            if circular:
+                pool.submit_at_once(request)
+            else:
+                pool.submit(request)
+        except PenstockError:
+            self._waits.end(holder, pool)
+            raise
+
+    def _ended(self, holder: object, pool: ModelPool) -> None:
+        if holder is not None:
+            self._waits.end(holder, pool)
 
     def _bind(
         self,

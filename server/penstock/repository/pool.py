@@ -19,13 +19,14 @@ from penstock.errors import (
 from penstock.repository.alarm import Alarm
 from penstock.repository.answers import Answers
 from penstock.repository.explanation import explain
+from penstock.repository.model_pool import Calls
 from penstock.repository.poison import Poison
 from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.restarts import Restarts, StartInstance
 from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.gather import InputsLost, scatter
-from penstock.workers.instance import Instance
+from penstock.workers.instance import Asked, Instance
 from penstock.workers.messages import BatchFailed, Done, DoneWithParameters
 from penstock.workers.open_request import RunningBatch
 from penstock.workers.request import PendingRequest
@@ -34,6 +35,10 @@ from penstock.workers.slab_set import Loans
 log = logging.getLogger(__name__)
 
 CLIENT_GONE: Final = "the client is gone"
+IN_A_CIRCLE: Final = (
+    "model '{model}' has no idle instance, and a call of it can't wait for one: the model that calls holds an instance "
+    "that others wait for, which would be a deadlock. More instances of the models that call each other help"
+)
 UNLOADED: Final = "the model was unloaded"
 
 
@@ -46,10 +51,13 @@ class Pool:
         statistics: ModelStatistics,
         start: StartInstance,
         on_change: Callable[[], None],
+        calls: Calls | None = None,
     ) -> None:
+        """`calls` answers what the models ask of others; None: nobody does."""
         self._policy = policy
         self._statistics = statistics
         self._on_change = on_change
+        self._calls = calls
         self._loop = asyncio.get_running_loop()
         self.scheduler = self._new_scheduler()
         statistics.refused = self.scheduler.refused
@@ -127,6 +135,28 @@ class Pool:
             self._expire.at(request.deadline_us, now_us)
         self._schedule()
 
+    def submit_at_once(self, request: PendingRequest) -> None:
+        """Run a request on an idle instance, without queueing and whatever the order of answers is.
+
+        Raises Unavailable where no instance is idle, WorkerCrashed.
+        """
+        if self._closed:
+            self._check_closing(request)
+        instance = next((each for each in self._instances if each.idle and each.can_take), None)
+        try:
+            if instance is None:
+                raise Unavailable(IN_A_CIRCLE.format(model=self._statistics.model))
+            now_ns = time.monotonic_ns()
+            self._poison.check(request, now_ns / 1000)
+        except PenstockError:
+            self._answers.count_failure(request, FailureReason.REJECTED)
+            raise
+        request.at_once = True
+        self.scheduler.take_alone(instance, request, now_ns / 1000)
+        if request.deadline_us != inf:
+            self._expire.at(request.deadline_us, now_ns / 1000)
+        self._execute(instance, [request], now_ns)
+
     def cancel(self, request: PendingRequest) -> None:
         """The client is gone: don't run the request if it still waits, and make no answer for it if it runs."""
         if not request.done:
@@ -134,6 +164,8 @@ class Pool:
                 self._stop(request)
             self._answers.abandon(request, Cancelled(CLIENT_GONE), FailureReason.CANCELED)
             self.scheduler.answered(request, in_time=False)
+            if self._calls is not None:
+                self._calls.abandoned(request)
             self._count_waiting()
             self._after_batch()
 
@@ -157,6 +189,7 @@ class Pool:
             for batch in instance.batches:
                 for request in batch.requests:
                     self._answers.fail(request, self._unloaded(request), FailureReason.OTHER)
+            self._forget_calls(instance)
             instance.close(grace_s=5)
         await asyncio.gather(*(instance.process.exited for instance in instances))
 
@@ -296,6 +329,11 @@ class Pool:
             self._answers.fail(request, ModelFailed(failed.reason), FailureReason.BACKEND)
         self._after_batch()
 
+    def on_call(self, instance: Instance, call: Asked) -> None:
+        """The model asks something of another one."""
+        if self._calls is not None:
+            self._calls.hear(self._statistics.model, self, instance, call)
+
     def on_exit(self, instance: Instance, reason: str) -> None:
         """A worker ended. Its requests run again, and another worker takes its place."""
         self._lost(instance, reason, hung=False)
@@ -331,10 +369,15 @@ class Pool:
         self.last_crash = f"a worker ended: {reason}"
         model, version = self._statistics.model, self._statistics.version
         log.error("model %s version %s: %s", model, version, self.last_crash)
+        self._forget_calls(instance)
         self._restarts.crashed(index)
         self._recover(instance, reason, hung=hung)
         self._on_change()
         self._after_batch()
+
+    def _forget_calls(self, instance: Instance) -> None:
+        if self._calls is not None:
+            self._calls.ended(instance)
 
     def _recover(self, instance: Instance, reason: str, *, hung: bool) -> None:
         """Queue anew what a worker had that has ended, but for what ended it."""
@@ -346,7 +389,14 @@ class Pool:
                 requests = self._poison.survivors(requests, reason, now_us, hung=hung)
             for request in requests:
                 # an error of one may have cancelled others that were sent by the same caller
-                if not request.done:
+                if request.done:
+                    continue
+                if request.at_once:
+                    ended = Unavailable(
+                        f"the worker process ended while it ran this request: {reason}"
+                    )
+                    self._answers.fail(request, ended, FailureReason.BACKEND)
+                else:
                     self.scheduler.again(request, now_us)
 
     def _end_hung(self) -> None:

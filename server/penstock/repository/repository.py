@@ -25,6 +25,8 @@ from penstock.repository.config_file import read_config
 from penstock.repository.folders import find_models, no_folder, only_folder, versions_in
 from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.linked_models import LinkedModels
+from penstock.repository.model_calls import ModelCalls
+from penstock.repository.nested import NestedCalls
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, load
 from penstock.repository.version_policy import version_policy
@@ -83,6 +85,7 @@ class ModelRepository:
         """Counts changes: what was looked up before is to be looked up again."""
         self._starting = True
         """Models may still come that nobody knows yet."""
+        self._calls = ModelCalls(NestedCalls(self), self)
 
     # ── looking up ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,7 +289,13 @@ class ModelRepository:
                     version.backend = backend_for(complete, folder / str(number))
                     complete["backend"] = version.backend
                     model = await load(
-                        self._link, self._settings, folder, number, complete, self._changed
+                        self._link,
+                        self._settings,
+                        folder,
+                        number,
+                        complete,
+                        self._changed,
+                        self._calls,
                     )
                     break
                 except PenstockError as error:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from penstock.errors import Unavailable
-from penstock.repository.pool import Pool
+from penstock.repository.pool import IN_A_CIRCLE, Pool
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence_queue import SequenceQueue
 from penstock.scheduling.sequence_scheduler import SequenceScheduler
@@ -39,6 +39,10 @@ class SequencePool(Pool):
     def holds(self, sequence_id: SequenceId) -> bool:
         """Whether a request may go on with the sequence here."""
         return self.queue.holds(sequence_id)
+
+    def submit_at_once(self, request: PendingRequest) -> None:
+        """Refused: a request has to go to the instance that has its sequence."""
+        raise Unavailable(IN_A_CIRCLE.format(model=self._statistics.model))
 
     def cancel(self, request: PendingRequest) -> None:
         """As the base class says."""

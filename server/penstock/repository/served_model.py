@@ -20,7 +20,7 @@ from penstock.repository.config_check import check_complete
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.instance_starter import InstanceStarter
 from penstock.repository.labels import read_labels
-from penstock.repository.model_pool import ModelPool
+from penstock.repository.model_pool import Calls, ModelPool
 from penstock.repository.own_parameters import own_parameters
 from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import pool_policy
@@ -78,8 +78,9 @@ async def load(
     version: int,
     config: ConfigDict,
     on_change: Callable[[], None],
+    calls: Calls | None = None,
 ) -> ServedModel:
-    """Load a version on all its instances.
+    """Load a version on all its instances. `calls` answers what its models ask of others.
 
     The first worker reads the model and completes the configuration; the others follow at once.
     Raises LoadFailed or ConfigError with the reason, or Unavailable without memory for slabs.
@@ -103,7 +104,7 @@ async def load(
         raise
     starter = first.completed(complete)
     policy = pool_policy(parsed, own, settings)
-    pool = _kind_of_pool(parsed)(policy, statistics, starter, on_change)
+    pool = _kind_of_pool(parsed)(policy, statistics, starter, on_change, calls)
     pool.add(instance, 0)
     await _add_others(pool, starter)
     if not pool.ready:

@@ -29,6 +29,15 @@ class StreamingPool(Pool):
 
     def submit(self, request: PendingRequest) -> None:
         """As the base class says, and Unsupported for a request that takes only one response."""
+        self._check_sink(request)
+        super().submit(request)
+
+    def submit_at_once(self, request: PendingRequest) -> None:
+        """As the base class says, and Unsupported for a request that takes only one response."""
+        self._check_sink(request)
+        super().submit_at_once(request)
+
+    def _check_sink(self, request: PendingRequest) -> None:
         if request.sink is None:
             if request.caller is None:
                 raise Unsupported(UNARY)
@@ -36,7 +45,6 @@ class StreamingPool(Pool):
             raise Unsupported(
                 f"model '{model}' is decoupled, and was asked for exactly one response"
             )
-        super().submit(request)
 
     def add(self, instance: Instance, index: int) -> None:
         """As the base class says."""

@@ -168,6 +168,14 @@ class Scheduler(Generic[Request]):
             load.free_at_us = now_us + busy_us + curve.expected_us(rows)
         return batch, self._too_late(late)
 
+    def take_alone(self, instance: Hashable, request: Request, now_us: float) -> None:
+        """Give an idle instance a request that was never queued."""
+        load = self.loads[instance]
+        load.running.append((request.rows, now_us))
+        load.free_at_us = now_us + self._curve_of(load).expected_us(request.rows)
+        if request.deadline_us != inf:
+            self._expiry.add(request)
+
     def _too_late(self, late: Sequence[Request]) -> list[tuple[Request, Unavailable]]:
         return [(r, self._missed(r, Refusal.TOO_LATE, "it could not be run in time")) for r in late]
 

@@ -53,7 +53,10 @@ class Channel:
 
         Raises ChannelClosed when nobody reads any more, BlockingIOError when a non-blocking channel's buffer is full.
         """
-        data = encode(message)
+        self.send_encoded(encode(message), descriptors)
+
+    def send_encoded(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """As `send`, of a message that is encoded already."""
         if len(data) <= MESSAGE_LIMIT_BYTES:
             self._send(data, descriptors)
             return

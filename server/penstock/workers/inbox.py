@@ -32,7 +32,7 @@ class Inbox:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._handlers: dict[type[Message], Handler] = {}
-        self._early: dict[type[Message], Handler] = {}
+        self._early: dict[type[Message], list[Handler]] = {}
         self._commands: deque[Received] = deque()
         self._lock: Final = Lock()
         """Guards what is read and who reads."""
@@ -52,7 +52,7 @@ class Inbox:
 
     def on_early(self, kind: type[Message], handler: Handler) -> None:
         """As `on`, but the message is a command for the main loop too, which gets it in its turn."""
-        self._early[kind] = handler
+        self._early.setdefault(kind, []).append(handler)
 
     def take(self) -> Received:
         """The next command for the main loop, in the order in which they came."""
@@ -141,8 +141,7 @@ class Inbox:
         if handler is not None:
             handler(message)
             return
-        early = self._early.get(kind)
-        if early is not None:
+        for early in self._early.get(kind, ()):
             early(message)
         self._commands.append((message, descriptors))
 

@@ -30,6 +30,11 @@ LOAD = 0
 """The number of the Ready that answers Load."""
 
 
+Asked = messages.CallModel | messages.ControlModel | messages.CallTaken | messages.CancelCall
+
+NOT_YET: Final = "a model can't ask others for anything before it is loaded"
+
+
 class Listener(Protocol):
     """Who gives an instance its batches, and hears of them."""
 
@@ -40,6 +45,10 @@ class Listener(Protocol):
         self, instance: Instance, batch: RunningBatch, failed: messages.BatchFailed
     ) -> None:
         """The model failed on the batch as a whole."""
+
+    def on_call(self, instance: Instance, call: Asked) -> None:
+        """The model asks something of another one, or has something to say of what it asked."""
+        ...
 
     def on_exit(self, instance: Instance, reason: str) -> None:
         """The process ended; `instance.running` is what it had."""
@@ -120,14 +129,14 @@ class Instance:
         """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long, Unavailable when there is
         no memory for slabs."""
         self.tell_logging()
-        self._send(command)
+        self._tell(command)
         return await self._until_ready(timeout_s, "loading took")
 
     async def take_over(self, timeout_s: float) -> messages.Ready:
         """Make this gateway's own a worker that an earlier one loaded, and that may still run batches for it: what it
         says until it answers is dropped. Raises as `load` does."""
         self._expected = time.monotonic_ns()
-        self._send(messages.Reset(self._expected))
+        self._tell(messages.Reset(self._expected))
         return await self._until_ready(timeout_s, "its last batch takes")
 
     async def _until_ready(self, timeout_s: float, what: str) -> messages.Ready:
@@ -195,31 +204,29 @@ class Instance:
         """Keep the outputs of a request of the batch where they are; None: they are to be copied."""
         return self._slabs.lend(batch.slab_id, loans) if worth_lending(outputs) else None
 
+    def answer(self, message: messages.CallAnswered) -> None:
+        """Answer what the model asked. What the message holds may be views that are valid now only."""
+        self._tell(message)
+
     def close(self, grace_s: float = 0) -> None:
         """End the worker and unmap its slabs."""
         self._link.stop_worker(self.process, grace_s)
         self._forget()
 
     def _attach(self, number: int, slab: Slab) -> None:
-        self._send(messages.AttachSlab(number), (slab.fd,))
+        self._tell(messages.AttachSlab(number), (slab.fd,))
 
     def _detach(self, number: int) -> None:
-        self._send(messages.DetachSlab(number))
+        self._tell(messages.DetachSlab(number))
 
-    def _send(self, message: messages.WorkerCommand, descriptors: Sequence[int] = ()) -> None:
-        try:
-            self._channel.send(message, descriptors)
-        except ChannelClosed:
-            # the supervisor says how it ended, and `_ended` deals with what it had
-            log.debug("worker %d is gone", self.process.pid)
-
-    def _tell(self, message: messages.Message) -> None:
-        """As `_send`, but the worker may be too busy to listen now."""
+    def _tell(self, message: messages.Message, descriptors: Sequence[int] = ()) -> None:
+        """Now, or when the worker is not too busy to listen."""
         if self._channel.fileno() < 0:
             return
         try:
-            self._outbox.send(message)
+            self._outbox.send(message, descriptors)
         except ChannelClosed:
+            # the supervisor says how it ended, and `_ended` deals with what it had
             log.debug("worker %d is gone", self.process.pid)
 
     def _read(self) -> None:
@@ -235,6 +242,11 @@ class Instance:
             case messages.Ready(number=number) as ready if number == self._expected:
                 if not self._loaded.done():
                     self._loaded.set_result(ready)
+            case messages.CallModel(call=call) | messages.ControlModel(call=call) if (
+                self.listener is None
+            ):
+                refusal = messages.RequestError(0, NOT_YET, "Unavailable")
+                self.answer(messages.CallAnswered(call, (), {}, refusal, final=True))
             case messages.LoadRefused(reason=reason):
                 if not self._loaded.done():
                     self._loaded.set_exception(LoadFailed(reason))
@@ -242,6 +254,14 @@ class Instance:
                 log.debug("worker %d answered the gateway before this one", self.process.pid)
             case messages.ModelMetrics(changes=changes):
                 self._hear_metrics(changes)
+            case (
+                messages.CallModel()
+                | messages.ControlModel()
+                | messages.CallTaken()
+                | messages.CancelCall() as asked
+            ):
+                if self.listener is not None:
+                    self.listener.on_call(self, asked)
             case messages.Response() as response:
                 self._on_response(response)
             case (

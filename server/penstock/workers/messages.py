@@ -8,7 +8,7 @@ All sockets are Unix SOCK_SEQPACKET: a message is a datagram, end of file is see
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -232,6 +232,16 @@ class Taken(Message, frozen=True):
     nbytes: int
 
 
+class CallAnswered(Message, frozen=True):
+    """What became of a CallModel or ControlModel. Of a decoupled call there may be many, until `final`."""
+
+    call: int
+    outputs: tuple[ResponseTensor, ...]
+    parameters: dict[str, Parameter]
+    error: RequestError | None
+    final: bool
+
+
 # ── worker → gateway ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -335,6 +345,49 @@ class Executed(Message, frozen=True):
     infer_ns: int
 
 
+class CallModel(Message, frozen=True):
+    """A model asks another one. Answered by CallAnswered."""
+
+    call: int
+    """Chosen by the worker."""
+    batch: int
+    """Which one it is for, and which of its requests, by place; -1: none that is under way."""
+    requests: tuple[int, ...]
+    model: str
+    version: str
+    id: str
+    inputs: tuple[ResponseTensor, ...]
+    outputs: tuple[str, ...]
+    parameters: dict[str, Parameter]
+    decoupled: bool
+    """Any number of responses is fine."""
+
+
+class CallTaken(Message, frozen=True):
+    """The model has taken one response more of a decoupled call."""
+
+    call: int
+
+
+class CancelCall(Message, frozen=True):
+    """The model needs no answer to a CallModel any more. It gets one all the same."""
+
+    call: int
+
+
+class ControlModel(Message, frozen=True):
+    """A model asks for something to be done with another one. Answered by CallAnswered."""
+
+    call: int
+    action: Literal["ready", "load", "unload"]
+    """`ready`: whether it is; no error means that it is."""
+    model: str
+    version: str
+    config: str
+    files: dict[str, bytes]
+    unload_dependents: bool
+
+
 class BatchFailed(Message, frozen=True):
     """The whole batch failed; the model is still there."""
 
@@ -355,6 +408,7 @@ WorkerCommand = (
     | ExecuteUneven
     | Cancel
     | Taken
+    | CallAnswered
 )
 WorkerEvent = (
     Ready
@@ -365,6 +419,10 @@ WorkerEvent = (
     | ModelMetrics
     | Response
     | Executed
+    | CallModel
+    | CallTaken
+    | CancelCall
+    | ControlModel
 )
 
 MESSAGE_LIMIT_BYTES = 32 * 1024

@@ -130,6 +130,8 @@ class Caller(Protocol):
 
     depth: int
     """How many requests there are above this one, each the next one's caller."""
+    holder: object
+    """The pool whose instance waits for it; None: no instance does."""
 
     def computed(self, times: Timed, lease: Releasable | None) -> None:
         """The request was executed, and will be encoded next. Its tensors stay valid until the lease is released, which
@@ -141,6 +143,7 @@ class PendingRequest:
 
     __slots__ = (
         "arrived_ns",
+        "at_once",
         "attempts",
         "buffers",
         "caller",
@@ -210,6 +213,8 @@ class PendingRequest:
         """Set for those that take more than one response; decoupled models refuse others."""
         self.response_parameters: Mapping[str, Parameter] = NO_PARAMETERS
         """That the model gave the response which is to be encoded."""
+        self.at_once = False
+        """It may not wait for anything but its own execution: its caller's instance waits with it."""
         self.attempts = 0
         """How many workers died while they ran it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,9 +26,11 @@ from penstock.backends.isolation import one_line
 from penstock.backends.triton_metrics import registry
 from penstock.errors import LoadFailed
 from penstock.logs import LogSettings, configure_logging
+from penstock.types import Array
 from penstock.workers import messages
 from penstock.workers.channel import Channel
 from penstock.workers.inbox import Inbox
+from penstock.workers.other_models import OtherModels
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import Slab
 from penstock.workers.streams import MAX_REASON, Lines, RunningLine, run_decoupled
@@ -48,6 +50,7 @@ class Worker:
         """`name`: as its log lines show it."""
         self._inbox = Inbox(channel)
         self._lines = Lines(self._inbox, self._tell_metrics)
+        self._others = OtherModels(self._inbox)
         self._name = name
         self._load = load
         self._slabs: dict[int, Slab] = {}
@@ -111,14 +114,13 @@ class Worker:
         try:
             slab.refresh()
             started = time.perf_counter_ns()
-            batch = Batch(
-                inputs={slot.name: read_inputs(slab, slot) for slot in command.inputs},
-                requests=self._live_requests(command)
+            inputs = {slot.name: read_inputs(slab, slot) for slot in command.inputs}
+            requests = (
+                self._live_requests(command)
                 if self._live
-                else [RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests],
-                steps=command.steps if isinstance(command, messages.ExecuteSequences) else None,
-                uneven=command.uneven if isinstance(command, messages.ExecuteUneven) else None,
+                else [RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests]
             )
+            batch = _batch(command, inputs, requests)
             gathered = time.perf_counter_ns()
             answers = model.execute(batch)
             executed = time.perf_counter_ns()
@@ -164,9 +166,8 @@ class Worker:
             )
             for index, r in enumerate(command.requests)
         ]
-        steps = command.steps if isinstance(command, messages.ExecuteSequences) else None
         gathered = time.perf_counter_ns()
-        run_decoupled(model, Batch(inputs, requests, steps), self._config)
+        run_decoupled(model, _batch(command, inputs, requests), self._config)
         executed = time.perf_counter_ns()
         return messages.Executed(command.batch, gathered - started, executed - gathered)
 
@@ -188,6 +189,7 @@ class Worker:
             instance_name=command.instance_name,
             device=command.device,
             threads=command.threads,
+            others=self._others,
         )
         started = time.perf_counter_ns()
         try:
@@ -206,6 +208,18 @@ class Worker:
             number=0,
         )
         return self._ready
+
+
+def _batch(
+    command: messages.Execute, inputs: Mapping[str, Array], requests: Sequence[RequestInfo]
+) -> Batch:
+    return Batch(
+        inputs,
+        requests,
+        steps=command.steps if isinstance(command, messages.ExecuteSequences) else None,
+        uneven=command.uneven if isinstance(command, messages.ExecuteUneven) else None,
+        number=command.batch,
+    )
 
 
 def _failed(command: messages.Execute, error: Exception) -> messages.BatchFailed:

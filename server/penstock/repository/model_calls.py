@@ -1,0 +1,225 @@
+"""What models ask of other models: requests, and whether those are ready, or shall be loaded or unloaded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from penstock.errors import (
+    InternalError,
+    InvalidRequest,
+    ModelFailed,
+    PenstockError,
+    Unavailable,
+)
+from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Terms
+from penstock.types import OutputTensor, Parameter
+from penstock.workers import messages
+from penstock.workers.gather import REQUEST_ERRORS
+from penstock.workers.instance import Asked, Instance
+from penstock.workers.request import Part, PendingRequest
+
+log = logging.getLogger(__name__)
+
+
+class Control(Protocol):
+    """Loads and unloads models."""
+
+    def check_control_allowed(self) -> None:
+        """Raises Unavailable unless models may be loaded and unloaded by request."""
+        ...
+
+    def is_ready(self, name: str, version: str = "") -> bool:
+        """Whether the model can take work now. Raises InvalidRequest on a version that is no number."""
+        ...
+
+    async def load(self, name: str) -> None:
+        """Load a model. Raises LoadFailed."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model. Raises InvalidRequest when it is not known."""
+        ...
+
+
+class _Call:
+    """What one worker asked, until it is answered: a nested request, and those that it is for."""
+
+    nested: NestedCall
+
+    def __init__(self, instance: Instance, number: int, parents: Sequence[PendingRequest]) -> None:
+        self._instance = instance
+        self._number = number
+        self.parents = parents
+        self._final = False
+        self._untaken: deque[Callable[[], None]] = deque()
+
+    def part(self, _: PendingRequest, part: Part) -> None:
+        """As `Sink` says: one response of a decoupled model."""
+        self._final = part.final
+        self._untaken.append(part.taken)
+        if isinstance(part.outputs, PenstockError):
+            self._tell((), part.parameters, _refusal(part.outputs), final=part.final)
+        else:
+            self._tell(part.outputs or (), part.parameters, None, final=part.final)
+
+    def taken(self) -> None:
+        """The worker has taken a response more."""
+        if self._untaken:
+            self._untaken.popleft()()
+
+    def answer(self, answer: Tensors | PenstockError) -> None:
+        """The last word: of a decoupled model's request all is said already, if it ended well."""
+        if isinstance(answer, PenstockError):
+            self._tell((), {}, _refusal(answer), final=True)
+            return
+        if not self._final:
+            self._tell(answer.outputs, self.nested.request.response_parameters, None, final=True)
+        # what was told is encoded already
+        answer.release()
+
+    def _tell(
+        self,
+        outputs: Sequence[OutputTensor],
+        parameters: Mapping[str, Parameter],
+        error: messages.RequestError | None,
+        *,
+        final: bool,
+    ) -> None:
+        tensors = tuple(
+            [
+                messages.ResponseTensor(each.name, each.datatype, each.shape, memoryview(each.data))
+                for each in outputs
+            ]
+        )
+        told = messages.CallAnswered(self._number, tensors, dict(parameters), error, final)
+        self._instance.answer(told)
+
+
+class ModelCalls:
+    """Sends what workers ask for, and takes the answers back to them."""
+
+    def __init__(self, nested: NestedCalls, control: Control) -> None:
+        self._nested = nested
+        self._control = control
+        self._under_way: dict[tuple[Instance, int], _Call] = {}
+        self._controlling: set[asyncio.Task[None]] = set()
+
+    def hear(self, model: str, pool: object, instance: Instance, asked: Asked) -> None:
+        """A worker of the model's pool says something."""
+        match asked:
+            case messages.CallModel():
+                self._call(pool, instance, asked)
+            case messages.CallTaken(call=number):
+                if call := self._under_way.get((instance, number)):
+                    call.taken()
+            case messages.CancelCall(call=number):
+                if call := self._under_way.get((instance, number)):
+                    call.nested.cancel()
+            case messages.ControlModel():
+                task = asyncio.get_running_loop().create_task(self._do(model, instance, asked))
+                self._controlling.add(task)
+                task.add_done_callback(self._controlling.discard)
+
+    def abandoned(self, request: PendingRequest) -> None:
+        """Nobody waits for the answer of this request any more: what was asked for it alone need not be answered."""
+        for call in list(self._under_way.values()):
+            if request in call.parents and all(parent.done for parent in call.parents):
+                call.nested.cancel()
+
+    def ended(self, instance: Instance) -> None:
+        """The worker is gone, and what it asked for is for nobody."""
+        for caller, number in list(self._under_way):
+            if caller is instance:
+                self._under_way.pop((caller, number)).nested.cancel()
+
+    def _call(self, pool: object, instance: Instance, asked: messages.CallModel) -> None:
+        batch = instance.running.get(asked.batch) or instance.streaming.get(asked.batch)
+        parents = [] if batch is None else [batch.requests[place] for place in asked.requests]
+        call = _Call(instance, asked.call, parents)
+        key = instance, asked.call
+
+        def answered(answer: Tensors | PenstockError) -> None:
+            self._under_way.pop(key, None)
+            call.answer(answer)
+
+        self._under_way[key] = call
+        try:
+            call.nested = self._nested.submit(
+                asked.model,
+                asked.version,
+                [OutputTensor(t.name, t.datatype, t.shape, t.data) for t in asked.inputs],
+                asked.outputs,
+                terms_of_all(parents, pool),
+                answered,
+                asked.id,
+                _with_priority(asked.parameters, parents),
+                call if asked.decoupled else None,
+            )
+        except PenstockError as error:
+            answered(error)
+
+    async def _do(self, caller: str, instance: Instance, asked: messages.ControlModel) -> None:
+        error: PenstockError | None = None
+        try:
+            await self._control_model(caller, asked)
+        except PenstockError as refused:
+            error = refused
+        except Exception:
+            log.exception("%s of model %s failed", asked.action, asked.model)
+            error = InternalError("not done")
+        refusal = None if error is None else _refusal(error)
+        instance.answer(messages.CallAnswered(asked.call, (), {}, refusal, final=True))
+
+    async def _control_model(self, caller: str, asked: messages.ControlModel) -> None:
+        if asked.action == "ready":
+            if not self._control.is_ready(asked.model, asked.version):
+                raise Unavailable(f"model '{asked.model}' is not ready")
+            return
+        self._control.check_control_allowed()
+        if asked.model == caller:
+            raise InvalidRequest(
+                f"model '{caller}' can't {asked.action} itself: it would wait for its own request to end"
+            )
+        if asked.action == "load":
+            await self._control.load(asked.model)
+        else:
+            await self._control.unload(asked.model)
+
+
+def terms_of_all(parents: Sequence[PendingRequest], pool: object) -> Terms:
+    """The terms of a request that an instance of the pool sends to answer the parents: as urgent as any of them, and of
+    use for as long as one of them is."""
+    if not parents:
+        return Terms(holder=pool)
+    latest = max(parents, key=lambda parent: parent.deadline_us)
+    above = max(0 if parent.caller is None else parent.caller.depth for parent in parents)
+    return Terms(
+        parents[0].tenant,
+        latest.deadline_us,
+        latest.deadline_is_clients,
+        above + 1,
+        next((parent.trace for parent in parents if parent.trace is not None), None),
+        pool,
+    )
+
+
+def _with_priority(
+    parameters: Mapping[str, Parameter], parents: Sequence[PendingRequest]
+) -> Mapping[str, Parameter]:
+    """The parameters, with the priority of the most urgent parent where the model says none."""
+    if "priority" in parameters:
+        return parameters
+    given = [parent.plan.parameters.get("priority") for parent in parents]
+    levels = [level for level in given if isinstance(level, int) and level > 0]
+    return {**parameters, "priority": min(levels)} if levels else parameters
+
+
+def _refusal(error: PenstockError) -> messages.RequestError:
+    # what a bug of ours says is not for models either
+    text = "internal error" if isinstance(error, InternalError) else str(error)
+    kinds = (each.__name__ for each in type(error).__mro__ if each.__name__ in REQUEST_ERRORS)
+    return messages.RequestError(0, text, next(kinds, ModelFailed.__name__))
