@@ -2,7 +2,8 @@
 
 `ask`: the model's name, and `with`: the parameters for it (JSON), `version`. `times`: that many requests at once, whose
 answers are added up. `first`: read the inputs of all requests before any is asked for. `thread`: ask from another
-thread. `do`: "ready", "load" or "unload" the model instead. Otherwise Y is X.
+thread. `stream`: ask the decoupled model of that name for X's values one by one, of which Y is the sum; `until`: no
+more than that many. `do`: "ready", "load" or "unload" the model instead. Otherwise Y is X.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ class TritonPythonModel:
         if "do" in parameters:
             return self._control(request, **parameters)
         x = pb_utils.get_input_tensor_by_name(request, "X")
+        if "stream" in parameters:
+            return self._stream(x.as_numpy(), parameters)
         if "ask" not in parameters:
             return answer_with(x.as_numpy(), {})
         asked = [self._nested(request, x, parameters) for _ in range(parameters.get("times", 1))]
@@ -54,6 +57,29 @@ class TritonPythonModel:
             inputs=[pb_utils.Tensor("X", x.as_numpy())],
             parameters=json.loads(parameters.get("with", "{}")),
         )
+
+    def _stream(self, x: Any, parameters: dict[str, Any]) -> Any:
+        values = x[0].astype(np.int32)
+        asked = pb_utils.InferenceRequest(
+            model_name=parameters["stream"],
+            requested_output_names=["OUT"],
+            inputs=[
+                pb_utils.Tensor("IN", values),
+                pb_utils.Tensor("DELAY", np.zeros(len(values), np.uint32)),
+            ],
+            parameters={"in_threads": True},
+        )
+        if "once" in parameters:
+            return pb_utils.InferenceResponse(error=asked.exec().error())
+        heard: list[int] = []
+        for response in asked.exec(decoupled=True):
+            if response.has_error():
+                return pb_utils.InferenceResponse(error=response.error())
+            out = pb_utils.get_output_tensor_by_name(response, "OUT")
+            heard += [] if out is None else out.as_numpy().tolist()
+            if len(heard) == parameters.get("until"):
+                break
+        return answer_with(np.full((1, 1), sum(heard), np.float32), heard)
 
     def _control(self, request: Any, do: str, model: str) -> Any:
         x = pb_utils.get_input_tensor_by_name(request, "X").as_numpy()

@@ -27,6 +27,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.extension("bls")]
 BATCHES = "max_batch_size: 8\ndynamic_batching { }\n"
 ALONE = "max_batch_size: 1\n"
 LEVELS = "max_batch_size: 1\ndynamic_batching { priority_levels: 2 default_priority_level: 2 }\n"
+REPEAT = """
+    model_transaction_policy { decoupled: true }
+    input [
+      { name: "IN" data_type: TYPE_INT32 dims: [ -1 ] },
+      { name: "DELAY" data_type: TYPE_UINT32 dims: [ -1 ] }
+    ]
+    output [
+      { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] },
+      { name: "IDX" data_type: TYPE_UINT32 dims: [ 1 ] }
+    ]
+"""
 PAIR = "instance_group [ { count: 2 kind: KIND_CPU } ]\n"
 
 
@@ -41,6 +52,7 @@ def server(
     write_model(folder / "caller", "caller", BATCHES + PUPPET)
     write_model(folder / "caller_alone", "caller", ALONE + PUPPET)
     write_model(folder / "caller_pair", "caller", ALONE + PAIR + PUPPET)
+    write_model(folder / "repeat", "repeat", REPEAT)
     for name, asked in (("one_more", "puppet"), ("none_more", "nobody")):
         ask = own(ask=asked)
         write_model(folder / name, "caller_decorated", f"max_batch_size: 8\n{ask}")
@@ -146,6 +158,30 @@ def test_a_decorated_model_asks_too(channel: grpc.Channel) -> None:
     assert y_of(send(channel, "one_more", {}).result()) == [2, 3]
     code, text = error_of(send(channel, "none_more", {}))
     assert (code, text) == ("NOT_FOUND", "Request for unknown model: 'nobody' is not found")
+
+
+def test_the_responses_of_a_decoupled_model_come_one_by_one(channel: grpc.Channel) -> None:
+    response = send(channel, "caller", {"stream": "repeat"}).result()
+    assert line_of(response) == [1, 2]
+    assert y_of(response) == [3]
+    many = row(*range(500))
+    call = channel.unary_unary(
+        MODEL_INFER, pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
+    )
+    response = call(infer_request("caller", many, parameters={"stream": "repeat"}), timeout=30)
+    assert line_of(response) == list(range(500))
+    # who stops listening holds nobody up
+    response = call(
+        infer_request("caller", many, parameters={"stream": "repeat", "until": 3}), timeout=30
+    )
+    assert line_of(response) == [0, 1, 2]
+    assert y_of(send(channel, "caller", {"stream": "repeat"}).result()) == [3]
+
+
+def test_a_decoupled_model_that_is_asked_for_one_response(channel: grpc.Channel) -> None:
+    code, text = error_of(send(channel, "caller", {"stream": "repeat", "once": True}))
+    assert code == "UNIMPLEMENTED"
+    assert text == "model 'repeat' is decoupled, and was asked for exactly one response"
 
 
 # ── whose terms hold ────────────────────────────────────────────────────────────────────────────────────────────────
