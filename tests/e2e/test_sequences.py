@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from served import FRONTS, Served
 from stateful_models import write_stateful_models
+from streamers import streamer
 from supervised import eventually
 from talkers import PROTOCOLS, Talker, bad_request, start_step, talker
 
@@ -139,6 +141,30 @@ def test_a_model_without_batches_has_one_slot_an_instance(stateful: Served, prot
     with talker(stateful, protocol, "tally_one") as client:
         assert client.told(1, 1, "<", shape=[1])["CORRID"] == "1"
         assert client.send(4, 1, ">", shape=[1]) == 5
+
+
+@pytest.mark.extension("streaming")
+@pytest.mark.parametrize("model", ["tally_oldest", "sums_direct", "sums_bare"])
+def test_sequences_over_one_stream(stateful: Served, model: str) -> None:
+    """Their requests are sent without waiting for answers, which come in order."""
+    flags = ["<", *("" for _ in range(8)), ">"]
+    with streamer(stateful.grpc) as stream:
+        for step, flag in enumerate(flags):
+            for number in (1, 2, 3):
+                options = {"sequence_start": flag == "<", "sequence_end": flag == ">"}
+                array = np.full((1, 1), number, np.float32)
+                stream.send(f"{number}-{step}", model, array, sequence_id=number, **options)
+        for step in range(len(flags)):
+            for number in (1, 2, 3):
+                response = stream.next()
+                assert response.id == f"{number}-{step}"
+                names = [output.name for output in response.outputs]
+                (total,) = np.frombuffer(
+                    response.raw_output_contents[names.index("SUM")], np.float32
+                )
+                assert total == number * (step + 1)
+        stream.send("late", model, np.ones((1, 1), np.float32), sequence_id=1)
+        assert START in str(stream.next_error().message())
 
 
 def test_an_implicit_state_begins_with_its_file_and_can_be_asked_for(

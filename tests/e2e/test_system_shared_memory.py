@@ -19,6 +19,7 @@ from region_files import region_file
 from served import FRONTS, Served, descriptors, region_key
 from served_models import PUPPET, TRITON_TYPES, XY, write_model
 from shared_regions import PROTOCOLS, Client, region
+from streamers import is_final, streamer
 from supervised import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.extension("system_shared_memory")]
@@ -42,6 +43,8 @@ def write_models(folder: Path) -> None:
     write_model(folder / "types", "mirror", f"{batched}\ninput [ {inputs} ]\noutput [ {outputs} ]")
     write_model(folder / "floats", "mirror", f"{batched}\n{XY}")
     write_model(folder / "puppet", "puppet", f"{batched}\n{PUPPET}")
+    decoupled = "model_transaction_policy { decoupled: true }"
+    write_model(folder / "floats_again", "echo", f"max_batch_size: 8\n{decoupled}\n{XY}")
 
 
 @pytest.fixture(scope="module", params=FRONTS)
@@ -94,6 +97,30 @@ def put_into(client: Client, name: str, array: Any, offset: int = 0, *, size: in
     """Have the model `floats` give an array back into a region."""
     outputs = [client.output("Y", name, size or array.nbytes, offset)]
     return client.infer("floats", [client.sent("X", "FP32", array)], outputs)
+
+
+@pytest.mark.extension("streaming")
+@pytest.mark.parametrize("model", ["floats", "floats_again"])
+def test_tensors_of_streams(sharing: Served, model: str) -> None:
+    """Of a decoupled model each response goes into the region, over the one before it."""
+    with Client(sharing, "grpc") as client, region(32) as made, streamer(sharing.grpc) as stream:
+        made.register(client.client)
+        made.put(row(1, 2))
+        tensor = client.input("X", "FP32", (1, 2), made.name, 8, 0)
+        for output, place in (("Y", (made.name, 8, 8)), ("Y", (made.name, 4, 8))):
+            outputs = [client.output(output, *place)]
+            stream.client.async_stream_infer(
+                model, [tensor], request_id="a", outputs=outputs, enable_empty_final_response=True
+            )
+            if place[1] == 4:
+                assert "should be at least 8 bytes" in str(stream.next_error().message())
+            else:
+                response = stream.next()
+                assert response.raw_output_contents == [b""]
+                assert made.get("FP32", (1, 2), 8).tolist() == [[1, 2]]
+            if model == "floats_again":
+                assert is_final(stream.next())
+        client.client.unregister_system_shared_memory()
 
 
 # ── what works ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from typing import Any
 from penstock.config import Settings
 from penstock.gateway import envoy_config as module
 from penstock.gateway.envoy_config import EnvoyFiles, envoy_config
-from penstock.gateway.grpc_service import INFERENCE, MODEL_INFER
+from penstock.gateway.grpc_service import INFERENCE, MODEL_INFER, MODEL_STREAM_INFER
 
 FILES = EnvoyFiles(Path("/m.so"), "a:app", Path("/r/http.sock"), Path("/r/admin.sock"))
 
@@ -61,12 +61,14 @@ def test_the_access_log_is_off_unless_asked_for() -> None:
 
 
 def test_only_one_keeps_a_calls_deadline() -> None:
-    """The scheduler an inference's, Envoy that of the service's other calls, which are all unary."""
+    """The application an inference's, Envoy that of the service's other calls, which are all unary."""
     assert (module.INFERENCE, module.MODEL_INFER) == (INFERENCE, MODEL_INFER)
+    assert module.MODEL_STREAM_INFER == MODEL_STREAM_INFER
     (host,) = manager(Settings())["route_config"]["virtual_hosts"]
     kept = [(route["match"], "max_stream_duration" in route["route"]) for route in host["routes"]]
     assert kept == [
         ({"path": MODEL_INFER}, False),
+        ({"path": MODEL_STREAM_INFER}, False),
         ({"prefix": INFERENCE}, True),
         ({"prefix": "/"}, False),
     ]

@@ -31,7 +31,15 @@ from penstock.backends.triton_responses import (
 from penstock.types import Parameter
 
 RESERVED_PARAMETERS: Final = frozenset(
-    ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "binary_data_output")
+    (
+        "sequence_id",
+        "sequence_start",
+        "sequence_end",
+        "priority",
+        "timeout",
+        "binary_data_output",
+        "triton_enable_empty_final_response",
+    )
 )
 """What a request's parameters say to the server. A model has calls for them, or need not know."""
 

@@ -25,6 +25,7 @@ MAX_RESETS_AT_ONCE: Final = 2 * MAX_RESETS_PER_S
 NO_LIMIT: Final = (1 << 32) - 1
 INFERENCE: Final = "/inference.GRPCInferenceService/"
 MODEL_INFER: Final = f"{INFERENCE}ModelInfer"
+MODEL_STREAM_INFER: Final = f"{INFERENCE}ModelStreamInfer"
 MAX_HEADERS: Final = 100
 MAX_HEADERS_KIB: Final = 32
 CONNECTION_BUFFER_BYTES: Final = 1 << 20
@@ -107,6 +108,8 @@ def _routes() -> Json:
     routes = [
         # its scheduler answers at the deadline
         {"match": {"path": MODEL_INFER}, "route": own},
+        # it ends itself at its deadline
+        {"match": {"path": MODEL_STREAM_INFER}, "route": own},
         {"match": {"prefix": INFERENCE}, "route": ended},
         # streams, which end when their clients do, and HTTP
         {"match": {"prefix": "/"}, "route": own},

@@ -109,8 +109,9 @@ class Gateway:
                 return
 
     def drain(self) -> None:
-        """Not ready from now on; requests are answered as before."""
+        """Not ready from now on; requests are answered as before, but for those that streams would go on to bring."""
         self.state.draining.set()
+        self.grpc.infer_streams.drain()
         self._tell_watchers()
 
     async def close(self) -> None:

@@ -19,10 +19,12 @@ from penstock.gateway.aside import LARGE_BYTES
 from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
-from penstock.gateway.grpc_service import MODEL_INFER, GrpcService
+from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
+from penstock.gateway.infer_stream import InferStream
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, Unary
 from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
+from penstock.gateway.stream_terms import StreamTerms
 from penstock.gateway.terms import TermsReader, from_now
 from penstock.types import NO_TERMS
 from penstock.workers.request import Answer, PendingRequest
@@ -37,7 +39,11 @@ START: Final = {
 }
 TRAILERS_OK: Final = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 EMPTY_BODY: Final = {"type": "http.response.body", "body": b""}
+FLUSH: Final = {"type": "http.response.body", "body": b"", "more_body": True}
+"""The bridge holds headers back until there is a body."""
 PREFIX_BYTES: Final = PREFIX.size
+JOIN_BYTES: Final = 64 << 10
+"""Messages of a stream that are sent together have as many bytes."""
 MAX_TEXT: Final = 4000
 """Characters of a status message: clients bound the size of headers."""
 
@@ -62,6 +68,7 @@ class GrpcOverAsgi:
         self._disconnects = disconnects
         self._max_message_bytes = max_message_bytes
         self._port = port
+        self._readers: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call. Every way out of here completes the response: a bridge that gets none would tell the
@@ -88,6 +95,8 @@ class GrpcOverAsgi:
                 else:
                     request = await self._service.infer_large(message, answer, terms)
                 self._disconnects.watch(request, receive)
+            elif path == MODEL_STREAM_INFER:
+                await self._infer_stream(scope, receive, send)
             elif unary := self._service.unary.get(path):
                 await self._unary(unary, scope, receive, send)
             elif stream := self._service.streams.get(path):
@@ -99,6 +108,37 @@ class GrpcOverAsgi:
 
     async def _unary(self, unary: Unary, scope: Scope, receive: Receive, send: Send) -> None:
         await _send_message(send, await unary(await self._read_message(scope, receive)))
+
+    async def _infer_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Write the responses, while another task reads the requests. It ends with the call: the bridge can't stand
+        that a `receive` is cancelled."""
+        headers = dict(scope["headers"])
+        terms = StreamTerms(self._terms.of_grpc(scope["headers"]), headers, self._terms.switch)
+        stream = self._service.infer_streams.open(terms)
+        reader = asyncio.get_running_loop().create_task(self._read(stream, scope, receive))
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
+        trailers: Message = dict(TRAILERS_OK)
+        await send(START)
+        try:
+            await send(FLUSH)
+            while messages := await stream.outbox.next(JOIN_BYTES):
+                body = messages[0] if len(messages) == 1 else b"".join(messages)
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            if stream.error is not None:
+                trailers = _trailers(stream.error)
+        except BaseException as error:  # noqa: BLE001 - all of them end the response
+            trailers = _trailers(error, scope["path"])
+        finally:
+            stream.cancel()
+            self._disconnects.forget(stream)
+        await send(EMPTY_BODY)
+        await send(trailers)
+
+    async def _read(self, stream: InferStream, scope: Scope, receive: Receive) -> None:
+        await stream.read(self._messages(scope, receive))
+        if not stream.over:
+            self._disconnects.watch(stream, receive)
 
     async def _stream(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -115,9 +155,8 @@ class GrpcOverAsgi:
         except BaseException as error:
             if not started:
                 raise
-            headers = _status_headers(*_outcome(scope["path"], error))
             await send(EMPTY_BODY)
-            await send({"type": "http.response.trailers", "headers": headers})
+            await send(_trailers(error, scope["path"]))
 
     async def _read_message(self, scope: Scope, receive: Receive) -> bytes:
         """The one message of a unary call. Raises InvalidRequest, PayloadTooLarge, Unsupported."""
@@ -245,6 +284,10 @@ def _outcome(path: str, error: BaseException) -> Status:
     if isinstance(error, OSError):
         forget_frames(error)
     return GrpcCode.INTERNAL, HIDDEN_TEXT, None
+
+
+def _trailers(error: BaseException, path: str = "") -> Message:
+    return {"type": "http.response.trailers", "headers": _status_headers(*_outcome(path, error))}
 
 
 async def _send_message(send: Send, response: bytes) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from struct import Struct
 from typing import Any, Final
 
@@ -37,7 +38,8 @@ class GrpcEncoder:
     def __init__(self, model: ServedModel, *, framed: bool) -> None:
         """`framed`: with gRPC's five-byte prefix, for fronts that write messages to the wire themselves."""
         self._model = model
-        self._framed = framed
+        self._head: Callable[[int], bytes] | None = partial(PREFIX.pack, 0) if framed else None
+        """What comes before a response of so many bytes."""
         self._response = message_class("inference.ModelInferResponse")
         self._constant = self._response(
             model_name=model.name, model_version=str(model.version)
@@ -45,12 +47,17 @@ class GrpcEncoder:
         self._output = message_class("inference.ModelInferResponse.InferOutputTensor")
         self._described: dict[Description, bytes] = {}
 
-    def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
-        """The response's bytes. Raises InvalidRequest for classes of an output that has none."""
+    def __call__(
+        self, request: PendingRequest, outputs: list[OutputTensor], constant: bytes = b""
+    ) -> bytes:
+        """The response's bytes. Raises InvalidRequest for classes of an output that has none.
+
+        `constant`: what it begins with, where that is not the same for all responses of the model.
+        """
         plan = request.plan
         if plan.output_names or plan.classes:
             outputs = chosen_outputs(self._model, plan, outputs)
-        parts: list[bytes | bytearray | memoryview] = [b"", self._constant]
+        parts: list[bytes | bytearray | memoryview] = [b"", constant or self._constant]
         if request.id:
             encoded_id = request.id.encode()
             parts += (TAG_ID, varint(len(encoded_id)), encoded_id)
@@ -63,8 +70,8 @@ class GrpcEncoder:
         for output in outputs:
             data = output.data
             parts += (TAG_RAW_OUTPUT, varint(len(data)), data)
-        if self._framed:
-            parts[0] = PREFIX.pack(0, sum(map(len, parts)))
+        if self._head is not None:
+            parts[0] = self._head(sum(map(len, parts)))
         return b"".join(parts)
 
     def _parameters(self, parameters: Mapping[str, Parameter]) -> bytes:

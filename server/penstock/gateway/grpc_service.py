@@ -14,10 +14,12 @@ from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi
 from penstock.gateway.grpc_request import Decoded, GrpcInferDecoder
 from penstock.gateway.grpc_response import PREFIX, GrpcEncoder
+from penstock.gateway.infer_streams import InferStreams
 from penstock.gateway.inference import Bound, Inference
 from penstock.gateway.reflection import ReflectionService
 from penstock.gateway.rpc import Stream, Unary, parse
 from penstock.gateway.server_state import SERVER_NAME, ServerState
+from penstock.gateway.stream_intake import StreamIntake
 from penstock.gateway.terms import from_now
 from penstock.model_config import wire_shape
 from penstock.protobuf import message_class
@@ -29,6 +31,7 @@ from penstock.workers.request import PendingRequest, Respond, into
 INFERENCE: Final = "/inference.GRPCInferenceService/"
 HEALTH: Final = "/grpc.health.v1.Health/"
 MODEL_INFER: Final = f"{INFERENCE}ModelInfer"
+MODEL_STREAM_INFER: Final = f"{INFERENCE}ModelStreamInfer"
 
 # grpc.health.v1.HealthCheckResponse.ServingStatus
 SERVING: Final = 1
@@ -37,8 +40,8 @@ SERVICE_UNKNOWN: Final = 3
 
 
 class GrpcService:
-    """All RPCs by path but ModelInfer: `unary` and `streams` are what a front serves. ModelInfer goes its own way,
-    with terms: `infer`, or `model_infer` for those who await its answer."""
+    """All RPCs by path but inference: `unary` and `streams` are what a front serves. Inference goes its own ways, with
+    terms: `infer`, or `model_infer` for those who await its answer, and `infer_streams`."""
 
     def __init__(
         self, state: ServerState, inference: Inference, aside: Aside, *, framed: bool
@@ -50,6 +53,9 @@ class GrpcService:
         self._framed = framed
         self._decoder = GrpcInferDecoder()
         self._aside = aside
+        self.infer_streams = InferStreams(
+            StreamIntake(inference, self._decoder, aside, framed=framed)
+        )
         self._encoders: dict[int, tuple[ServedModel, GrpcEncoder]] = {}
         self._encoders_of = self._repository.generation
         self.unary: dict[str, Unary] = {

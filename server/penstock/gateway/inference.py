@@ -16,7 +16,7 @@ from penstock.repository.signature import check_sizes
 from penstock.telemetry.tracing.tracing import Tracing
 from penstock.types import NO_TERMS, Buffer, CallTerms, InferHeader, TracedCall
 from penstock.workers.client_regions import Input
-from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respond
+from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respond, Sink
 
 MAX_BOUND = 2048
 """Headers whose model and plan are remembered."""
@@ -62,10 +62,12 @@ class Inference:
         respond: Respond,
         received_bytes: int,
         terms: CallTerms = NO_TERMS,
+        sink: Sink | None = None,
     ) -> PendingRequest:
         """Check the bytes, and queue the request; `respond` gets what `encode` makes of the outputs, or the error.
 
-        `received_bytes`: how long the whole message or body was, which the buffers may keep alive.
+        `received_bytes`: how long the whole message or body was, which the buffers may keep alive. `sink`: takes the
+        responses of a decoupled model.
 
         Raises InvalidRequest, NotFound, Unsupported, QueueFull, DeadlineExceeded, Unavailable, WorkerCrashed.
         """
@@ -95,6 +97,8 @@ class Inference:
             inf if timeout_us is None else arrived_ns // 1000 + timeout_us,
             is_clients,
         )
+        if sink is not None:
+            request.sink = sink
         if terms.traced is None:
             pool.submit(request)
         else:

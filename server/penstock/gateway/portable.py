@@ -16,11 +16,12 @@ import uvloop
 
 from penstock.errors import InvalidRequest, PenstockError
 from penstock.gateway.gateway import Gateway
-from penstock.gateway.grpc_service import MODEL_INFER, GrpcService
+from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, Unary
 from penstock.gateway.status import GrpcCode, status_of, text_of
-from penstock.gateway.terms import TermsReader
+from penstock.gateway.stream_terms import StreamTerms
+from penstock.gateway.terms import TermsReader, metadata_of
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
             path: grpc.stream_stream_rpc_method_handler(_stream(path, call))
             for path, call in service.streams.items()
         }
+        self._handlers[MODEL_STREAM_INFER] = grpc.stream_stream_rpc_method_handler(
+            _infer_stream(service, terms)
+        )
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of the called path, or None."""
@@ -87,6 +91,31 @@ def _stream(path: str, call: Stream) -> Callable[[Any, Context], AsyncIterator[b
                 yield response
         except Exception as error:  # noqa: BLE001 - `_abort` logs it
             await _abort(context, path, error)
+
+    return handle
+
+
+def _infer_stream(
+    service: GrpcService, reader: TermsReader
+) -> Callable[[Any, Context], Awaitable[None]]:
+    async def handle(requests: Any, context: Context) -> None:
+        # not a generator: gRPC would leave it to the garbage collector when the call is cancelled
+        try:
+            call_terms = reader.of_call(context)
+            terms = StreamTerms(call_terms, metadata_of(context), reader.switch)
+            stream = service.infer_streams.open(terms)
+        except Exception as error:  # noqa: BLE001 - `_abort` logs it
+            await _abort(context, MODEL_STREAM_INFER, error)
+        reading = asyncio.get_running_loop().create_task(stream.read(aiter(requests)))
+        try:
+            await context.send_initial_metadata(())
+            while messages := await stream.outbox.next():
+                await context.write(messages[0])
+        finally:
+            stream.cancel()
+            reading.cancel()
+        if stream.error is not None:
+            await _abort(context, MODEL_STREAM_INFER, stream.error)
 
     return handle
 

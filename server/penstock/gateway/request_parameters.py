@@ -11,6 +11,9 @@ from msgspec import Meta
 from penstock.errors import InvalidRequest
 from penstock.types import Parameter
 
+EMPTY_FINAL: Final = "triton_enable_empty_final_response"
+"""A client's wish, for streams, to be told of a request's end also where there is nothing else to say."""
+
 _Unsigned = Annotated[int, Meta(ge=0)]
 _RESERVED: Final[Mapping[str, Any]] = {
     "sequence_id": _Unsigned | str,
@@ -20,7 +23,7 @@ _RESERVED: Final[Mapping[str, Any]] = {
     "timeout": _Unsigned,
     "binary_data_output": bool,
     # perf_analyzer sends it with every request; it has a meaning for streams only
-    "triton_enable_empty_final_response": bool,
+    EMPTY_FINAL: bool,
 }
 _RESERVED_PREFIX: Final = "triton_"
 _MIN_INTEGER: Final = -(2**63)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, Protocol
 
 from penstock.errors import InvalidRequest
@@ -52,14 +52,14 @@ class TermsReader:
     def __init__(self, tenant_header: str = "", switch: TraceSwitch | None = None) -> None:
         """`tenant_header`: the header that names the tenant, in lower case; empty: none does. `switch`: tells whether
         calls are traced."""
-        self._switch = switch or TraceSwitch()
+        self.switch: Final = switch or TraceSwitch()
         self._tenant_header = tenant_header.encode()
         self._grpc = _Parsed(parse_grpc_timeout, tenant_header)
         self._http = _Parsed(parse_http_timeout, tenant_header)
 
     def of_grpc(self, headers: Iterable[tuple[bytes, bytes]]) -> CallTerms:
         """The terms of a gRPC call, from its HTTP/2 headers."""
-        if self._tenant_header or self._switch.on:
+        if self._tenant_header or self.switch.on:
             return self._of_all_headers(headers)
         for name, value in headers:
             if name == GRPC_TIMEOUT:
@@ -70,14 +70,14 @@ class TermsReader:
         known = dict(headers)
         tenant = known.get(self._tenant_header, b"") if self._tenant_header else b""
         terms = self._grpc.terms(known.get(GRPC_TIMEOUT), tenant)
-        return _traced(terms, "GRPC", known.get) if self._switch.on else terms
+        return traced(terms, "GRPC", known.get) if self.switch.on else terms
 
     def of_http(self, headers: Mapping[bytes, bytes]) -> CallTerms:
         """The terms of an HTTP request."""
         timeout = headers.get(HTTP_TIMEOUT)
         tenant = headers.get(self._tenant_header, b"") if self._tenant_header else b""
-        if self._switch.on:
-            return _traced(self._http.terms(timeout, tenant), "HTTP", headers.get)
+        if self.switch.on:
+            return traced(self._http.terms(timeout, tenant), "HTTP", headers.get)
         if timeout is None and not tenant:
             return NO_TERMS
         return self._http.terms(timeout, tenant)
@@ -86,15 +86,15 @@ class TermsReader:
         """The terms of a gRPC call as grpc.aio tells them, which has read `grpc-timeout` itself."""
         remaining_s = call.time_remaining()
         known: dict[bytes, bytes] = {}
-        if self._tenant_header or self._switch.on:
-            known = dict(_encoded(call.invocation_metadata() or ()))
+        if self._tenant_header or self.switch.on:
+            known = metadata_of(call)
         tenant = known.get(self._tenant_header, b"") if self._tenant_header else b""
         terms = NO_TERMS
         if remaining_s is not None or tenant:
             timeout_us = None if remaining_s is None else int(remaining_s * 1e6)
             terms = CallTerms(timeout_us, self._grpc.terms(None, tenant).tenant)
-        if self._switch.on:
-            terms = received(_traced(terms, "GRPC", known.get))
+        if self.switch.on:
+            terms = received(traced(terms, "GRPC", known.get))
         return terms
 
 
@@ -142,22 +142,29 @@ def received(terms: CallTerms) -> CallTerms:
     return terms
 
 
-def _traced(
+def traced(
     terms: CallTerms,
     protocol: Literal["HTTP", "GRPC"],
     header: Callable[[bytes], bytes | None],
+    began_ns: int = 0,
 ) -> CallTerms:
-    """The terms of a call that begins now."""
+    """The terms of a call that began then, or begins now."""
     parent, state = header(b"traceparent") or b"", header(b"tracestate") or b""
     call = TracedCall(
-        protocol, time.monotonic_ns(), parent.decode("latin-1"), state.decode("latin-1")
+        protocol,
+        began_ns or time.monotonic_ns(),
+        parent.decode("latin-1"),
+        state.decode("latin-1"),
     )
     return CallTerms(terms.timeout_us, terms.tenant, call)
 
 
-def _encoded(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    for name, value in metadata:
-        yield name.encode(), value.encode("utf-8", "replace") if isinstance(value, str) else value
+def metadata_of(call: Call) -> dict[bytes, bytes]:
+    """The call's headers; one that is sent twice counts as it was sent last."""
+    return {
+        name.encode(): value.encode("utf-8", "replace") if isinstance(value, str) else value
+        for name, value in call.invocation_metadata() or ()
+    }
 
 
 def parse_grpc_timeout(value: bytes) -> int:
