@@ -228,18 +228,6 @@ def test_unknown_route(server: Served, path: str) -> None:
     assert (answer.status, answer.error) == (404, f"unknown route {path}")
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v2/models/puppet/generate"),
-    ],
-)
-def test_extensions_not_advertised_are_501(server: Served, method: str, path: str) -> None:
-    answer = server.request(method, path, b"{}" if method == "POST" else None)
-    assert answer.status == 501
-    assert "not supported" in answer.error
-
-
 def test_load_and_unload_need_explicit_mode(server: Served, channel: grpc.Channel) -> None:
     text = "explicit model load / unload is not allowed"
     for action in ("load", "unload"):
@@ -254,7 +242,7 @@ def test_load_and_unload_need_explicit_mode(server: Served, channel: grpc.Channe
 def test_unknown_method(channel: grpc.Channel) -> None:
     assert failure(channel, "NoSuchMethod")[0] == "UNIMPLEMENTED"
     assert failure(channel, "/some.Service/Method")[0] == "UNIMPLEMENTED"
-    stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+    stream = channel.stream_stream("/inference.GRPCInferenceService/NoSuchStream")
     with pytest.raises(grpc.RpcError) as caught:
         next(stream(iter([infer_request().SerializeToString()]), timeout=20))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -26,6 +26,7 @@ from grpc_calls import failure, infer_request, pb
 from puppets import Gate, row
 from served import Served, json_request, json_tensor
 from served_models import PUPPET, write_model
+from streamers import streamer
 from supervised import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.extension("trace")]
@@ -227,9 +228,18 @@ def test_every_point_of_a_request_over_both_protocols(
     ask(server, "web")
     ask_rpc(server, "rpc")
     server.infer("puppet", json_request(1.0, id='with"quote'))
-    traces = wait_for_traces(tmp_path / "trace.json", 3)
+    with streamer(server.grpc) as stream:
+        for name in ("flow", "on"):
+            stream.send(name)
+            assert stream.next().id == name
+    plain = {"X": [1, 2.5], "id": "plain"}
+    server.request("POST", "/v2/models/puppet/generate_stream", plain)
+    traces = wait_for_traces(tmp_path / "trace.json", 6)
     for name, receive, send in (
         ("web", "HTTP_RECV", "HTTP_SEND"),
+        ("plain", "HTTP_RECV", "HTTP_SEND"),
+        ("flow", "GRPC_WAITREAD", "GRPC_SEND"),
+        ("on", "GRPC_WAITREAD", "GRPC_SEND"),
         ("rpc", "GRPC_WAITREAD", "GRPC_SEND"),
         ('with"quote', "HTTP_RECV", "HTTP_SEND"),
     ):

@@ -89,6 +89,7 @@ class Bench:
         self.app = HttpOverAsgi(
             self.routes,
             self.inference,
+            self.inference,  # type: ignore[arg-type]
             TermsReader("x-tenant"),
             Disconnects(),
             LIMIT,
@@ -309,7 +310,11 @@ async def test_a_body_that_was_slow_to_come_has_less_time_left(
         return {"type": "http.request", "body": b"", "more_body": False}
 
     where = scope(INFER, headers={"x_request_timeout_ms": "50"})
-    await bench.app(where, receive, lambda _: None)
+
+    async def send(_: Message) -> None:
+        raise AssertionError("it is not answered")
+
+    await bench.app(where, receive, send)
     assert bench.inference.terms == [CallTerms(20_000)]
 
 

@@ -55,7 +55,21 @@ INFER: Final = Description(
     errors=(400, 404, 413, 500, 503, 504),
 )
 GENERATE: Final = Description(
-    tag="inference", summary="Not supported yet", request="Any", errors=(501,)
+    tag="inference",
+    summary="Run a model with inputs and outputs as plain JSON",
+    headers=(TIMEOUT,),
+    request="Any",
+    response="Any",
+    errors=(400, 404, 413, 500, 501, 503, 504),
+)
+GENERATE_STREAM: Final = Description(
+    tag="inference",
+    summary="As generate, with each response as a server-sent event",
+    headers=(TIMEOUT,),
+    request="Any",
+    response="Any",
+    media_type="text/event-stream",
+    errors=(400, 404, 413, 500, 501, 503, 504),
 )
 
 STATISTICS: Final = Description(

@@ -10,13 +10,15 @@ import sys
 from pathlib import Path
 
 from penstock.config import Settings
-from penstock.gateway.asgi import Message, Receive, Scope, Send
+from penstock.gateway.asgi import Receive, Scope, Send
 from penstock.gateway.aside import Aside
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.doors import Doors
+from penstock.gateway.eager_send import EagerSend
 from penstock.gateway.grpc_asgi import GrpcOverAsgi
 from penstock.gateway.grpc_service import GrpcService
 from penstock.gateway.http_asgi import HttpOverAsgi
+from penstock.gateway.http_generate import Generation
 from penstock.gateway.inference import Inference
 from penstock.gateway.server_state import ServerState
 from penstock.gateway.terms import TermsReader
@@ -67,6 +69,7 @@ class Gateway:
         self._http = HttpOverAsgi(
             self._doors.routes,
             self._doors.inference,
+            Generation(inference, self.repository, self._aside),
             self.terms,
             disconnects,
             int(settings.http_max_input_size),
@@ -100,13 +103,9 @@ class Gateway:
 
     async def serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI for HTTP alone, where another server takes gRPC, and whose `send` acts only when it is awaited."""
-        messages: asyncio.Queue[Message] = asyncio.Queue()
-        await self._http(scope, receive, messages.put_nowait)
-        while True:
-            message = await messages.get()
-            await send(message)
-            if message["type"] == "http.response.body":
-                return
+        sending = EagerSend(send)
+        await self._http(scope, receive, sending)
+        await sending.complete()
 
     def drain(self) -> None:
         """Not ready from now on; requests are answered as before, but for those that streams would go on to bring."""

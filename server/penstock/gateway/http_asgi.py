@@ -9,9 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError
-from penstock.gateway.asgi import Receive, Scope, SendNow, forget_frames
+from penstock.gateway.asgi import Receive, Scope, Send, SendNow, forget_frames
 from penstock.gateway.compression import decompress
 from penstock.gateway.disconnects import Disconnects
+from penstock.gateway.http_generate import (
+    EventStream,
+    GeneratedResponses,
+    Generation,
+    OneResponse,
+)
 from penstock.gateway.http_routes import model_path
 from penstock.gateway.http_types import (
     Headers,
@@ -34,6 +40,10 @@ Door = Callable[[str, HttpRequest], Awaitable[Reply]]
 """Answers the requests of one port, by path. Raises PenstockError."""
 
 MAX_TARGETS = 1024
+ACTIONS = frozenset(("infer", "generate", "generate_stream"))
+"""What is asked of a model by inference requests."""
+INFERENCE = tuple(f"/{action}" for action in ACTIONS)
+"""How their paths end."""
 CLIENT_CLOSED_REQUEST = 499
 """Nginx's code for a client that went away; nobody reads it but logs."""
 
@@ -45,6 +55,7 @@ class HttpOverAsgi:
         self,
         routes: Door,
         inference: InferenceWire,
+        generation: Generation,
         terms: TermsReader,
         disconnects: Disconnects,
         max_body_bytes: int,
@@ -53,14 +64,16 @@ class HttpOverAsgi:
         """`doors`: what answers on the other ports."""
         self._routes = routes
         self._inference = inference
+        self._generation = generation
         self._terms = terms
         self._disconnects = disconnects
         self._max_body_bytes = max_body_bytes
         self._doors = doors
         self._targets: dict[str, tuple[str, str, str]] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: SendNow) -> None:
-        """Answer one request; whatever happens, there is a response."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever happens, there is a response. `send` acts when it is called, and what it returns
+        need only be awaited by who wants to know when the client's transport has taken it."""
         try:
             response = await self._answer(scope, receive, send)
             if response is None:
@@ -74,17 +87,20 @@ class HttpOverAsgi:
             response = error_response(HIDDEN_TEXT, HTTPStatus.INTERNAL_SERVER_ERROR)
         _send(send, response)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: SendNow) -> HttpResponse | None:
-        """The response; None for an inference, which `HttpAnswer` responds to when its batch is done."""
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> HttpResponse | None:
+        """The response; None for an inference, which `HttpAnswer` responds to when its batch is done, and for a stream
+        of events, which are sent."""
         path = scope["path"]
         server = scope["server"]
         headers: Headers = dict(scope["headers"])
         if server is not None and (door := self._doors.get(server[1])) is not None:
             return await self._other(door, scope, headers, receive, send)
         method = scope["method"]
-        target = self._target(path) if method == "POST" and path.endswith("/infer") else None
-        if target is None or target[2] != "infer":
+        target = self._target(path) if method == "POST" and path.endswith(INFERENCE) else None
+        if target is None or target[2] not in ACTIONS:
             return await self._other(self._routes, scope, headers, receive, send)
+        if target[2] != "infer":
+            return await self._generate(target, headers, receive, send)
         terms = self._terms.of_http(headers)
         began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
         request = HttpRequest(method, headers, await self._read_body(headers, receive))
@@ -110,6 +126,29 @@ class HttpOverAsgi:
         pending = await reply.wire.submit(reply.name, reply.version, request, answer, terms)
         self._disconnects.watch(pending, receive)
         return None
+
+    async def _generate(
+        self, target: tuple[str, str, str], headers: Headers, receive: Receive, send: Send
+    ) -> HttpResponse | None:
+        """The response of `generate`; None for `generate_stream`, whose events are sent."""
+        name, version, action = target
+        terms = self._terms.of_http(headers)
+        began_ns = time.monotonic_ns()
+        self._generation.check(name, version, headers)
+        body = await self._read_body(headers, receive)
+        receiver = OneResponse() if action == "generate" else EventStream()
+        responses = GeneratedResponses(receiver)
+        terms = from_now(terms, began_ns)
+        pending = await self._generation.submit(name, version, body, responses, terms)
+        self._disconnects.watch(pending, receive)
+        try:
+            if isinstance(receiver, OneResponse):
+                return HttpResponse(await receiver.answer)
+            await receiver.write(send)
+            return None
+        finally:
+            self._disconnects.forget(pending)
+            pending.cancel()
 
     def _target(self, path: str) -> tuple[str, str, str] | None:
         """`model_path`, remembered: clients repeat their few paths."""

@@ -62,9 +62,8 @@ class HttpRoutes:
         yield Route("GET", f"{model}/explain", _of_model(self._explain), described.EXPLAIN)
         # only what is no POST gets here: `HttpOverAsgi` answers inference itself
         yield Route("POST", f"{model}/infer", _unknown, described.INFER)
-        for action in ("generate", "generate_stream"):
-            handler = _refusing("the generate extension")
-            yield Route("POST", f"{model}/{action}", handler, described.GENERATE)
+        yield Route("POST", f"{model}/generate", _unknown, described.GENERATE)
+        yield Route("POST", f"{model}/generate_stream", _unknown, described.GENERATE_STREAM)
         yield from self._repository_routes()
         for path in ("/v2/trace/setting", "/v2/models/{model}/trace/setting"):
             yield Route("GET", path, self._trace_setting, described.TRACE)
@@ -230,12 +229,3 @@ def _of_model(handler: Callable[[str, str], Awaitable[HttpResponse]]) -> Handler
         return await handler(parameters["model"], parameters.get("version", ""))
 
     return handle
-
-
-def _refusing(what: str) -> Handler:
-    """For what the protocol has and this server does not."""
-
-    async def refuse(_: PathParameters, __: HttpRequest) -> HttpResponse:
-        raise Unsupported(f"{what} is not supported yet")
-
-    return refuse
