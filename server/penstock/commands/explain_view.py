@@ -9,7 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from penstock.commands.explanation import CurvePoint, Explanation, Policy, Queue, Slo
+from penstock.commands.explanation import (
+    CurvePoint,
+    Explanation,
+    LevelPolicy,
+    Policy,
+    Queue,
+    Slo,
+)
 
 NOTHING = "-"
 
@@ -20,6 +27,8 @@ def as_report(explanation: Explanation) -> RenderableType:
     parts: list[RenderableType] = [title]
     if explanation.policy is not None:
         parts.append(_policy(explanation.policy))
+        if explanation.policy.levels:
+            parts.append(_level_policies(explanation.policy.levels))
     if explanation.slo is not None:
         parts += _slo(explanation.slo)
     if explanation.service_curve:
@@ -49,6 +58,21 @@ def _policy(policy: Policy) -> Table:
             ("time in the queue", _ms(policy.max_queue_us or None)),
         ],
     )
+
+
+def _level_policies(levels: Sequence[LevelPolicy]) -> Table:
+    rows = [
+        (
+            each.level,
+            _count(each.max_queue_requests or None),
+            _ms(each.timeout_us or None),
+            each.timeout_action,
+            "yes" if each.allow_timeout_override else "no",
+        )
+        for each in levels
+    ]
+    heads = ("level", "requests", "time-out", "then", "clients may shorten it")
+    return _table("queue policies", heads, rows)
 
 
 def _slo(slo: Slo) -> Iterable[Table]:
@@ -107,7 +131,7 @@ def _queue(queue: Queue) -> Iterable[Table]:
     )
     rows = [
         (
-            str(level.level),
+            f"{level.level} late" if level.late else str(level.level),
             tenant.tenant,
             NOTHING if tenant.weight is None else f"{tenant.weight:g}",
             _count(tenant.requests),

@@ -43,6 +43,7 @@ def problems(config: ConfigDict, *, batching_known: bool) -> Iterator[Problem]:
         _versions,
         _filenames,
         _priorities,
+        _ordering,
         _warmup,
         _sequences,
         *((_dynamic_batching,) if batching_known else ()),
@@ -189,6 +190,24 @@ def _priorities(config: ConfigDict) -> Iterator[Problem]:
         if not 1 <= int(level) <= levels:
             path = f"dynamic_batching.priority_queue_policy[{level!r}]"
             yield Problem(path, f"is for a level that isn't there; {expected}")
+
+
+def _ordering(config: ConfigDict) -> Iterator[Problem]:
+    batching = config.get("dynamic_batching")
+    if batching is None or not batching["preserve_ordering"]:
+        return
+    levels = batching["priority_levels"]
+    if levels > 1:
+        text = f"is {levels}; expected 1 at most, for preserve_ordering is true"
+        yield Problem("dynamic_batching.priority_levels", text)
+    policies = {key: batching[key] for key in ("default_queue_policy",) if key in batching}
+    for level, policy in batching["priority_queue_policy"].items():
+        policies[f"priority_queue_policy[{level!r}]"] = policy
+    for name, policy in policies.items():
+        times = policy["default_timeout_microseconds"] or policy["allow_timeout_override"]
+        if times and policy["timeout_action"] == "DELAY":
+            text = "is DELAY; expected REJECT, for preserve_ordering is true"
+            yield Problem(f"dynamic_batching.{name}.timeout_action", text)
 
 
 def _warmup(config: ConfigDict) -> Iterator[Problem]:

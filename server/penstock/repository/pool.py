@@ -54,6 +54,7 @@ class Pool:
         statistics.refused = self.scheduler.refused
         statistics.worker_pids = lambda: [each.process.pid for each in self._instances]
         self._batcher = self.scheduler.batcher
+        statistics.delayed = lambda: self._batcher.delayed
         self._answers = Answers(
             self.scheduler, statistics, preserve_ordering=policy.preserve_ordering
         )
@@ -124,6 +125,8 @@ class Pool:
         self._answers.expect(request)
         if request.deadline_us != inf:
             self._expire.at(request.deadline_us, now_us)
+        if self._batcher.times is not None:
+            self._watch_expiry(now_us)
         self._schedule()
 
     def cancel(self, request: PendingRequest) -> None:
@@ -375,8 +378,11 @@ class Pool:
         now_us = time.monotonic_ns() / 1000
         for request, error in self.scheduler.expired(now_us):
             self._answers.abandon(request, error, FailureReason.REJECTED)
+        self._watch_expiry(now_us)
+        self._count_waiting()
+        self._after_batch()
+
+    def _watch_expiry(self, now_us: float) -> None:
         next_us = self.scheduler.next_expiry_us
         if next_us is not None:
             self._expire.at(next_us, now_us)
-        self._count_waiting()
-        self._after_batch()

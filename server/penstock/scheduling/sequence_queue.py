@@ -31,6 +31,7 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
     ) -> None:
         super().__init__(model, batch, weight_of, usual)
         self.policy = policy
+        self._model = model
         self._weight_of = weight_of
         self._live: dict[SequenceId, Sequence[Request]] = {}
         self._of: dict[Request, Sequence[Request]] = {}
