@@ -144,6 +144,21 @@ def test_good_ones(changes: dict[str, Any]) -> None:
             " expected REJECT, for preserve_ordering is true",
         ),
         (
+            {"instance_group": [{"rate_limiter": {"resources": [{"count": 1}]}}]},
+            "instance_group[0].rate_limiter.resources[0].name is not given;"
+            " expected the resource's name",
+        ),
+        (
+            {
+                "instance_group": [
+                    {"rate_limiter": {"resources": [{"name": "R"}]}},
+                    {"rate_limiter": {"resources": [{"name": "R"}, {"name": "R", "count": 2}]}},
+                ]
+            },
+            "instance_group[1].rate_limiter.resources[1].name is 'R',"
+            " as is that of resources[0]; expected one of it",
+        ),
+        (
             {"version_policy": {"latest": {}}},
             "version_policy.latest.num_versions is 0; expected 1 or more",
         ),

@@ -16,6 +16,7 @@ from penstock.commands.explanation import (
     Policy,
     Queue,
     Slo,
+    Stock,
 )
 
 NOTHING = "-"
@@ -37,6 +38,8 @@ def as_report(explanation: Explanation) -> RenderableType:
         parts += _queue(explanation.queue)
     if explanation.instances:
         parts.append(_instances(explanation))
+    if explanation.rate_limiter is not None and explanation.rate_limiter.resources:
+        parts.append(_resources(explanation.rate_limiter.resources))
     if explanation.refused:
         rows = [(reason.replace("_", " "), f"{n:,}") for reason, n in explanation.refused.items()]
         parts.append(_table("refused", ("reason", "requests"), rows))
@@ -158,6 +161,18 @@ def _instances(explanation: Explanation) -> Table:
         for instance in explanation.instances
     ]
     return _table("instances", ("instance", "state", "rows", "busy for", "done in"), rows)
+
+
+def _resources(resources: Sequence[Stock]) -> Table:
+    rows = [
+        (
+            each.name,
+            "all" if each.device is None else str(each.device),
+            _of(_count(each.held), _count(each.count)),
+        )
+        for each in resources
+    ]
+    return _table("resources", ("resource", "device", "held"), rows)
 
 
 def _quarantine(explanation: Explanation) -> Table:

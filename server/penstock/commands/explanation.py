@@ -111,6 +111,22 @@ class InstanceState(msgspec.Struct, frozen=True):
     """Until all of them should be done."""
 
 
+class Stock(msgspec.Struct, frozen=True):
+    """A resource of the rate limiter."""
+
+    name: str
+    device: int | None = None
+    """None: there is one store of it for all devices."""
+    held: float | None = None
+    count: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the instances of the model need to run."""
+
+    resources: list[Stock] = []
+
+
 class Quarantined(msgspec.Struct, frozen=True):
     """A request that kills workers, and is refused."""
 
@@ -131,4 +147,5 @@ class Explanation(msgspec.Struct, frozen=True):
     refused: dict[str, int] = {}
     """Reason → requests, since the model was loaded."""
     instances: list[InstanceState] = []
+    rate_limiter: Limits | None = None
     quarantine: list[Quarantined] = []

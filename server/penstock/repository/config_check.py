@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from penstock.errors import ConfigError
 from penstock.model_config import ConfigDict, known_datatypes
 from penstock.repository.config_json import config_to_proto, proto_to_config
+from penstock.repository.config_rate_limits import rate_limit_problems
 from penstock.repository.config_sequences import sequence_problems
 from penstock.repository.config_uneven import incomplete_uneven, uneven_problems
 from penstock.repository.config_unsupported import unsupported
@@ -46,6 +47,7 @@ def problems(config: ConfigDict, *, batching_known: bool) -> Iterator[Problem]:
         _ordering,
         _warmup,
         _sequences,
+        _rate_limits,
         *((_dynamic_batching,) if batching_known else ()),
     )
     for check in checks:
@@ -216,6 +218,10 @@ def _warmup(config: ConfigDict) -> Iterator[Problem]:
     for index in range(len(parsed.model_warmup)):
         for path, text in warmup_samples.complaints(parsed, index, complete=False):
             yield Problem(path, text)
+
+
+def _rate_limits(config: ConfigDict) -> Iterator[Problem]:
+    yield from (Problem(path, text) for path, text in rate_limit_problems(config))
 
 
 def _sequences(config: ConfigDict) -> Iterator[Problem]:

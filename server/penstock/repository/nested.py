@@ -43,13 +43,16 @@ class Terms:
     depth: int = 1
     trace: RequestTrace | None = None
     """The request's own will be part of it."""
+    holder: object = None
+    """The pool whose instance waits for the answer; None: no instance does."""
 
 
 def terms_of(parent: PendingRequest) -> Terms:
     """The terms of what is sent to answer the parent. Its priority is one of its parameters."""
-    depth = 1 if parent.caller is None else parent.caller.depth + 1
+    caller = parent.caller
+    depth, holder = (1, None) if caller is None else (caller.depth + 1, caller.holder)
     deadline = parent.deadline_us, parent.deadline_is_clients
-    return Terms(parent.tenant, *deadline, depth, parent.trace)
+    return Terms(parent.tenant, *deadline, depth, parent.trace, holder)
 
 
 class Times(msgspec.Struct):
@@ -97,14 +100,15 @@ OnAnswer = Callable[[Tensors | PenstockError], None]
 class NestedCall:
     """A nested request under way."""
 
-    __slots__ = ("_lease", "_on_answer", "_outputs", "_times", "depth", "request", "rows")
+    __slots__ = ("_lease", "_on_answer", "_outputs", "_times", "depth", "holder", "request", "rows")
 
     request: PendingRequest
 
-    def __init__(self, on_answer: OnAnswer, rows: int, depth: int) -> None:
+    def __init__(self, on_answer: OnAnswer, rows: int, terms: Terms) -> None:
         self._on_answer = on_answer
         self.rows = rows
-        self.depth = depth
+        self.depth = terms.depth
+        self.holder = terms.holder
         self._lease: Releasable | None = None
         self._times: Timed = Times()
         self._outputs: Sequence[OutputTensor] = ()
@@ -181,7 +185,7 @@ class NestedCalls:
             buffers = [buffers[index] for index in plan.order]
         check_sizes(plan, buffers)
         rows = plan.rows if model.config.max_batch_size > 0 else 0
-        call = NestedCall(on_answer, rows, terms.depth)
+        call = NestedCall(on_answer, rows, terms)
         arrived_ns = time.monotonic_ns()
         deadline_us, is_clients = terms.deadline_us, terms.deadline_is_clients
         if model.timeout_us is not None:

@@ -22,6 +22,7 @@ from penstock.repository.explanation import explain
 from penstock.repository.poison import Poison
 from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.restarts import Restarts, StartInstance
+from penstock.repository.turns import Turns
 from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.gather import InputsLost, scatter
@@ -45,8 +46,13 @@ class Pool:
         statistics: ModelStatistics,
         start: StartInstance,
         on_change: Callable[[], None],
+        turns: Turns | None = None,
     ) -> None:
+        """`turns`: of its instances, where a rate limiter gives them."""
         self._policy = policy
+        self._turns = turns
+        if turns is not None:
+            turns.wake = self._schedule
         self._statistics = statistics
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -96,6 +102,8 @@ class Pool:
         instance.hear_metrics(self._statistics.custom.apply)
         self._instances[instance] = index
         self.scheduler.join(instance)
+        if self._turns is not None:
+            self._turns.join(instance, index)
         self._restarts.started(index)
         self._statistics.ready = True
         if instance.process.exited.done():
@@ -123,6 +131,8 @@ class Pool:
             self._answers.count_failure(request, FailureReason.REJECTED)
             raise
         self._answers.expect(request)
+        if self._turns is not None:
+            self._turns.expect(request)
         if request.deadline_us != inf:
             self._expire.at(request.deadline_us, now_us)
         if self._batcher.times is not None:
@@ -141,7 +151,10 @@ class Pool:
     def explain(self) -> dict[str, Any]:
         """What the scheduler knows, has decided and does, for a person."""
         now_us = time.monotonic_ns() / 1000
-        return explain(self.scheduler, self._instances, self._poison.quarantine, now_us)
+        told = explain(self.scheduler, self._instances, self._poison.quarantine, now_us)
+        if self._turns is not None:
+            told["rate_limiter"] = self._turns.explain()
+        return told
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances."""
@@ -160,6 +173,8 @@ class Pool:
                     self._answers.fail(request, self._unloaded(request), FailureReason.OTHER)
             instance.close(grace_s=5)
         await asyncio.gather(*(instance.process.exited for instance in instances))
+        if self._turns is not None:
+            self._turns.close()
 
     def _new_scheduler(self) -> Scheduler[PendingRequest]:
         return Scheduler(self._statistics.model, self._policy.scheduling)
@@ -193,21 +208,27 @@ class Pool:
             if instance is None:
                 break
             batch, late = self.scheduler.take(instance, now_ns / 1000)
+            if self._turns is not None:
+                self._turns.took(instance, batch)
             for request, error in late:
                 self._answers.fail(request, error, FailureReason.REJECTED)
             if not batch:
+                if self._turns is not None and instance.idle:
+                    self._turns.withdraw()
                 due_us = self.scheduler.next_due_us() if instance.idle else None
                 if due_us is not None:
                     self._wake.at(due_us, now_ns / 1000)
                 break
             self._execute(instance, batch, now_ns)
+        if self._turns is not None and not self._batcher.requests:
+            self._turns.withdraw()
         self._count_waiting()
 
     def _next_instance(self, now_us: float) -> Instance | None:
         """An idle instance, or else the one that will be so first, when it is nearly done and has a free slab."""
         first_us, first = inf, None
         for instance in self._instances:
-            if not instance.can_take:
+            if not instance.can_take or (self._turns and not self._turns.may_take(instance)):
                 continue
             if instance.idle:
                 return instance
@@ -240,6 +261,8 @@ class Pool:
                 self._answers.fail(request, error, FailureReason.OTHER)
             batch = [request for request in batch if request not in errors]
         self.scheduler.not_run(instance)
+        if self._turns is not None:
+            self._turns.ended(instance, more=bool(self._batcher.requests))
         self._after_batch()
 
     def _count_waiting(self) -> None:
@@ -299,6 +322,8 @@ class Pool:
         decision = self.scheduler.finished(instance, latencies_us, now_ns / 1000)
         if decision is not None:
             self._statistics.slo = decision
+        if self._turns is not None:
+            self._turns.ended(instance, more=bool(self._batcher.requests))
         if self._batcher.requests:
             self._dispatch()
 
@@ -319,6 +344,8 @@ class Pool:
         if index is None:
             return
         self.scheduler.leave(instance)
+        if self._turns is not None:
+            self._turns.leave(instance)
         self._statistics.ready = bool(self._instances)
         self.last_crash = f"a worker ended: {reason}"
         model, version = self._statistics.model, self._statistics.version

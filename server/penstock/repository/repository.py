@@ -28,6 +28,7 @@ from penstock.repository.linked_models import LinkedModels
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, load
 from penstock.repository.version_policy import version_policy
+from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.workers.control import ControlLink
 from penstock.workers.messages import ModelReport
 
@@ -78,6 +79,9 @@ class ModelRepository:
         self._entries: dict[str, ModelEntry] = {}
         self._loads = asyncio.Semaphore(settings.model_load_thread_count)
         self.handovers = Handovers()
+        self._limiter = None
+        if settings.rate_limit == "execution_count":
+            self._limiter = RateLimiter(settings.rate_limits)
         self.on_change: Callable[[], None] = lambda: None
         self.generation = 0
         """Counts changes: what was looked up before is to be looked up again."""
@@ -286,7 +290,13 @@ class ModelRepository:
                     version.backend = backend_for(complete, folder / str(number))
                     complete["backend"] = version.backend
                     model = await load(
-                        self._link, self._settings, folder, number, complete, self._changed
+                        self._link,
+                        self._settings,
+                        folder,
+                        number,
+                        complete,
+                        self._changed,
+                        self._limiter,
                     )
                     break
                 except PenstockError as error:

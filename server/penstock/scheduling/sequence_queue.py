@@ -180,6 +180,10 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
             default=None,
         )
 
+    def due_us(self, instance: Hashable) -> float | None:
+        """When this instance will get a batch though nothing arrives; None: not before something does."""
+        return self._instances[instance].next_due_us()
+
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def end_idle(self) -> list[SequenceId]:

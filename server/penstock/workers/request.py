@@ -130,6 +130,8 @@ class Caller(Protocol):
 
     depth: int
     """How many requests there are above this one, each the next one's caller."""
+    holder: object
+    """The pool whose instance waits for it; None: no instance does."""
 
     def computed(self, times: Timed, lease: Releasable | None) -> None:
         """The request was executed, and will be encoded next. Its tensors stay valid until the lease is released, which
