@@ -138,6 +138,31 @@ def test_a_full_level_refuses_and_the_others_do_not(server: Served, busy: Busy) 
     assert refused(server, DELAYING, "queue_full") == before + 1
 
 
+def test_priorities_and_time_outs_over_http(
+    server: Served, busy: Busy, http: tritonclient.http.InferenceServerClient
+) -> None:
+    """As over gRPC: 0, and what is no level, is the default one; a time-out says when the request is late."""
+    x = tritonclient.http.InferInput("X", [1, 2], "FP32")
+    x.set_data_from_numpy(row(1, 2))
+    with busy(DELAYING) as held:
+        sent = [
+            http.async_infer(DELAYING, [x], priority=priority, timeout=timeout)
+            for priority, timeout in ((0, None), (1, None), (9, None), (2, 60_000_000), (1, 1000))
+        ]
+
+        def told() -> dict[tuple[int, bool], int]:
+            levels = explained(server, DELAYING)["queue"]["levels"]
+            return {
+                (level["level"], level["late"]): level["tenants"][0]["requests"] for level in levels
+            }
+
+        expected = {(1, False): 3, (1, True): 1, (2, False): 1}
+        eventually(lambda: told() == expected, "they are not where they should be")
+        held.open()
+        for each in sent:
+            each.get_result()
+
+
 def test_what_explain_tells(server: Served) -> None:
     default, second = explained(server, DELAYING)["policy"]["levels"]
     assert default == {
