@@ -46,7 +46,7 @@ def test_help_has_every_setting(
         (["serve", "--wrong", "."], 2, "--wrong"),
         (["serve", "--http-port"], 2, "--http-port"),
         (["serve", "--grpc-use-ssl=true", "."], 2, "--grpc-use-ssl: not supported yet"),
-        (["serve", "--rate-limit", "off", "."], 2, "--rate-limit: not supported yet"),
+        (["serve", "--host-policy", "x", "."], 2, "--host-policy: not supported yet"),
         (["serve", "--config=nope.toml", "."], 2, "nope.toml: can't be read"),
         (["serve", "--host=::1", "--grpc-address=::", "."], 2, "all ports have one address"),
         (["serve", "--run-dir=nope", "."], 1, "run_dir: "),
@@ -82,7 +82,7 @@ def test_bare_booleans_get_their_value() -> None:
         "false",
         "--allow-http=false",
     ]
-    assert rewrite_arguments(["--", "--rate-limit"]) == ["--", "--rate-limit"]
+    assert rewrite_arguments(["--", "--host-policy"]) == ["--", "--host-policy"]
 
 
 def test_flags_of_tritons_that_are_missing_are_told() -> None:

@@ -25,6 +25,7 @@ from penstock.errors import ConfigError
 from penstock.logs import LogFormat, LogSettings
 from penstock.metrics_config import MetricsConfig, parse_metrics_config
 from penstock.platforms import PlatformSetting, platform_settings
+from penstock.rate_limit_config import Resource, parse_rate_limit_resources
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
 
 ENV_PREFIX: Final = "PENSTOCK_"
@@ -131,6 +132,11 @@ class Settings(BaseSettings):
     quarantine_secs: Seconds = 600
     """How long a request that kills workers is remembered, and refused at once."""
 
+    rate_limit: Literal["off", "execution_count"] = "off"
+    """execution_count: instances run when the resources of their `rate_limiter` are free."""
+    rate_limit_resource: Annotated[tuple[str, ...], NoDecode] = ()
+    """How much there is of a resource, as NAME:COUNT or NAME:COUNT:DEVICE. Repeatable; `,` in the environment."""
+
     tenant_header: Annotated[str, StringConstraints(to_lower=True, pattern="^[a-z0-9-]*$")] = ""
     """Header (HTTP) or metadata key (gRPC) that names the tenant, set by a proxy you trust; none: one tenant."""
     tenant_weights: Annotated[Mapping[str, Weight], NoDecode] = Field(default_factory=dict)
@@ -183,7 +189,7 @@ class Settings(BaseSettings):
             return tuple(path.expanduser().absolute() for path in value)
         return value and value.expanduser().absolute()
 
-    @field_validator("load_model", mode="before")
+    @field_validator("load_model", "rate_limit_resource", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
@@ -204,6 +210,12 @@ class Settings(BaseSettings):
     @classmethod
     def _check_metrics_config(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_metrics_config(value)
+        return value
+
+    @field_validator("rate_limit_resource")
+    @classmethod
+    def _check_rate_limits(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_rate_limit_resources(value)
         return value
 
     @field_validator("trace_config", "metrics_config", mode="before")
@@ -237,6 +249,8 @@ class Settings(BaseSettings):
     def _check_together(self) -> Settings:
         if self.load_model and self.model_control_mode != "explicit":
             raise ValueError("load_model needs model_control_mode explicit")
+        if self.rate_limit_resource and self.rate_limit == "off":
+            raise ValueError("rate_limit_resource needs rate_limit execution_count")
         if "*" in self.load_model and len(self.load_model) > 1:
             raise ValueError("load_model: `*` means all models, and must stand alone")
         self._check_platforms()
@@ -292,6 +306,11 @@ class Settings(BaseSettings):
     def metrics(self) -> MetricsConfig:
         """`metrics_config`, parsed."""
         return parse_metrics_config(self.metrics_config)
+
+    @property
+    def rate_limits(self) -> Mapping[Resource, int]:
+        """`rate_limit_resource`, parsed."""
+        return parse_rate_limit_resources(self.rate_limit_resource)
 
     @property
     def tracing(self) -> TraceConfig:

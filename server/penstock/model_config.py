@@ -63,9 +63,15 @@ class BatchOutput(ConfigPart, frozen=True):
 
 
 class QueuePolicy(ConfigPart, frozen=True):
-    """`ModelQueuePolicy`. 0 means that the server's own bound holds."""
+    """`ModelQueuePolicy`."""
 
+    timeout_action: str = "REJECT"
+    """Or DELAY."""
+    default_timeout_microseconds: int = 0
+    """0: none."""
+    allow_timeout_override: bool = False
     max_queue_size: int = 0
+    """0: the server's own bound holds."""
 
 
 class DynamicBatching(ConfigPart, frozen=True):
@@ -78,6 +84,8 @@ class DynamicBatching(ConfigPart, frozen=True):
     """0: one level."""
     default_priority_level: int = 0
     default_queue_policy: QueuePolicy = QueuePolicy()
+    priority_queue_policy: dict[str, QueuePolicy] = {}
+    """Level → its own policy, for those that have one."""
 
 
 class Control(ConfigPart, frozen=True):

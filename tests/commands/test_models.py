@@ -25,6 +25,22 @@ FULL: Mapping[str, Any] = {
         "max_queue_requests": 10_000,
         "max_queue_bytes": 1 << 30,
         "max_queue_us": 5_000_000,
+        "levels": [
+            {
+                "level": "default",
+                "timeout_us": 50_000,
+                "timeout_action": "REJECT",
+                "allow_timeout_override": False,
+                "max_queue_requests": 100,
+            },
+            {
+                "level": "2",
+                "timeout_us": 0,
+                "timeout_action": "DELAY",
+                "allow_timeout_override": True,
+                "max_queue_requests": 0,
+            },
+        ],
     },
     "slo": {
         "p99_ms": 50,
@@ -67,11 +83,18 @@ FULL: Mapping[str, Any] = {
             },
             {
                 "level": 2,
+                "late": True,
                 "tenants": [
                     {"tenant": "default", "weight": 1, "requests": 1, "rows": 2, "oldest_us": 9.5}
                 ],
             },
         ],
+    },
+    "rate_limiter": {
+        "resources": [
+            {"name": "memory", "device": 0, "held": 3, "count": 4},
+            {"name": "licence", "device": None, "held": 0, "count": 1},
+        ]
     },
     "refused": {"queue_full": 1500, "too_late": 7, "expired": 0},
     "instances": [
@@ -173,7 +196,11 @@ def test_all_parts(url: str, capsys: pytest.CaptureFixture[str]) -> None:
         "requests 21",
         "time to empty 123 ms",
         "1 se[a]rch 2.5 20 40 0.7 ms",
-        "2 default 1 1 2 0.0095 ms",
+        "2 late default 1 1 2 0.0095 ms",
+        "default 100 50 ms REJECT no",
+        "2 - - DELAY yes",
+        "memory 0 3 of 4",
+        "licence all 0 of 1",
         "busy_0 running 16 + 8 3.3 ms 8 ms",
         "busy_1 idle - - -",
         "queue full 1,500",

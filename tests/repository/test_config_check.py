@@ -121,6 +121,45 @@ def test_good_ones(changes: dict[str, Any]) -> None:
             " expected 1 to priority_levels, which is 2",
         ),
         (
+            {
+                "dynamic_batching": {
+                    "preserve_ordering": True,
+                    "priority_levels": 2,
+                    "default_priority_level": 1,
+                }
+            },
+            "dynamic_batching.priority_levels is 2;"
+            " expected 1 at most, for preserve_ordering is true",
+        ),
+        (
+            {
+                "dynamic_batching": {
+                    "preserve_ordering": True,
+                    "default_queue_policy": {
+                        "timeout_action": "DELAY",
+                        "default_timeout_microseconds": 5,
+                    },
+                }
+            },
+            "dynamic_batching.default_queue_policy.timeout_action is DELAY;"
+            " expected REJECT, for preserve_ordering is true",
+        ),
+        (
+            {"instance_group": [{"rate_limiter": {"resources": [{"count": 1}]}}]},
+            "instance_group[0].rate_limiter.resources[0].name is not given;"
+            " expected the resource's name",
+        ),
+        (
+            {
+                "instance_group": [
+                    {"rate_limiter": {"resources": [{"name": "R"}]}},
+                    {"rate_limiter": {"resources": [{"name": "R"}, {"name": "R", "count": 2}]}},
+                ]
+            },
+            "instance_group[1].rate_limiter.resources[1].name is 'R',"
+            " as is that of resources[0]; expected one of it",
+        ),
+        (
             {"version_policy": {"latest": {}}},
             "version_policy.latest.num_versions is 0; expected 1 or more",
         ),

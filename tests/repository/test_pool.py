@@ -17,6 +17,7 @@ from penstock.errors import (
     QueueFull,
     Unavailable,
 )
+from penstock.scheduling.queue_policy import QueuePolicies, QueuePolicy
 from penstock.scheduling.refusals import Refusal
 from penstock.telemetry.statistics import FailureReason
 from penstock.types import RegionRef
@@ -357,3 +358,40 @@ async def test_expiry_does_not_wait_for_its_turn_in_the_order(make_pool: Make) -
     while len(bench.heard.answers) < 3:
         await bench.workers[0].answer()
     assert bench.values() == {"first": [116], "late": "DeadlineExceeded", "last": [116]}
+
+
+@pytest.mark.extension("schedule_policy")
+async def test_a_wait_is_over_when_its_time_is_and_not_when_a_batch_ends(make_pool: Make) -> None:
+    policies = QueuePolicies(QueuePolicy(timeout_us=20_000))
+    bench = await make_pool(max_rows=1, levels=policies).with_workers(1)
+    bench.submit("a", "b")
+    await settle()
+    assert bench.running == [["a"], ["b"]]
+    began = time.monotonic()
+    bench.submit("c")
+    await until(lambda: "c" in bench.heard.by_id)
+    assert time.monotonic() - began >= 0.02
+    # the others have begun, and are not bound by it
+    assert bench.values() == {"c": "Unavailable"}
+    assert bench.statistics.failures[FailureReason.REJECTED] == 1
+    assert bench.statistics.refused[Refusal.QUEUE_TIMEOUT] == 1
+    assert bench.statistics.pending == bench.statistics.queued_bytes == 0
+    for _ in range(2):
+        await bench.workers[0].answer()
+    assert bench.values() == {"a": [97], "b": [98], "c": "Unavailable"}
+
+
+@pytest.mark.extension("schedule_policy")
+async def test_the_late_go_behind_the_others(make_pool: Make) -> None:
+    policies = QueuePolicies(QueuePolicy(timeout_us=1_000_000, delays=True))
+    bench = await make_pool(max_rows=1, levels=policies).with_workers(1)
+    bench.submit("a", "b")
+    await settle()
+    late = bench.pool.scheduler.batcher
+    bench.submit("c")
+    late.end_waits(time.monotonic_ns() / 1000 + 2_000_000)
+    bench.submit("d")
+    assert bench.statistics.delayed() == 1
+    for _ in range(4):
+        await bench.workers[0].answer()
+    assert [name for name, _ in bench.heard.answers] == ["a", "b", "d", "c"]

@@ -10,8 +10,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.errors import QueueFull
-from penstock.scheduling.batcher import RESERVE, Batcher, BatchPolicy
+from penstock.scheduling.batcher import Batcher, BatchPolicy
+from penstock.scheduling.queue_policy import LATE, QueuePolicies, QueuePolicy
+from penstock.scheduling.room import RESERVE
 from simulation import Job
+
+LEVELS = st.builds(
+    QueuePolicies,
+    st.builds(
+        QueuePolicy,
+        timeout_us=st.sampled_from([0, 4, 12]),
+        delays=st.booleans(),
+        max_requests=st.sampled_from([0, 3]),
+    ),
+    st.sampled_from([{}, {2: QueuePolicy(2, delays=True)}, {1: QueuePolicy(7, max_requests=2)}]),
+)
 
 POLICIES = st.builds(
     BatchPolicy,
@@ -22,6 +35,7 @@ POLICIES = st.builds(
     max_batch_bytes=st.sampled_from([1 << 30, 30]),
     max_queue_requests=st.sampled_from([4, 100]),
     max_queue_bytes=st.sampled_from([60, 10_000]),
+    levels=st.one_of(st.none(), LEVELS),
 )
 
 
@@ -48,10 +62,12 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         self.tenants = tenants
         self.call_us, self.row_us = cost
         self.now_us = 0
-        self.waiting: list[tuple[tuple[int, float, int], Job]] = []
+        self.waiting: list[tuple[tuple[float, float, int], Job]] = []
         self.since_us: dict[object, float] = {}
         self.taken: list[Job] = []
         self.places = 0
+        self.until_us: dict[Job, float] = {}
+        """When the waits of those that may not wait for ever are over."""
         self.batcher = Batcher[Job](
             "m", policy, {"a": 1.0, "b": 0.25, "c": 8.0}.__getitem__, self.cost
         )
@@ -68,6 +84,7 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         nbytes=st.sampled_from([0, 9, 31]),
         priority=st.sampled_from([1, 1, 2]),
         within_us=st.sampled_from([inf, inf, 5, 20]),
+        own_us=st.sampled_from([None, None, 3]),
         data=st.data(),
     )
     def add(
@@ -77,11 +94,13 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         nbytes: int,
         priority: int,
         within_us: float,
+        own_us: float | None,
         data: st.DataObject,
     ) -> None:
         tenant = data.draw(st.sampled_from(self.tenants))
         deadline_us = self.now_us + within_us
         job = Job(self.now_us, rows, shape, nbytes, tenant, priority, deadline_us)
+        job.queue_timeout_us = own_us
         try:
             self.batcher.check_room(job)
         except QueueFull:
@@ -89,6 +108,11 @@ class AgainstNaiveModel(RuleBasedStateMachine):
             return
         assert not self._over(job, RESERVE if len(self.tenants) > 1 else 1.0)
         self._queue(job, again=False)
+        if self.policy.levels is not None:
+            timeout_us = self.policy.levels.of(priority).timeout_us
+            limit_us = min(timeout_us or inf, own_us or inf)
+            if limit_us != inf:
+                self.until_us[job] = self.now_us + limit_us
 
     @precondition(lambda self: self.taken)
     @rule(data=st.data())
@@ -108,6 +132,25 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         assert self.batcher.cancel(entry[1])
         assert not self.batcher.cancel(entry[1])
         self.waiting.remove(entry)
+        self.until_us.pop(entry[1], None)
+
+    @precondition(lambda self: self.policy.levels is not None)
+    @rule()
+    def end_waits(self) -> None:
+        rejected = self.batcher.end_waits(self.now_us)
+        over = [entry for entry in self.waiting if self._until_us(entry[1]) <= self.now_us]
+        expected = []
+        # in the order in which their times were over
+        for entry in sorted(over, key=lambda entry: (self._until_us(entry[1]), entry[0][2])):
+            job = entry[1]
+            if self._delays(entry[0][0]):
+                self.waiting.remove(entry)
+                del self.until_us[job]
+                self._wait(job, entry[0][0] + LATE, again=False)
+            else:
+                self._leave([job])
+                expected.append(job)
+        assert rejected == expected
 
     @rule(only_full=st.booleans())
     def take(self, only_full: bool) -> None:
@@ -152,16 +195,30 @@ class AgainstNaiveModel(RuleBasedStateMachine):
     def bytes(self) -> int:
         return bytes_of(job for _, job in self.waiting)
 
+    def _until_us(self, job: Job) -> float:
+        return self.until_us.get(job, inf)
+
+    def _delays(self, level: float) -> bool:
+        assert self.policy.levels is not None
+        return self.policy.levels.of(level).delays
+
     def _over(self, job: Job, factor: float) -> bool:
         requests_over = len(self.waiting) >= self.policy.max_queue_requests * factor
+        if self.policy.levels is not None:
+            most = self.policy.levels.of(job.priority).max_requests or inf
+            of_level = [level for (level, _, _), _ in self.waiting if int(level) == job.priority]
+            requests_over |= len(of_level) >= most * factor
         return requests_over or self.bytes + job.nbytes > self.policy.max_queue_bytes * factor
 
     def _queue(self, job: Job, *, again: bool) -> None:
         self.batcher.add(job, self.now_us, again=again)
+        self._wait(job, job.priority, again=again)
+
+    def _wait(self, job: Job, level: float, *, again: bool) -> None:
         self.places += 1
         shape_waits = any(job.shape_key == other.shape_key for _, other in self.waiting)
         place = self.places - 10**6 if again else self.places
-        self.waiting.append(((job.priority, job.deadline_us, place), job))
+        self.waiting.append(((level, job.deadline_us, place), job))
         if again or not shape_waits:
             self.since_us[job.shape_key] = self._oldest_us(job.shape_key)
 
@@ -169,6 +226,8 @@ class AgainstNaiveModel(RuleBasedStateMachine):
         """Each of them waited, and leaves once."""
         before = len(self.waiting)
         self.waiting = [entry for entry in self.waiting if entry[1] not in jobs]
+        for job in jobs:
+            self.until_us.pop(job, None)
         assert len(self.waiting) == before - len(jobs)
         assert not any(job.number for job in jobs)
 

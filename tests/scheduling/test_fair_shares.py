@@ -191,8 +191,8 @@ def test_a_lower_level_gets_a_batch_a_period_and_the_upper_one_all_others(
                 waiting[level] += 1
         batch, _ = queue.take(now_us)
         for job in batch:
-            waiting[job.priority] -= 1
-        (leader,) = {job.priority for job in batch}
+            waiting[int(job.priority)] -= 1
+        (leader,) = {int(job.priority) for job in batch}
         leaders.append(leader)
     for level in range(2, levels + 1):
         times_us = [0, *(n * batch_us for n, leader in enumerate(leaders) if leader == level)]

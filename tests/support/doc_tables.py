@@ -73,6 +73,7 @@ VALUES: Final = {
     "vertex_ai_default_model": "model",
     "vertex_ai_predict_route": "path",
     "vertex_ai_health_route": "path",
+    "rate_limit_resource": "NAME:COUNT[:DEVICE]",
 }
 """Of settings whose type does not say it."""
 

@@ -12,6 +12,7 @@ from fake_workers import FakeWorker, row
 from pending import Heard, joined, pending
 from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import PoolPolicy
+from penstock.repository.turns import Turns
 from penstock.scheduling.batcher import BatchPolicy
 from penstock.scheduling.scheduler import SchedulingPolicy
 from penstock.telemetry.statistics import ModelStatistics
@@ -26,7 +27,11 @@ class Bench:
     """A pool, its workers, and what its requests heard."""
 
     def __init__(
-        self, preserve_ordering: bool = False, execution_timeout_us: float = 0, **policy: Any
+        self,
+        preserve_ordering: bool = False,
+        execution_timeout_us: float = 0,
+        turns: Turns | None = None,
+        **policy: Any,
     ) -> None:
         self.workers: list[FakeWorker] = []
         self.started: list[int] = []
@@ -40,10 +45,10 @@ class Bench:
             preserve_ordering=preserve_ordering,
             execution_timeout_us=execution_timeout_us,
         )
-        self.pool = self._new_pool()
+        self.pool = self._new_pool(turns)
 
-    def _new_pool(self) -> Pool:
-        return Pool(self.policy, self.statistics, self._start, self._changed)
+    def _new_pool(self, turns: Turns | None) -> Pool:
+        return Pool(self.policy, self.statistics, self._start, self._changed, turns)
 
     async def with_workers(self, count: int) -> Self:
         """Start that many."""

@@ -26,7 +26,9 @@ class SequenceBench(Bench):
         super().__init__(**{"max_rows": slots, **policy})
         sequences = SequencePolicy(slots, idle_us, direct)
         self.policy = PoolPolicy(self.policy.scheduling, sequences=sequences)
-        self.sequences = SequencePool(self.policy, self.statistics, self._start, self._changed)
+        self.sequences = SequencePool(
+            self.policy, self.statistics, self._start, self._changed, policy.get("turns")
+        )
         self.pool = self.sequences
 
     def step(self, *names: str) -> list[PendingRequest]:

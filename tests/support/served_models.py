@@ -26,6 +26,18 @@ PUPPET: Final = """
       { name: "TOLD" data_type: TYPE_STRING dims: [ 1 ] }
     ]
 """
+DELAYING: Final = """
+    dynamic_batching {
+      priority_levels: 2
+      default_priority_level: 1
+      default_queue_policy {
+        timeout_action: DELAY
+        default_timeout_microseconds: 60000000
+        allow_timeout_override: true
+      }
+      priority_queue_policy { key: 2 value: { max_queue_size: 1 } }
+    }
+"""
 XY: Final = """
     input [ { name: "X" data_type: TYPE_FP32 dims: [ -1 ] } ]
     output [ { name: "Y" data_type: TYPE_FP32 dims: [ -1 ] } ]
@@ -67,6 +79,13 @@ def write_repository(folder: Path) -> None:
         "max_batch_size: 1\n"
         "dynamic_batching { priority_levels: 3 default_priority_level: 2 }" + PUPPET,
     )
+    write_model(
+        folder / "puppet_impatient",
+        "puppet",
+        "max_batch_size: 1\ndynamic_batching { default_queue_policy {"
+        " default_timeout_microseconds: 200000 } }" + PUPPET,
+    )
+    write_model(folder / "puppet_delaying", "puppet", "max_batch_size: 1\n" + DELAYING + PUPPET)
     write_model(
         folder / "puppet_hanging", "puppet", f"{batched}\n{own(execution_timeout_ms=300)}\n{PUPPET}"
     )

@@ -35,9 +35,10 @@ class Job:
     shape_key: Hashable = "a"
     nbytes: int = 10
     tenant: str = "default"
-    priority: int = 1
+    priority: float = 1
     deadline_us: float = inf
     deadline_is_clients: bool = True
+    queue_timeout_us: float | None = None
     number: int = 0
     done: bool = False
     arrived_ns: int = field(init=False)

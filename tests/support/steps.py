@@ -20,9 +20,10 @@ class Part:
     rows: int = 1
     nbytes: int = 10
     tenant: str = "default"
-    priority: int = 1
+    priority: float = 1
     deadline_us: float = inf
     deadline_is_clients: bool = True
+    queue_timeout_us: float | None = None
     arrived_ns: int = 0
     number: int = 0
     done: bool = False

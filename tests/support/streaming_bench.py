@@ -11,6 +11,7 @@ import numpy as np
 from penstock.errors import PenstockError
 from penstock.repository.pool import Pool
 from penstock.repository.streaming_pool import StreamingPool, StreamingSequencePool
+from penstock.repository.turns import Turns
 from penstock.workers.request import Part, PendingRequest
 from pool_bench import Bench
 from sequence_bench import SequenceBench
@@ -56,8 +57,8 @@ class StreamingBench(Bench):
         self.with_sink = True
         super().__init__(**policy)
 
-    def _new_pool(self) -> Pool:
-        return StreamingPool(self.policy, self.statistics, self._start, self._changed)
+    def _new_pool(self, turns: Turns | None) -> Pool:
+        return StreamingPool(self.policy, self.statistics, self._start, self._changed, turns)
 
     def _prepare(self, request: PendingRequest) -> None:
         if self.with_sink:

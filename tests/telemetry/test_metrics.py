@@ -143,6 +143,7 @@ def test_each_reason_of_refusal_has_its_counter(
         "queue_time": 0,
         "too_late": 5,
         "expired": 0,
+        "queue_timeout": 0,
         "quarantined": 0,
     }
 

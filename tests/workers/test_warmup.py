@@ -430,6 +430,54 @@ def test_triton_models(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
         warmed(tmp_path / "bad", 3, TRITON_CONFIG)
 
 
+STATEFUL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            start, end, x = (
+                pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+                for name in ("START", "END", "X")
+            )
+            if not (start.all() and end.all()):
+                raise ValueError("no sequence of its own")
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("Y", x)]))
+        return answers
+"""
+
+
+@pytest.mark.extension("sequence")
+@pytest.mark.parametrize("strategy", ["direct", "oldest"])
+def test_stateful_models(tmp_path: Path, strategy: str) -> None:
+    """Each row is a whole sequence. Triton's samples give the controls, which are then the server's all the same."""
+    write_python(tmp_path / "m", STATEFUL)
+    controls = [
+        {
+            "name": name,
+            "control": [{"kind": f"CONTROL_SEQUENCE_{name}", "int32_false_true": [0, 1]}],
+        }
+        for name in ("START", "END")
+    ]
+    options = {"max_candidate_sequences": 4} if strategy == "oldest" else {}
+    batching = {"control_input": controls, strategy: options}
+    control = {"data_type": "TYPE_INT32", "dims": [1], "zero_data": True}
+    given = sample({**RANDOM, "dims": [3]}, batch_size=3, count=2)
+    given["inputs"]["START"] = control
+    config = {**TRITON_CONFIG, "sequence_batching": batching, "model_warmup": [given]}
+    model = load(load_spec(tmp_path / "m", config))
+    try:
+        warm_up(model, tmp_path / "m")
+        given["inputs"]["STRAT"] = given["inputs"].pop("START")
+        model.config["model_warmup"] = [given]
+        with pytest.raises(LoadFailed, match=r"'STRAT'.* is for no input of the model"):
+            warm_up(model, tmp_path / "m")
+    finally:
+        model.close()
+
+
 def test_onnx_models(tmp_path: Path) -> None:
     write_onnx_identity(tmp_path / "same", "FP32", ["batch", "n"])
     warmed(tmp_path / "same", 3, {})

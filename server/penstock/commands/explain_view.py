@@ -9,7 +9,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from penstock.commands.explanation import CurvePoint, Explanation, Policy, Queue, Slo
+from penstock.commands.explanation import (
+    CurvePoint,
+    Explanation,
+    LevelPolicy,
+    Policy,
+    Queue,
+    Slo,
+    Stock,
+)
 
 NOTHING = "-"
 
@@ -20,6 +28,8 @@ def as_report(explanation: Explanation) -> RenderableType:
     parts: list[RenderableType] = [title]
     if explanation.policy is not None:
         parts.append(_policy(explanation.policy))
+        if explanation.policy.levels:
+            parts.append(_level_policies(explanation.policy.levels))
     if explanation.slo is not None:
         parts += _slo(explanation.slo)
     if explanation.service_curve:
@@ -28,6 +38,8 @@ def as_report(explanation: Explanation) -> RenderableType:
         parts += _queue(explanation.queue)
     if explanation.instances:
         parts.append(_instances(explanation))
+    if explanation.rate_limiter is not None and explanation.rate_limiter.resources:
+        parts.append(_resources(explanation.rate_limiter.resources))
     if explanation.refused:
         rows = [(reason.replace("_", " "), f"{n:,}") for reason, n in explanation.refused.items()]
         parts.append(_table("refused", ("reason", "requests"), rows))
@@ -49,6 +61,21 @@ def _policy(policy: Policy) -> Table:
             ("time in the queue", _ms(policy.max_queue_us or None)),
         ],
     )
+
+
+def _level_policies(levels: Sequence[LevelPolicy]) -> Table:
+    rows = [
+        (
+            each.level,
+            _count(each.max_queue_requests or None),
+            _ms(each.timeout_us or None),
+            each.timeout_action,
+            "yes" if each.allow_timeout_override else "no",
+        )
+        for each in levels
+    ]
+    heads = ("level", "requests", "time-out", "then", "clients may shorten it")
+    return _table("queue policies", heads, rows)
 
 
 def _slo(slo: Slo) -> Iterable[Table]:
@@ -107,7 +134,7 @@ def _queue(queue: Queue) -> Iterable[Table]:
     )
     rows = [
         (
-            str(level.level),
+            f"{level.level} late" if level.late else str(level.level),
             tenant.tenant,
             NOTHING if tenant.weight is None else f"{tenant.weight:g}",
             _count(tenant.requests),
@@ -134,6 +161,18 @@ def _instances(explanation: Explanation) -> Table:
         for instance in explanation.instances
     ]
     return _table("instances", ("instance", "state", "rows", "busy for", "done in"), rows)
+
+
+def _resources(resources: Sequence[Stock]) -> Table:
+    rows = [
+        (
+            each.name,
+            "all" if each.device is None else str(each.device),
+            _of(_count(each.held), _count(each.count)),
+        )
+        for each in resources
+    ]
+    return _table("resources", ("resource", "device", "held"), rows)
 
 
 def _quarantine(explanation: Explanation) -> Table:

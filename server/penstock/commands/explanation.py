@@ -8,6 +8,19 @@ from __future__ import annotations
 import msgspec
 
 
+class LevelPolicy(msgspec.Struct, frozen=True):
+    """What the queue policy of a level says."""
+
+    level: str
+    """Or "default": of those that have none of their own."""
+    timeout_us: float | None = None
+    """0: none."""
+    timeout_action: str = ""
+    allow_timeout_override: bool = False
+    max_queue_requests: float | None = None
+    """0: as many as the whole queue."""
+
+
 class Policy(msgspec.Struct, frozen=True):
     """How batches are made, and what the queue may hold."""
 
@@ -22,6 +35,7 @@ class Policy(msgspec.Struct, frozen=True):
     max_queue_bytes: float | None = None
     max_queue_us: float | None = None
     """Longest wait that a new request may have to expect; 0: any."""
+    levels: list[LevelPolicy] = []
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -70,6 +84,8 @@ class Level(msgspec.Struct, frozen=True):
     """One priority level; 1 is the most urgent."""
 
     level: int
+    late: bool = False
+    """These have waited for too long, and run after the others of the level."""
     tenants: list[TenantQueue] = []
 
 
@@ -95,6 +111,22 @@ class InstanceState(msgspec.Struct, frozen=True):
     """Until all of them should be done."""
 
 
+class Stock(msgspec.Struct, frozen=True):
+    """A resource of the rate limiter."""
+
+    name: str
+    device: int | None = None
+    """None: there is one store of it for all devices."""
+    held: float | None = None
+    count: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the instances of the model need to run."""
+
+    resources: list[Stock] = []
+
+
 class Quarantined(msgspec.Struct, frozen=True):
     """A request that kills workers, and is refused."""
 
@@ -115,4 +147,5 @@ class Explanation(msgspec.Struct, frozen=True):
     refused: dict[str, int] = {}
     """Reason → requests, since the model was loaded."""
     instances: list[InstanceState] = []
+    rate_limiter: Limits | None = None
     quarantine: list[Quarantined] = []

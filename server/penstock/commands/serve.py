@@ -65,8 +65,6 @@ NOT_YET: Final = frozenset(
         "--model-load-gpu-limit",
         "--model-namespacing",
         "--pinned-memory-pool-byte-size",
-        "--rate-limit",
-        "--rate-limit-resource",
         "--repoagent-directory",
         "--repository-poll-secs",
         "--response-cache-byte-size",
@@ -225,6 +223,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return named[name]
     if name == "load_model":
         return "MODEL"
+    if name == "rate_limit_resource":
+        return "NAME:COUNT[:DEVICE]"
     if name == "metrics_config":
         return "NAME=VALUE"
     if name == "trace_config":

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from penstock.errors import ConfigError
 from penstock.model_config import ConfigDict, known_datatypes
 from penstock.repository.config_json import config_to_proto, proto_to_config
+from penstock.repository.config_rate_limits import rate_limit_problems
 from penstock.repository.config_sequences import sequence_problems
 from penstock.repository.config_uneven import incomplete_uneven, uneven_problems
 from penstock.repository.config_unsupported import unsupported
@@ -43,8 +44,10 @@ def problems(config: ConfigDict, *, batching_known: bool) -> Iterator[Problem]:
         _versions,
         _filenames,
         _priorities,
+        _ordering,
         _warmup,
         _sequences,
+        _rate_limits,
         *((_dynamic_batching,) if batching_known else ()),
     )
     for check in checks:
@@ -191,12 +194,34 @@ def _priorities(config: ConfigDict) -> Iterator[Problem]:
             yield Problem(path, f"is for a level that isn't there; {expected}")
 
 
+def _ordering(config: ConfigDict) -> Iterator[Problem]:
+    batching = config.get("dynamic_batching")
+    if batching is None or not batching["preserve_ordering"]:
+        return
+    levels = batching["priority_levels"]
+    if levels > 1:
+        text = f"is {levels}; expected 1 at most, for preserve_ordering is true"
+        yield Problem("dynamic_batching.priority_levels", text)
+    policies = {key: batching[key] for key in ("default_queue_policy",) if key in batching}
+    for level, policy in batching["priority_queue_policy"].items():
+        policies[f"priority_queue_policy[{level!r}]"] = policy
+    for name, policy in policies.items():
+        times = policy["default_timeout_microseconds"] or policy["allow_timeout_override"]
+        if times and policy["timeout_action"] == "DELAY":
+            text = "is DELAY; expected REJECT, for preserve_ordering is true"
+            yield Problem(f"dynamic_batching.{name}.timeout_action", text)
+
+
 def _warmup(config: ConfigDict) -> Iterator[Problem]:
     # what needs the complete inputs is checked by the worker, which has them before it runs the samples
     parsed = warmup_samples.parse(config)
     for index in range(len(parsed.model_warmup)):
         for path, text in warmup_samples.complaints(parsed, index, complete=False):
             yield Problem(path, text)
+
+
+def _rate_limits(config: ConfigDict) -> Iterator[Problem]:
+    yield from (Problem(path, text) for path, text in rate_limit_problems(config))
 
 
 def _sequences(config: ConfigDict) -> Iterator[Problem]:

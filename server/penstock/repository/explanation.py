@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock.scheduling.level import Level
 from penstock.scheduling.quarantine import Quarantine
+from penstock.scheduling.queue_policy import QueuePolicy, is_late
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.slo import Decision, SloController
 from penstock.workers.instance import Instance
@@ -46,7 +47,7 @@ def explain(
 
 def _policy(scheduler: Scheduler[PendingRequest]) -> dict[str, Any]:
     policy = scheduler.policy
-    return {
+    told: dict[str, Any] = {
         "max_rows": policy.batch.max_rows,
         "rows_cap": scheduler.batcher.rows_cap,
         "delay_us": scheduler.batcher.delay_us,
@@ -56,6 +57,19 @@ def _policy(scheduler: Scheduler[PendingRequest]) -> dict[str, Any]:
         "max_queue_bytes": policy.batch.max_queue_bytes,
         "max_queue_us": policy.max_queue_us,
     }
+    if policy.batch.levels is not None:
+        told["levels"] = [_level_policy(*each) for each in policy.batch.levels.named()]
+    return told
+
+
+def _level_policy(level: str, policy: QueuePolicy) -> dict[str, Any]:
+    return {
+        "level": level,
+        "timeout_us": policy.timeout_us,
+        "timeout_action": "DELAY" if policy.delays else "REJECT",
+        "allow_timeout_override": policy.allows_override,
+        "max_queue_requests": policy.max_requests,
+    }
 
 
 def _queue(scheduler: Scheduler[PendingRequest], now_us: float) -> dict[str, Any]:
@@ -64,6 +78,7 @@ def _queue(scheduler: Scheduler[PendingRequest], now_us: float) -> dict[str, Any
         "requests": batcher.requests,
         "rows": batcher.rows,
         "bytes": batcher.nbytes,
+        "delayed": batcher.delayed,
         "drain_us": 1e6 * (scheduler.drain_s() or 0.0),
         "levels": [_level(level, now_us) for level in batcher.levels],
     }
@@ -71,7 +86,8 @@ def _queue(scheduler: Scheduler[PendingRequest], now_us: float) -> dict[str, Any
 
 def _level(level: Level[PendingRequest], now_us: float) -> dict[str, Any]:
     return {
-        "level": level.number,
+        "level": int(level.number),
+        "late": is_late(level.number),
         "tenants": [
             {
                 "tenant": lane.tenant,

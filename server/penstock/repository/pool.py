@@ -23,6 +23,7 @@ from penstock.repository.model_pool import Calls
 from penstock.repository.poison import Poison
 from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.restarts import Restarts, StartInstance
+from penstock.repository.turns import Turns
 from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.gather import InputsLost, scatter
@@ -51,10 +52,15 @@ class Pool:
         statistics: ModelStatistics,
         start: StartInstance,
         on_change: Callable[[], None],
+        turns: Turns | None = None,
         calls: Calls | None = None,
     ) -> None:
-        """`calls` answers what the models ask of others; None: nobody does."""
+        """`turns`: of its instances, where a rate limiter gives them. `calls` answers what the models ask of others;
+        None: nobody does."""
         self._policy = policy
+        self._turns = turns
+        if turns is not None:
+            turns.wake = self._schedule
         self._statistics = statistics
         self._on_change = on_change
         self._calls = calls
@@ -63,6 +69,7 @@ class Pool:
         statistics.refused = self.scheduler.refused
         statistics.worker_pids = lambda: [each.process.pid for each in self._instances]
         self._batcher = self.scheduler.batcher
+        statistics.delayed = lambda: self._batcher.delayed
         self._answers = Answers(
             self.scheduler, statistics, preserve_ordering=policy.preserve_ordering
         )
@@ -104,6 +111,8 @@ class Pool:
         instance.hear_metrics(self._statistics.custom.apply)
         self._instances[instance] = index
         self.scheduler.join(instance)
+        if self._turns is not None:
+            self._turns.join(instance, index)
         self._restarts.started(index)
         self._statistics.ready = True
         if instance.process.exited.done():
@@ -131,8 +140,12 @@ class Pool:
             self._answers.count_failure(request, FailureReason.REJECTED)
             raise
         self._answers.expect(request)
+        if self._turns is not None:
+            self._turns.expect(request)
         if request.deadline_us != inf:
             self._expire.at(request.deadline_us, now_us)
+        if self._batcher.times is not None:
+            self._watch_expiry(now_us)
         self._schedule()
 
     def submit_at_once(self, request: PendingRequest) -> None:
@@ -143,15 +156,17 @@ class Pool:
         if self._closed:
             self._check_closing(request)
         instance = next((each for each in self._instances if each.idle and each.can_take), None)
+        now_ns = time.monotonic_ns()
         try:
             if instance is None:
                 raise Unavailable(IN_A_CIRCLE.format(model=self._statistics.model))
-            now_ns = time.monotonic_ns()
             self._poison.check(request, now_ns / 1000)
         except PenstockError:
             self._answers.count_failure(request, FailureReason.REJECTED)
             raise
         request.at_once = True
+        if self._turns is not None:
+            self._turns.take_at_once(instance)
         self.scheduler.take_alone(instance, request, now_ns / 1000)
         if request.deadline_us != inf:
             self._expire.at(request.deadline_us, now_ns / 1000)
@@ -172,7 +187,10 @@ class Pool:
     def explain(self) -> dict[str, Any]:
         """What the scheduler knows, has decided and does, for a person."""
         now_us = time.monotonic_ns() / 1000
-        return explain(self.scheduler, self._instances, self._poison.quarantine, now_us)
+        told = explain(self.scheduler, self._instances, self._poison.quarantine, now_us)
+        if self._turns is not None:
+            told["rate_limiter"] = self._turns.explain()
+        return told
 
     async def close(self, grace_s: float) -> None:
         """Refuse new requests, answer those that are here for up to `grace_s`, then end the instances."""
@@ -192,6 +210,8 @@ class Pool:
             self._forget_calls(instance)
             instance.close(grace_s=5)
         await asyncio.gather(*(instance.process.exited for instance in instances))
+        if self._turns is not None:
+            self._turns.close()
 
     def _stop(self, request: PendingRequest) -> None:
         """Tell the worker that has the request, if one has, that nobody waits for it."""
@@ -231,21 +251,27 @@ class Pool:
             if instance is None:
                 break
             batch, late = self.scheduler.take(instance, now_ns / 1000)
+            if self._turns is not None:
+                self._turns.took(instance, batch)
             for request, error in late:
                 self._answers.fail(request, error, FailureReason.REJECTED)
             if not batch:
+                if self._turns is not None and instance.idle:
+                    self._turns.withdraw()
                 due_us = self.scheduler.next_due_us() if instance.idle else None
                 if due_us is not None:
                     self._wake.at(due_us, now_ns / 1000)
                 break
             self._execute(instance, batch, now_ns)
+        if self._turns is not None and not self._batcher.requests:
+            self._turns.withdraw()
         self._count_waiting()
 
     def _next_instance(self, now_us: float) -> Instance | None:
         """An idle instance, or else the one that will be so first, when it is nearly done and has a free slab."""
         first_us, first = inf, None
         for instance in self._instances:
-            if not instance.can_take:
+            if not instance.can_take or (self._turns and not self._turns.may_take(instance)):
                 continue
             if instance.idle:
                 return instance
@@ -278,6 +304,8 @@ class Pool:
                 self._answers.fail(request, error, FailureReason.OTHER)
             batch = [request for request in batch if request not in errors]
         self.scheduler.not_run(instance)
+        if self._turns is not None:
+            self._turns.ended(instance, more=bool(self._batcher.requests))
         self._after_batch()
 
     def _count_waiting(self) -> None:
@@ -345,6 +373,8 @@ class Pool:
         decision = self.scheduler.finished(instance, latencies_us, now_ns / 1000)
         if decision is not None:
             self._statistics.slo = decision
+        if self._turns is not None:
+            self._turns.ended(instance, more=bool(self._batcher.requests))
         if self._batcher.requests:
             self._dispatch()
 
@@ -365,6 +395,8 @@ class Pool:
         if index is None:
             return
         self.scheduler.leave(instance)
+        if self._turns is not None:
+            self._turns.leave(instance)
         self._statistics.ready = bool(self._instances)
         self.last_crash = f"a worker ended: {reason}"
         model, version = self._statistics.model, self._statistics.version
@@ -441,8 +473,11 @@ class Pool:
         for request, error in self.scheduler.expired(now_us):
             self._stop(request)
             self._answers.abandon(request, error, FailureReason.REJECTED)
+        self._watch_expiry(now_us)
+        self._count_waiting()
+        self._after_batch()
+
+    def _watch_expiry(self, now_us: float) -> None:
         next_us = self.scheduler.next_expiry_us
         if next_us is not None:
             self._expire.at(next_us, now_us)
-        self._count_waiting()
-        self._after_batch()

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.config import Settings
-from penstock.model_config import ModelConfig, SequenceBatching
+from penstock.model_config import DynamicBatching, ModelConfig, SequenceBatching
 from penstock.repository.own_parameters import OwnParameters
+from penstock.repository.queue_terms import queue_policies
 from penstock.scheduling.batcher import BatchPolicy
+from penstock.scheduling.queue_policy import QueuePolicies
 from penstock.scheduling.scheduler import SchedulingPolicy
 from penstock.scheduling.sequence_slots import SequencePolicy
 
@@ -55,17 +57,40 @@ def _batch_policy(config: ModelConfig, settings: Settings) -> BatchPolicy:
     )
     if config.sequence_batching is not None:
         return replace(alone, **_sequence_batches(config.sequence_batching, config.max_batch_size))
-    if batching is None or config.max_batch_size == 0:
+    if batching is None:
         return alone
-    own_bound = batching.default_queue_policy.max_queue_size
+    bounded = replace(alone, **_queue_bounds(batching, settings))
+    if config.max_batch_size == 0:
+        return bounded
     return replace(
-        alone,
+        bounded,
         max_rows=config.max_batch_size,
         merge=True,
         preferred_rows=batching.preferred_batch_size,
         max_delay_us=batching.max_queue_delay_microseconds,
-        max_queue_requests=own_bound or settings.max_queue_requests,
     )
+
+
+def _queue_bounds(batching: DynamicBatching, settings: Settings) -> dict[str, Any]:
+    """What `BatchPolicy` has of the queue policies. All levels together may hold what the server lets a model have, or
+    more where each of them has a bound of its own."""
+    policies: QueuePolicies | None
+    policies = given = queue_policies(batching)
+    levels = max(1, batching.priority_levels)
+    by_default = (levels - len(given.levels)) * given.default.max_requests
+    bounds = [own.max_requests for own in given.levels.values()]
+    all_bounded = all(bounds) and (by_default > 0 or levels == len(bounds))
+    every = [given.default, *given.levels.values()]
+    says_more = levels > 1 and any(each.max_requests for each in every)
+    if not says_more and not any(each.timeout_us or each.delays for each in every):
+        # one bound for one level
+        policies = None
+    return {
+        "max_queue_requests": by_default + sum(bounds)
+        if all_bounded
+        else settings.max_queue_requests,
+        "levels": policies,
+    }
 
 
 def _sequence_policy(config: ModelConfig) -> SequencePolicy | None:

@@ -30,6 +30,7 @@ from penstock.repository.nested import NestedCalls
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, load
 from penstock.repository.version_policy import version_policy
+from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.workers.control import ControlLink
 from penstock.workers.messages import ModelReport
 
@@ -80,6 +81,9 @@ class ModelRepository:
         self._entries: dict[str, ModelEntry] = {}
         self._loads = asyncio.Semaphore(settings.model_load_thread_count)
         self.handovers = Handovers()
+        self._limiter = None
+        if settings.rate_limit == "execution_count":
+            self._limiter = RateLimiter(settings.rate_limits)
         self.on_change: Callable[[], None] = lambda: None
         self.generation = 0
         """Counts changes: what was looked up before is to be looked up again."""
@@ -295,7 +299,8 @@ class ModelRepository:
                         number,
                         complete,
                         self._changed,
-                        self._calls,
+                        calls=self._calls,
+                        limiter=self._limiter,
                     )
                     break
                 except PenstockError as error:

@@ -96,9 +96,11 @@ class SequencePool(Pool):
         now_ns = time.monotonic_ns()
         now_us = now_ns / 1000
         for instance in list(self._instances):
-            if not (instance.idle and instance.can_take):
+            if not (instance.idle and instance.can_take and self._has_turn(instance, now_us)):
                 continue
             batch, late = self.scheduler.take(instance, now_us)
+            if self._turns is not None:
+                self._turns.took(instance, batch)
             for request, error in late:
                 self._answers.fail(request, error, FailureReason.REJECTED)
             if batch:
@@ -111,6 +113,16 @@ class SequencePool(Pool):
             self._wake.at(due_us, now_us)
         self._count_waiting()
         self._watch_idle()
+
+    def _has_turn(self, instance: Instance, now_us: float) -> bool:
+        """Asked for only where there is something to do, for others may wait for what the instance would hold."""
+        if self._turns is None:
+            return True
+        due_us = self.queue.due_us(instance)
+        if due_us is not None and due_us <= now_us:
+            return self._turns.may_take(instance)
+        self._turns.took(instance, ())
+        return False
 
     def _after_batch(self) -> None:
         super()._after_batch()

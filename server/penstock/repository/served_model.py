@@ -27,7 +27,9 @@ from penstock.repository.pool_policy import pool_policy
 from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.signature import Signature
 from penstock.repository.streaming_pool import StreamingPool, StreamingSequencePool
+from penstock.repository.turns import Turns
 from penstock.repository.uneven_rules import uneven_rules
+from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.telemetry.latencies import latencies_of
 from penstock.telemetry.statistics import ModelStatistics
 from penstock.workers.control import ControlLink
@@ -78,13 +80,35 @@ async def load(
     version: int,
     config: ConfigDict,
     on_change: Callable[[], None],
+    *,
     calls: Calls | None = None,
+    limiter: RateLimiter | None = None,
 ) -> ServedModel:
-    """Load a version on all its instances. `calls` answers what its models ask of others.
+    """Load a version on all its instances. `calls` answers what its models ask of others. `limiter`: gives them their
+    turns; None: they run when they can.
 
     The first worker reads the model and completes the configuration; the others follow at once.
     Raises LoadFailed or ConfigError with the reason, or Unavailable without memory for slabs.
     """
+    turns = None if limiter is None else Turns(limiter, model_dir.name, config)
+    try:
+        return await _load(link, settings, model_dir, version, config, on_change, turns, calls)
+    except BaseException:
+        if turns is not None:
+            turns.close()
+        raise
+
+
+async def _load(
+    link: ControlLink,
+    settings: Settings,
+    model_dir: Path,
+    version: int,
+    config: ConfigDict,
+    on_change: Callable[[], None],
+    turns: Turns | None,
+    calls: Calls | None,
+) -> ServedModel:
     started = time.monotonic()
     name = model_dir.name
     own = own_parameters(config)
@@ -104,7 +128,7 @@ async def load(
         raise
     starter = first.completed(complete)
     policy = pool_policy(parsed, own, settings)
-    pool = _kind_of_pool(parsed)(policy, statistics, starter, on_change, calls)
+    pool = _kind_of_pool(parsed)(policy, statistics, starter, on_change, turns, calls)
     pool.add(instance, 0)
     await _add_others(pool, starter)
     if not pool.ready:

@@ -8,10 +8,11 @@ from typing import Final
 
 from penstock.errors import InvalidRequest
 from penstock.model_config import ModelConfig, Tensor, wire_shape
+from penstock.repository.queue_terms import QueueTermsReader
 from penstock.repository.sequence_terms import sequence_reader
 from penstock.repository.uneven_rules import UnevenRules
 from penstock.tensors import expected_nbytes
-from penstock.types import InferHeader, Parameter, TensorSpec
+from penstock.types import InferHeader, TensorSpec
 from penstock.workers.client_regions import Input
 from penstock.workers.request import RequestPlan
 
@@ -28,9 +29,7 @@ class Signature:
         self._max_batch_size = config.max_batch_size
         self._inputs = {tensor.name: tensor for tensor in config.input}
         self._outputs = {tensor.name: tensor for tensor in config.output}
-        batching = config.dynamic_batching
-        self._levels = 1 if batching is None else max(batching.priority_levels, 1)
-        self._default_level = 1 if batching is None else max(batching.default_priority_level, 1)
+        self._queue_terms = QueueTermsReader(config)
         self._sequence = sequence_reader(config)
         self._uneven = uneven
         self._required = [tensor.name for tensor in config.input if not tensor.optional]
@@ -51,6 +50,7 @@ class Signature:
         uneven = None
         if self._uneven is not None:
             shape_key, uneven = self._uneven.plan(tensors, rows)
+        queue = self._queue_terms.read(header.parameters)
         return RequestPlan(
             rows=rows,
             shape_key=shape_key,
@@ -62,8 +62,9 @@ class Signature:
             output_names=self._output_names(header),
             classes={o.name: o.classification for o in header.outputs if o.classification},
             parameters=dict(header.parameters),
-            priority=self._level(header.parameters.get("priority", 0)),
-            timeout_us=_microseconds(header.parameters.get("timeout", 0)),
+            priority=queue.level,
+            timeout_us=queue.timeout_us,
+            queue_timeout_us=queue.queue_timeout_us,
             sequence=None if self._sequence is None else self._sequence(header.parameters, rows),
             uneven=uneven,
         )
@@ -101,11 +102,6 @@ class Signature:
                 f"its dims are {list(tensor.dims)}"
             )
         return [nbytes // known if d == -1 else d for d in dims]
-
-    def _level(self, priority: Parameter) -> int:
-        """As in Triton, what is no level of this model is its default one."""
-        known = isinstance(priority, int) and 1 <= priority <= self._levels
-        return int(priority) if known else self._default_level
 
     def _check_names(self, header: InferHeader, given: dict[str, int]) -> None:
         if len(given) != len(header.inputs):
@@ -183,10 +179,6 @@ def check_sizes(plan: RequestPlan, buffers: Sequence[Input]) -> None:
                 f"input byte size mismatch for input '{plan.input_names[index]}'. "
                 f"Expected {expected}, got {len(buffers[index])}"
             )
-
-
-def _microseconds(timeout: Parameter) -> int | None:
-    return timeout if isinstance(timeout, int) and timeout > 0 else None
 
 
 def _brackets(dims: Sequence[int]) -> str:

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, Generic
 
-from penstock.errors import QueueFull
 from penstock.scheduling.gathering import Cost, Gathered, gather, unknown
 from penstock.scheduling.lane import Request
 from penstock.scheduling.level import Level
 from penstock.scheduling.levels import Levels
-
-RESERVE: Final = 1.125
-"""Over the bounds of the queue, for tenants that have less than an equal part of it: who fills it must not lock others
-out."""
+from penstock.scheduling.queue_policy import LATE, QueuePolicies, QueueTimes, is_late
+from penstock.scheduling.room import Room
 
 AGAIN: Final = 1 << 62
 """More than there will ever be requests."""
@@ -40,6 +37,8 @@ class BatchPolicy:
     """Input bytes a batch may hold at most."""
     max_queue_requests: int = 10_000
     max_queue_bytes: int = 1 << 30
+    levels: QueuePolicies | None = None
+    """What holds for each level beside; None: nothing."""
 
 
 @dataclass(slots=True)
@@ -66,11 +65,15 @@ class Batcher(Generic[Request]):
         usual: Cost = unknown,
     ) -> None:
         """`usual`: what batches cost on any instance; it decides when one is due."""
-        self._model = model
         self._policy = policy
+        self._room = Room(model, policy)
         self._preferred = sorted(policy.preferred_rows, reverse=True)
         self._usual = usual
         self.levels = Levels[Request](weight_of)
+        self.times = None if policy.levels is None else QueueTimes[Request](policy.levels)
+        """When waits are over, where there are policies for that."""
+        self.delayed = 0
+        """Requests that waited for too long, and went behind the others of their level."""
         self._shapes: dict[Hashable, Waiting] = {}
         self._numbers = 0
         self._fill = 1.0 if policy.merge else 1 / policy.max_rows
@@ -87,19 +90,11 @@ class Batcher(Generic[Request]):
     def check_room(self, request: Request) -> None:
         """Raises QueueFull where one more request would be over a bound on requests or bytes."""
         policy = self._policy
+        if policy.levels is not None:
+            self._room.check_level(request, self.levels, self.requests)
         more_bytes = self.nbytes + request.nbytes
-        if self.requests < policy.max_queue_requests and more_bytes <= policy.max_queue_bytes:
-            return
-        factor = RESERVE if self._has_little(request.tenant) else 1.0
-        if self.requests >= policy.max_queue_requests * factor:
-            raise QueueFull(
-                f"Exceeds maximum queue size: model '{self._model}' has {self.requests} requests waiting"
-            )
-        if more_bytes > policy.max_queue_bytes * factor:
-            raise QueueFull(
-                f"Exceeds maximum queue size: model '{self._model}' has {self.nbytes} bytes waiting, "
-                f"{request.nbytes} more are over the bound of {policy.max_queue_bytes}"
-            )
+        if self.requests >= policy.max_queue_requests or more_bytes > policy.max_queue_bytes:
+            self._room.check(request, self.levels, self.requests, self.nbytes)
 
     def add(self, request: Request, now_us: float, *, again: bool = False) -> None:
         """Queue a request. `again`: it was in the queue before, and goes before those of its deadline that were not."""
@@ -118,6 +113,8 @@ class Batcher(Generic[Request]):
         self.requests += 1
         self.rows += rows
         self.nbytes += request.nbytes
+        if self.times is not None and not again and not is_late(request.priority):
+            self.times.watch(request, now_us, self.requests)
 
     def cancel(self, request: Request) -> bool:
         """Take a waiting request out. False when it isn't waiting (any more)."""
@@ -126,6 +123,21 @@ class Batcher(Generic[Request]):
         self.levels.remove(request)
         self._forget(request.shape_key, [request], request.rows, request.nbytes)
         return True
+
+    def end_waits(self, now_us: float) -> list[Request]:
+        """Apply the policies of the levels to those who have waited for too long: some go behind all others of their
+        level, the rest is returned, and out of the queue."""
+        assert self._policy.levels is not None and self.times is not None, "there are policies"
+        rejected: list[Request] = []
+        for request in self.times.over(now_us):
+            self.cancel(request)
+            if self._policy.levels.of(request.priority).delays:
+                request.priority += LATE
+                self.add(request, now_us)
+                self.delayed += 1
+            else:
+                rejected.append(request)
+        return rejected
 
     # ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -274,10 +286,3 @@ class Batcher(Generic[Request]):
         self.requests -= len(requests)
         self.rows -= rows
         self.nbytes -= nbytes
-
-    def _has_little(self, tenant: str) -> bool:
-        """Whether others wait too, and the tenant has less than an equal part of the queue."""
-        lanes = list(self.levels.lanes())
-        tenants = {lane.tenant for lane in lanes} | {tenant}
-        own = sum(len(lane) for lane in lanes if lane.tenant == tenant)
-        return len(tenants) > 1 and own * len(tenants) < self.requests

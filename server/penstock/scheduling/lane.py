@@ -17,11 +17,17 @@ class Queueable(Protocol):
     shape_key: Hashable
     """Only requests of equal keys can be joined."""
     tenant: str
-    priority: int
-    """Level of the queue, 1 the most urgent."""
+    priority: float
+    """Level of the queue, 1 the most urgent; half a one more once it is late (`queue_policy.LATE`)."""
     deadline_us: float
     """Infinite without one."""
     arrived_ns: int
+
+    @property
+    def queue_timeout_us(self) -> float | None:
+        """How long it may wait at most, where that is its client's to say; None: as its level's policy says."""
+        ...
+
     number: int
     """Its place among requests of one deadline, set by the batcher; 0: it doesn't wait."""
 

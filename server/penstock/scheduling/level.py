@@ -23,7 +23,7 @@ MAX_DEBTS: Final = 1024
 class Level(Generic[Request]):
     """The lanes of all tenants that have requests in it."""
 
-    def __init__(self, number: int, weight_of: Callable[[str], float]) -> None:
+    def __init__(self, number: float, weight_of: Callable[[str], float]) -> None:
         self.number = number
         self.lanes: dict[str, Lane[Request]] = {}
         self.rows = 0

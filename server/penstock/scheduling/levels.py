@@ -9,6 +9,7 @@ from typing import Final, Generic
 
 from penstock.scheduling.lane import Lane, Request
 from penstock.scheduling.level import Level
+from penstock.scheduling.queue_policy import LATE
 
 AGEING_US: Final = 1_000_000
 AGEING_BATCHES: Final = 10
@@ -21,7 +22,7 @@ class Levels(Generic[Request]):
 
     def __init__(self, weight_of: Callable[[str], float]) -> None:
         self._weight_of = weight_of
-        self._levels: dict[int, Level[Request]] = {}
+        self._levels: dict[float, Level[Request]] = {}
 
     def __iter__(self) -> Iterator[Level[Request]]:
         """Those where something waits, most urgent first."""
@@ -75,6 +76,11 @@ class Levels(Generic[Request]):
             elif level.number < request.priority:
                 rows += level.rows
         return rows
+
+    def requests_of(self, number: float) -> int:
+        """How many of that level wait, with the late ones."""
+        parts = (self._levels.get(each) for each in (number, number + LATE))
+        return sum(len(lane) for part in parts if part for lane in part.lanes.values())
 
     def lanes(self) -> Iterator[Lane[Request]]:
         """All, of the most urgent level first."""

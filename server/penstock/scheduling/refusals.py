@@ -18,6 +18,8 @@ class Refusal(enum.Enum):
     """Refused before it ran: it could not have been on time."""
     EXPIRED = "expired"
     """Its time was over while it waited or ran."""
+    QUEUE_TIMEOUT = "queue_timeout"
+    """It waited for longer than the queue policy of its level allows."""
     QUARANTINED = "quarantined"
     """A request like it has killed workers."""
 

@@ -128,11 +128,26 @@ class Scheduler(Generic[Request]):
         for request in self._expiry.due(now_us):
             self.batcher.cancel(request)
             yield request, self._missed(request, Refusal.EXPIRED, "")
+        if self.batcher.times is not None:
+            for request, error in self._end_waits(now_us):
+                if request.deadline_us != inf:
+                    self._expiry.answered()
+                yield request, error
 
     @property
     def next_expiry_us(self) -> float | None:
         """When `expired` may have something."""
-        return self._expiry.next_us
+        times, next_us = self.batcher.times, self._expiry.next_us
+        if times is None or times.next_us is None:
+            return next_us
+        return times.next_us if next_us is None else min(times.next_us, next_us)
+
+    def _end_waits(self, now_us: float) -> list[tuple[Request, Unavailable]]:
+        """Those that the queue policies refuse now; this is no miss, for nobody promised them a turn."""
+        rejected = self.batcher.end_waits(now_us)
+        self.refused[Refusal.QUEUE_TIMEOUT] += len(rejected)
+        why = "its level's queue policy lets it wait no longer"
+        return [(request, timed_out(self.model, False, why)) for request in rejected]
 
     # ── batches ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -151,6 +166,7 @@ class Scheduler(Generic[Request]):
 
         An instance that is busy gets only what no waiting could make bigger: the rest may still grow while it works.
         """
+        ended = [] if self.batcher.times is None else self._end_waits(now_us)
         load = self.loads[instance]
         curve = self._curve_of(load)
         busy_us = max(0.0, load.free_at_us - now_us) if load.running else 0.0
@@ -166,7 +182,7 @@ class Scheduler(Generic[Request]):
             rows = sum(request.rows for request in batch)
             load.running.append((rows, now_us))
             load.free_at_us = now_us + busy_us + curve.expected_us(rows)
-        return batch, self._too_late(late)
+        return batch, ended + self._too_late(late)
 
     def take_alone(self, instance: Hashable, request: Request, now_us: float) -> None:
         """Give an idle instance a request that was never queued."""

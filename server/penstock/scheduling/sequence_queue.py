@@ -31,6 +31,7 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
     ) -> None:
         super().__init__(model, batch, weight_of, usual)
         self.policy = policy
+        self._model = model
         self._weight_of = weight_of
         self._live: dict[SequenceId, Sequence[Request]] = {}
         self._of: dict[Request, Sequence[Request]] = {}
@@ -178,6 +179,10 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
             ),
             default=None,
         )
+
+    def due_us(self, instance: Hashable) -> float | None:
+        """When this instance will get a batch though nothing arrives; None: not before something does."""
+        return self._instances[instance].next_due_us()
 
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -103,6 +103,11 @@ OWN_COUNTERS: Final = (
         "Workers started anew after a crash",
         lambda model: model.worker_restarts,
     ),
+    Family(
+        "penstock_delayed_requests",
+        "Requests that waited for too long, and went behind the others of their level",
+        lambda model: model.delayed(),
+    ),
 )
 
 GAUGES: Final = (

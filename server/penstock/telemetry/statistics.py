@@ -68,6 +68,8 @@ class ModelStatistics:
     load_duration_s: float = 0.0
     refused: Mapping[Refusal, int] = field(default_factory=dict)
     """Requests that the scheduler did not let run, or end, by its reason."""
+    delayed: Callable[[], int] = int
+    """Requests that waited for too long, and went behind the others of their level."""
     worker_pids: Callable[[], Sequence[int]] = tuple
     """Processes that hold the model."""
     latencies: Latencies | None = None

@@ -77,7 +77,9 @@ class RequestPlan(msgspec.Struct, frozen=True):
     priority: int = 1
     """Level of the queue, 1 the most urgent."""
     timeout_us: int | None = None
-    """The request's own `timeout` parameter."""
+    """The request's own `timeout` parameter, where the model lets it have one."""
+    queue_timeout_us: int | None = None
+    """The same, where it only says when the request is late."""
     sequence: SequenceTerms | None = None
     """Of stateful models."""
     uneven: UnevenPlan | None = None
@@ -194,7 +196,8 @@ class PendingRequest:
         self.queue = queue
         self.rows = plan.rows
         self.shape_key = plan.shape_key
-        self.priority = plan.priority
+        self.priority: float = plan.priority
+        """The queue adds to it once the request is late."""
         self.tenant = tenant
         self.deadline_us = deadline_us
         """On the monotonic clock; infinite without one."""
@@ -229,6 +232,11 @@ class PendingRequest:
         """What it says of its sequence, where its model is stateful."""
         assert self.plan.sequence is not None, "the signature of a stateful model checks it"
         return self.plan.sequence
+
+    @property
+    def queue_timeout_us(self) -> float | None:
+        """After so long in the queue it is late, if that is its client's to say."""
+        return self.plan.queue_timeout_us
 
     @property
     def input_bytes(self) -> int:

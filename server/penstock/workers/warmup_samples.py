@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from penstock.backends.hidden_tensors import without
-from penstock.model_config import ConfigDict, ConfigPart, Tensor
+from penstock.model_config import ConfigDict, ConfigPart, SequenceBatching, Tensor
 from penstock.padding_config import read_padding
 
 ANY_SIZE: Final = -1
@@ -58,6 +58,14 @@ class WarmupConfig(ConfigPart, frozen=True):
     max_batch_size: int = 0
     input: tuple[Tensor, ...] = ()
     model_warmup: tuple[Sample, ...] = ()
+    sequence_batching: SequenceBatching | None = None
+
+    @property
+    def made_by_server(self) -> frozenset[str]:
+        """Inputs of a stateful model that no client sends: Triton's samples give them, ours have them anyhow."""
+        batching = self.sequence_batching or SequenceBatching()
+        controls = [control.name for control in batching.control_input]
+        return frozenset([*controls, *(state.input_name for state in batching.state)])
 
 
 def parse(config: ConfigDict) -> WarmupConfig:
@@ -73,13 +81,14 @@ def complaints(config: WarmupConfig, index: int, *, complete: bool) -> Iterator[
     sample, path = config.model_warmup[index], f"model_warmup[{index}]"
     yield from _batch_size(f"{path}.batch_size", sample, config.max_batch_size, complete)
     known = {tensor.name: tensor for tensor in config.input}
+    made = config.made_by_server
     for name, given in sample.inputs.items():
         here = f"{path}.inputs[{name!r}]"
         yield from _data(here, given)
         yield from _sizes(f"{here}.dims", given.dims)
         if name in known:
             yield from _against(here, given, known[name], complete)
-        elif complete:
+        elif complete and name not in made:
             yield here, f"is for no input of the model; expected one of {', '.join(known)}"
     if complete:
         for tensor in config.input:

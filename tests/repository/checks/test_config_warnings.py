@@ -45,6 +45,12 @@ def found(folder: Path, text: str, model_file: str = "model.py") -> list[tuple[s
         f"{PYTHON}\n{BATCHED} dynamic_batching {{ max_queue_delay_microseconds: 100 }}\n"
         + own(slo_p99_ms=5),
         f"{PYTHON}\n{BATCHED} dynamic_batching {{ priority_levels: 2 default_priority_level: 1 }}",
+        f"{PYTHON}\ndynamic_batching {{ default_queue_policy {{ max_queue_size: 5 }} }}",
+        f"{PYTHON}\n{BATCHED} dynamic_batching {{ default_queue_policy {{ timeout_action: DELAY"
+        " default_timeout_microseconds: 5 } }",
+        f"{PYTHON}\n{BATCHED} dynamic_batching {{ default_queue_policy {{ timeout_action: DELAY"
+        " allow_timeout_override: true } }",
+        f'{PYTHON}\ninstance_group [ {{ rate_limiter {{ resources [ {{ name: "R" }} ] }} }} ]',
         f"{PYTHON}\n{own(threshold=0.5, execution_timeout_ms=3)}",
         f"{PYTHON}\noptimization {{ graph {{ level: 1 }} }}",
         f'{PYTHON}\nplatform: "python"',
@@ -82,9 +88,16 @@ def test_what_has_an_effect(tmp_path: Path, text: str) -> None:
         ),
         (
             BATCHED
-            + "dynamic_batching { default_queue_policy {\n default_timeout_microseconds: 9 } }",
+            + "dynamic_batching { default_queue_policy {\n allow_timeout_override: true } }",
             4,
-            "default_queue_policy.default_timeout_microseconds has no effect",
+            "default_queue_policy.allow_timeout_override has no effect without default_timeout",
+        ),
+        (
+            BATCHED
+            + "dynamic_batching { priority_levels: 2 default_priority_level: 1 priority_queue_policy"
+            " { key: 2 value: {\n timeout_action: DELAY } } }",
+            4,
+            "priority_queue_policy['2'].timeout_action has no effect without default_timeout",
         ),
         (
             BATCHED

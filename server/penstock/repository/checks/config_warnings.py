@@ -25,9 +25,6 @@ SESSION: Final = "session."
 LIKE_ONE_OF_OURS: Final = 0.8
 """How alike a Python model's own parameter may be to one of ours before it is taken for a slip of the pen."""
 
-TIME_OUTS: Final = ("timeout_action", "default_timeout_microseconds", "allow_timeout_override")
-"""Of queue policies."""
-
 _Path = tuple[str, ...]
 
 READ_ONLY: Final[Sequence[tuple[_Path, str]]] = (
@@ -35,7 +32,6 @@ READ_ONLY: Final[Sequence[tuple[_Path, str]]] = (
     (("model_repository_agents",), "there are no repository agents"),
     (("model_operations",), "no libraries are loaded for a model"),
     (("cc_model_filenames",), "the model file is the same for all compute capabilities"),
-    (("instance_group", "*", "rate_limiter"), "there is no rate limiter"),
     (("instance_group", "*", "secondary_devices"), "there are no secondary devices"),
     (("instance_group", "*", "profile"), "it is for TensorRT"),
     (("instance_group", "*", "passive"), "all instances are used"),
@@ -92,7 +88,8 @@ def _unbatched(config: ConfigDict) -> Iterator[Problem]:
     ]
     for key in keys:
         yield Problem(f"dynamic_batching.{key}", why)
-    if not keys:
+    others = ("preserve_ordering", "priority_levels", "default_queue_policy")
+    if not keys and not any(batching.get(key) for key in others):
         yield Problem("dynamic_batching", why)
 
 
@@ -104,19 +101,29 @@ def _priorities(config: ConfigDict) -> Iterator[Problem]:
         for key in ("default_priority_level", "priority_queue_policy"):
             if batching[key]:
                 yield Problem(f"dynamic_batching.{key}", "has no effect without priority_levels")
-        return
-    for level, policy in batching["priority_queue_policy"].items():
-        if policy:
-            path = f"dynamic_batching.priority_queue_policy[{level!r}]"
-            yield Problem(path, "has no effect: all levels have one queue's bounds")
 
 
 def _queue_policy(config: ConfigDict) -> Iterator[Problem]:
-    policy = (config.get("dynamic_batching") or {}).get("default_queue_policy") or {}
-    for key in TIME_OUTS:
-        if policy.get(key) not in (None, 0, False, "REJECT"):
-            path = f"dynamic_batching.default_queue_policy.{key}"
-            yield Problem(path, "has no effect: the time-outs of clients, and slo_p99_ms, hold")
+    batching = config.get("dynamic_batching")
+    if batching is None:
+        return
+    policies = {"default_queue_policy": batching.get("default_queue_policy") or {}}
+    for level, policy in batching["priority_queue_policy"].items():
+        policies[f"priority_queue_policy[{level!r}]"] = policy
+    for name, policy in policies.items():
+        if policy.get("default_timeout_microseconds"):
+            continue
+        path = f"dynamic_batching.{name}"
+        delays = policy.get("timeout_action") == "DELAY"
+        if policy.get("allow_timeout_override") and not delays:
+            text = "has no effect without default_timeout_microseconds: clients' time-outs hold"
+            yield Problem(f"{path}.allow_timeout_override", text)
+        elif delays and not policy.get("allow_timeout_override"):
+            text = (
+                "has no effect without default_timeout_microseconds or allow_timeout_override:"
+                " nobody is ever late"
+            )
+            yield Problem(f"{path}.timeout_action", text)
 
 
 def _ensemble(config: ConfigDict) -> Iterator[Problem]:
