@@ -273,3 +273,19 @@ async def test_without_the_flag_nothing_is_looked_at(
     bench = await explicit(make)
     await bench.repository.load("m")
     assert "rate_limiter" not in bench.repository.get("m").pool.explain()
+
+
+async def test_what_runs_at_once_takes_its_turn_whatever_there_is(limited: Limited) -> None:
+    """Its caller's instance waits with it, and holds what it would wait for."""
+    bench, other = await limited(group(R=1)), await limited(group(R=1))
+    other.submit("o")
+    await settle()
+    request = pending(row(1), id="n", respond=bench.heard, queue=bench.pool)
+    bench.pool.submit_at_once(request)
+    await settle()
+    assert bench.running == [["n"]]
+    await bench.workers[0].answer()
+    await other.workers[0].answer()
+    assert bench.values() == {"n": [1]}
+    (state,) = bench.pool.explain()["rate_limiter"]["instances"]
+    assert (state["holds"], state["waits"]) == (False, False)
