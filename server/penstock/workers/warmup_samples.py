@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from penstock.backends.hidden_tensors import without
-from penstock.model_config import ConfigDict, ConfigPart, SequenceBatching, Tensor
+from penstock.model_config import ConfigDict, ConfigPart, Tensor
 from penstock.padding_config import read_padding
 
 ANY_SIZE: Final = -1
@@ -52,18 +52,37 @@ class Sample(ConfigPart, frozen=True):
         return max(self.count, 1)
 
 
+class Control(ConfigPart, frozen=True):
+    """An input that tells a model of its sequences."""
+
+    name: str
+
+
+class State(ConfigPart, frozen=True):
+    """A state of a sequence."""
+
+    input_name: str
+
+
+class SequenceInputs(ConfigPart, frozen=True):
+    """What of `sequence_batching` samples may give; what else is in it may still be wrong."""
+
+    control_input: tuple[Control, ...] = ()
+    state: tuple[State, ...] = ()
+
+
 class WarmupConfig(ConfigPart, frozen=True):
     """The parts of a model's configuration that matter to its warm-up."""
 
     max_batch_size: int = 0
     input: tuple[Tensor, ...] = ()
     model_warmup: tuple[Sample, ...] = ()
-    sequence_batching: SequenceBatching | None = None
+    sequence_batching: SequenceInputs | None = None
 
     @property
     def made_by_server(self) -> frozenset[str]:
         """Inputs of a stateful model that no client sends: Triton's samples give them, ours have them anyhow."""
-        batching = self.sequence_batching or SequenceBatching()
+        batching = self.sequence_batching or SequenceInputs()
         controls = [control.name for control in batching.control_input]
         return frozenset([*controls, *(state.input_name for state in batching.state)])
 
