@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.backends.registry import backend_for
@@ -15,122 +14,43 @@ from penstock.config import Settings
 from penstock.errors import (
     InvalidRequest,
     LoadFailed,
-    NotFound,
     PenstockError,
     Unavailable,
 )
 from penstock.logs import LogSettings
 from penstock.model_config import ConfigDict
 from penstock.repository.config_file import read_config
+from penstock.repository.entries import UNLOADED, ModelEntry, VersionEntry, idle_line
 from penstock.repository.folders import find_models, no_folder, only_folder, versions_in
+from penstock.repository.index import ModelIndex
 from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.linked_models import LinkedModels
 from penstock.repository.model_calls import ModelCalls
 from penstock.repository.nested import NestedCalls
 from penstock.repository.sequence_handover import Handovers
-from penstock.repository.served_model import ServedModel, load
+from penstock.repository.served_model import load
 from penstock.repository.version_policy import version_policy
 from penstock.workers.control import ControlLink
 from penstock.workers.messages import ModelReport
 
 log = logging.getLogger(__name__)
 
-MAX_VERSION = 2**63 - 1
 
-UNLOADED = "unloaded"
-"""The reason of what is unavailable because nobody wants it."""
-
-
-@dataclass(slots=True)
-class VersionEntry:
-    """One version in the index."""
-
-    state: str
-    """READY, LOADING, UNLOADING or UNAVAILABLE."""
-    reason: str = ""
-    model: ServedModel | None = None
-    backend: str = ""
-
-
-@dataclass(slots=True)
-class ModelEntry:
-    """One model in the index."""
-
-    name: str
-    versions: dict[int, VersionEntry] = field(default_factory=dict)
-    reason: str = ""
-    """Why there is no version at all."""
-    wanted: bool = False
-    """It was asked for, at start or by request, and not unloaded since."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Loads and unloads of one model come one after the other."""
-
-
-class ModelRepository:
-    """The index of all models, and their life. `on_change` is called whenever a line of the index changes."""
+class ModelRepository(ModelIndex):
+    """The index of all models, and their life."""
 
     def __init__(
         self, settings: Settings, link: ControlLink, linked: LinkedModels | None = None
     ) -> None:
         """`linked`: models that are added while the server runs."""
+        super().__init__()
         self._settings = settings
         self._link = link
         self._linked = linked
         link.logging = settings.log_settings
-        self._entries: dict[str, ModelEntry] = {}
         self._loads = asyncio.Semaphore(settings.model_load_thread_count)
         self.handovers = Handovers()
-        self.on_change: Callable[[], None] = lambda: None
-        self.generation = 0
-        """Counts changes: what was looked up before is to be looked up again."""
-        self._starting = True
-        """Models may still come that nobody knows yet."""
         self._calls = ModelCalls(NestedCalls(self), self)
-
-    # ── looking up ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def get(self, name: str, version: str = "") -> ServedModel:
-        """The model's version, or its highest that is ready; while none is, one whose crashed worker is about to be
-        back. Raises NotFound, Unavailable, InvalidRequest."""
-        entry = self._entries.get(name)
-        if self._starting and not (entry and entry.versions):
-            raise Unavailable(f"model '{name}' can't be served yet: the server is starting")
-        if entry is None:
-            raise NotFound(f"Request for unknown model: '{name}' is not found")
-        if version:
-            return self._get_version(entry, _version_number(version))
-        models = [v.model for v in entry.versions.values() if v.model is not None]
-        usable = [m for m in models if m.ready] or [m for m in models if m.accepts]
-        if not usable:
-            soon = bool(models) or any(v.state == "LOADING" for v in entry.versions.values())
-            error = Unavailable if soon else NotFound
-            why = "".join(f": {model.pool.last_crash}" for model in models[:1])
-            raise error(f"Request for unknown model: '{name}' has no available versions{why}")
-        return max(usable, key=lambda model: model.version)
-
-    def is_ready(self, name: str, version: str = "") -> bool:
-        """Whether what `get` gives can take work now. Raises InvalidRequest on a version that is no number."""
-        try:
-            return self.get(name, version).ready
-        except (NotFound, Unavailable):
-            return False
-
-    def versions(self, name: str) -> list[int]:
-        """The loaded versions of a model, lowest first."""
-        entry = self._entries.get(name)
-        return sorted(v for v, e in entry.versions.items() if e.model) if entry else []
-
-    def knows(self, name: str) -> bool:
-        """Whether the index has the model, served or not."""
-        return name in self._entries
-
-    def matching(self, name: str = "", version: str = "") -> list[ServedModel]:
-        """The served models of that name and version; empty means all. Raises as `get`, where it names one."""
-        if name and version:
-            return [self.get(name, version)]
-        if name:
-            self.get(name)
-        return [model for model in self.served() if name in ("", model.name)]
 
     def check_control_allowed(self) -> None:
         """Raises Unavailable unless models may be loaded and unloaded by request."""
@@ -146,22 +66,6 @@ class ModelRepository:
         for model in self.served():
             model.pool.tell_logging()
 
-    def served(self) -> Iterator[ServedModel]:
-        """All loaded versions of all models."""
-        for entry in self._entries.values():
-            for version in entry.versions.values():
-                if version.model is not None:
-                    yield version.model
-
-    def index(self) -> list[ModelReport]:
-        """A line for each version of each model, also those that can't be served."""
-        reports = []
-        for entry in sorted(self._entries.values(), key=lambda entry: entry.name):
-            if not entry.versions:
-                reports.append(ModelReport(entry.name, "", "UNAVAILABLE", entry.reason, "", 0))
-            reports += [_report(entry.name, v, e) for v, e in sorted(entry.versions.items())]
-        return reports
-
     async def listing(self) -> list[ModelReport]:
         """The index, and what the folders hold beside it: models that nobody has asked to load yet."""
         try:
@@ -169,23 +73,8 @@ class ModelRepository:
         except OSError as error:
             log.warning("the model repository can't be read: %s", error)
             found = {}
-        idle = [
-            ModelReport(name, "", "UNAVAILABLE", UNLOADED, "", 0)
-            for name in found
-            if name not in self._entries
-        ]
+        idle = [idle_line(name) for name in found if name not in self._entries]
         return sorted([*self.index(), *idle], key=lambda line: line.name)
-
-    def wanted(self) -> tuple[str, ...]:
-        """Models that should be served, whether they can be or not."""
-        return tuple(entry.name for entry in self._entries.values() if entry.wanted)
-
-    @property
-    def all_ready(self) -> bool:
-        """No model is unavailable, but for those that were unloaded on request."""
-        return all(report.state == "READY" or report.reason == UNLOADED for report in self.index())
-
-    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
         """Find all models and load those the control mode says, or those that the gateway before this one, which
@@ -335,36 +224,3 @@ class ModelRepository:
             await model.close(self._settings.exit_timeout_secs)
         version.state, version.reason = "UNAVAILABLE", UNLOADED
         self._changed()
-
-    def _changed(self) -> None:
-        self.generation += 1
-        self.on_change()
-
-    def _get_version(self, entry: ModelEntry, number: int) -> ServedModel:
-        version = entry.versions.get(number)
-        if version is None:
-            raise NotFound(
-                f"Request for unknown model: '{entry.name}' version {number} is not found"
-            )
-        if version.model is None or not version.model.accepts:
-            raise Unavailable(
-                f"Request for unknown model: '{entry.name}' version {number} is not at ready state"
-            )
-        return version.model
-
-
-def _report(name: str, number: int, entry: VersionEntry) -> ModelReport:
-    model = entry.model
-    state, reason = entry.state, entry.reason
-    if model is not None and not model.ready:
-        state, reason = "UNAVAILABLE", model.pool.last_crash
-    instances = len(model.pool.instances) if model is not None else 0
-    return ModelReport(name, str(number), state, reason, entry.backend, instances)
-
-
-def _version_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > MAX_VERSION:
-        raise InvalidRequest(
-            f"failed to get model version from specified version string '{text[:80]}', expected a number"
-        )
-    return int(text)
