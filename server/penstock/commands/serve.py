@@ -68,7 +68,6 @@ NOT_YET: Final = frozenset(
         "--rate-limit",
         "--rate-limit-resource",
         "--repoagent-directory",
-        "--repository-poll-secs",
         "--response-cache-byte-size",
         "--reuse-grpc-port",
         "--reuse-http-port",

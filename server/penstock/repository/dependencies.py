@@ -37,7 +37,7 @@ class Dependencies:
 
     def circle(self, name: str) -> Sequence[str]:
         """The way from the model through those that it needs back to itself; empty: there is none."""
-        ways = [(name,)]
+        ways: list[tuple[str, ...]] = [(name,)]
         seen: set[str] = set()
         while ways:
             way = ways.pop(0)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from penstock.errors import ConfigError, LoadFailed
+from penstock.errors import ConfigError, InvalidRequest, LoadFailed, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,20 @@ def only_folder(name: str, folders: Sequence[Path] | None, repositories: Iterabl
             f"'{name}' is in more than one repository: {', '.join(map(str, folders))}"
         )
     return folders[0]
+
+
+def repository_named(name: str, repositories: Sequence[Path]) -> Path:
+    """The repository of that path, or whose folder has that name. Raises NotFound, InvalidRequest on two such."""
+    found = [path for path in repositories if name in (str(path), path.name)]
+    if not found:
+        known = ", ".join(map(str, repositories))
+        raise NotFound(f"model repository {name[:200]!a} is not found; this server has {known}")
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"more than one model repository is named {name[:200]!a}, expected one of the paths "
+            f"{', '.join(map(str, found))}"
+        )
+    return found[0]
 
 
 def no_folder(name: str, repositories: Iterable[Path]) -> str:

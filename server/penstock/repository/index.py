@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from penstock.errors import InvalidRequest, NotFound, Unavailable
-from penstock.repository.entries import UNLOADED, ModelEntry, report_lines
+from penstock.repository.entries import UNLOADED, Entries, ModelEntry, report_lines
 from penstock.repository.served_model import ServedModel
 from penstock.workers.messages import ModelReport
 
@@ -16,7 +16,7 @@ class ModelIndex:
     """All models by name. `on_change` is called whenever a line of the index changes."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, ModelEntry] = {}
+        self._entries = Entries()
         self.on_change: Callable[[], None] = lambda: None
         self.generation = 0
         """Counts changes: what was looked up before is to be looked up again."""
@@ -77,9 +77,9 @@ class ModelIndex:
         """A line for each version of each model, also those that can't be served."""
         return report_lines(self._entries.values())
 
-    def wanted(self) -> tuple[str, ...]:
-        """Models that should be served, whether they can be or not."""
-        return tuple(entry.name for entry in self._entries.values() if entry.wanted)
+    def wanted(self) -> dict[str, bool]:
+        """Models that should be served, whether they can be or not → whether they were asked for by their names."""
+        return {entry.name: entry.explicit for entry in self._entries.values() if entry.wanted}
 
     @property
     def all_ready(self) -> bool:
