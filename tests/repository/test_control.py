@@ -192,6 +192,20 @@ async def test_a_load_in_which_the_gateway_crashed_is_as_if_it_had_not_been(
     await asyncio.gather(*loads, return_exceptions=True)
 
 
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../a/m", "m/1", "m/", "/", ".m", "__m", "m\0", "\ud800", "m" * 256]
+)
+async def test_names_that_are_no_models(make: Make, tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a" / "m", 1)
+    write(tmp_path / "a" / ".m", 1)
+    bench = await explicit(make)
+    with pytest.raises(LoadFailed, match="no folder named"):
+        await bench.repository.load(name)
+    with pytest.raises(InvalidRequest, match="model is not loaded"):
+        await bench.repository.unload(name)
+    assert bench.link.started == []
+
+
 # ── many clients ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

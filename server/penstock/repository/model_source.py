@@ -16,7 +16,7 @@ from penstock.model_config import ConfigDict
 from penstock.repository.config_file import read_config
 from penstock.repository.config_given import given_config
 from penstock.repository.fingerprint import fingerprint
-from penstock.repository.folders import find_models, only_folder, versions_in
+from penstock.repository.folders import folders_of, only_folder, versions_in
 from penstock.repository.overrides import KeptOverride
 from penstock.repository.version_policy import version_policy
 
@@ -56,7 +56,7 @@ def _read(
 ) -> tuple[Path, ConfigDict | None]:
     folder = override.model_dir if override is not None else None
     if folder is None:
-        folder = only_folder(name, find_models(repositories).get(name), repositories)
+        folder = only_folder(name, folders_of(name, repositories), repositories)
     return folder, read_config(folder) if override is None else given_config(
         override.config, folder
     )

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from penstock.errors import InvalidRequest, Unavailable
+from penstock.repository.folders import HIDDEN, MAX_NAME_BYTES
 
 PREFIX: Final = "file:"
 MAX_FILES: Final = 10_000
 MAX_DEPTH: Final = 16
 """Folders and the file's own name."""
-MAX_NAME_BYTES: Final = 255
-"""Of a file's or folder's name, as file systems have it."""
 
 _DESCRIPTION: Final = "override.json"
 _SERVED: Final = "served"
@@ -70,7 +69,7 @@ def check_files(names: Iterable[str]) -> None:
 def check_model_name(name: str) -> None:
     """Raises InvalidRequest on a name that no folder of a model can have."""
     problem = _part_problem(name)
-    if not problem and name.startswith((".", "__")):
+    if not problem and name.startswith(HIDDEN):
         problem = "it begins with '.' or '__'"
     if problem:
         raise InvalidRequest(f"{name[:80]!a} can't be a model's name: {problem}")

@@ -11,7 +11,7 @@ from penstock.config import Settings
 from penstock.errors import InvalidRequest, LoadFailed, Unavailable
 from penstock.logs import LogSettings
 from penstock.repository.entries import ModelEntry, idle_line
-from penstock.repository.folders import find_models, no_folder, repository_named
+from penstock.repository.folders import find_models, folders_of, no_folder, repository_named
 from penstock.repository.index import ModelIndex
 from penstock.repository.jobs import Jobs
 from penstock.repository.linked_models import LinkedModels
@@ -201,8 +201,7 @@ class ModelRepository(ModelIndex):
         self._changed()
 
     async def _folders(self, name: str, repository: str = "") -> list[Path]:
-        found = await asyncio.to_thread(find_models, self._repositories(repository))
-        return found.get(name, [])
+        return await asyncio.to_thread(folders_of, name, self._repositories(repository))
 
     def _repositories(self, name: str = "") -> Sequence[Path]:
         """All, or the one of that name."""
