@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     log_file: Path | None = None
     """Append all log lines to this file; else they go to standard error."""
     run_dir: Path | None = None
-    """Where each run makes its own private folder for sockets; else in the temporary folder."""
+    """Where each run makes its own private folder, for sockets and what load requests give; else a temporary one."""
 
     @classmethod
     def settings_customise_sources(
