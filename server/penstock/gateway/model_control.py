@@ -15,7 +15,7 @@ from penstock.errors import InvalidRequest
 from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
 from penstock.gateway.json_depth import check_json_depth
 from penstock.protobuf import message_class
-from penstock.repository.overrides import PREFIX, Override, check_files, check_model_name
+from penstock.repository.overrides import PREFIX, Override, check_given
 from penstock.repository.repository import ModelRepository
 from penstock.workers.messages import ModelReport
 
@@ -123,7 +123,7 @@ def _override_of_json(model: str, body: bytes) -> Override | None:
                 f"invalid value type for load parameter {_shown(name)}, expected a string"
             )
     files = {name: value for name, value in parameters.items() if name != "config"}
-    _check_override(model, parameters.get("config"), files)
+    check_given(model, parameters.get("config"), files)
     decoded = {name: _decoded(name, value) for name, value in files.items()}
     return Override(parameters["config"], decoded) if parameters else None
 
@@ -141,7 +141,7 @@ def _override_of_message(request: Any) -> Override | None:
         return None
     given = dict(request.parameters)
     config = given.pop("config", None)
-    _check_override(request.model_name, config, given)
+    check_given(request.model_name, config, given)
     files = {name: value.bytes_param for name, value in given.items()}
     return Override(config.string_param if config is not None else "", files)
 
@@ -149,14 +149,6 @@ def _override_of_message(request: Any) -> Override | None:
 def _check_load_name(name: str) -> None:
     if name != "config" and not name.startswith(PREFIX):
         raise InvalidRequest(f"unrecognized load parameter {_shown(name)}.")
-
-
-def _check_override(model: str, config: object, files: Mapping[str, object]) -> None:
-    if files and config is None:
-        raise InvalidRequest("Load parameter 'config' must be specified for model file override")
-    if config is not None:
-        check_model_name(model)
-    check_files(files)
 
 
 def _decoded(name: str, text: str) -> bytes:

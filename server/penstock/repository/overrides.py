@@ -49,6 +49,19 @@ class KeptOverride:
     """The folder of the files given; None: only the configuration was given."""
 
 
+def check_given(model: str, config: object, files: Iterable[str]) -> None:
+    """Raises InvalidRequest on what can't be an override of the model. `config` is None where none is given."""
+    names = list(files)
+    for name in names:
+        if not name.startswith(PREFIX):
+            raise InvalidRequest(f"unrecognized load parameter {name[:200]!a}.")
+    if names and config is None:
+        raise InvalidRequest("Load parameter 'config' must be specified for model file override")
+    if config is not None:
+        check_model_name(model)
+    check_files(names)
+
+
 def check_files(names: Iterable[str]) -> None:
     """Raises InvalidRequest on a name that is no path of a file inside the model's folder, and on two that collide."""
     files: set[tuple[str, ...]] = set()
