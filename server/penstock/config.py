@@ -92,7 +92,9 @@ class Settings(BaseSettings):
     """What carries the bytes: Envoy (fast), or grpc.aio and uvicorn in one process (portable)."""
 
     model_control_mode: Literal["none", "explicit", "poll"] = "none"
-    """none: serve all models. explicit: only those of --load-model and of load requests."""
+    """none: serve all. poll: and follow changes of their folders. explicit: those of --load-model and load requests."""
+    repository_poll_secs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 15
+    """Seconds from one look at the folders to the next, in mode poll; a change counts when two looks saw the same."""
     load_model: Annotated[tuple[str, ...], NoDecode] = ()
     """Model to load at start in explicit mode, `*` for all. Repeatable; `,` in the environment."""
     exit_on_error: bool = False
@@ -163,7 +165,7 @@ class Settings(BaseSettings):
     log_file: Path | None = None
     """Append all log lines to this file; else they go to standard error."""
     run_dir: Path | None = None
-    """Where each run makes its own private folder for sockets; else in the temporary folder."""
+    """Where each run makes its own private folder, for sockets and what load requests give; else a temporary one."""
 
     @classmethod
     def settings_customise_sources(
@@ -237,13 +239,6 @@ class Settings(BaseSettings):
             return str(ipaddress.ip_address("127.0.0.1" if value == "localhost" else value))
         except ValueError:
             raise ValueError("expected an IP address, such as 127.0.0.1, 0.0.0.0 or ::") from None
-
-    @field_validator("model_control_mode")
-    @classmethod
-    def _refuse_poll(cls, value: str) -> str:
-        if value == "poll":
-            raise ValueError("poll is not supported yet, expected none or explicit")
-        return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:

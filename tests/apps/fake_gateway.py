@@ -57,7 +57,7 @@ class Gateway:
             ModelReport(f"m{i}", "1", state, "no such file" * (state != "READY"), "fake", 1)
             for i, state in enumerate(states)
         )
-        self.channel.send(Report(models, (), tuple(model.name for model in models)))
+        self.channel.send(Report(models, (), {model.name: True for model in models}))
 
     def read(self) -> None:
         try:

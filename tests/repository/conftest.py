@@ -32,6 +32,7 @@ async def make(tmp_path: Path) -> AsyncIterator[repository_bench.Make]:
     benches: list[repository_bench.Bench] = []
 
     def one(*folders: str, **settings: Any) -> repository_bench.Bench:
+        settings.setdefault("run_dir", tmp_path / "run")
         paths = [tmp_path / name for name in folders or ("a",)]
         benches.append(repository_bench.Bench(paths, **settings))
         return benches[-1]

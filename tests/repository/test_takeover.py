@@ -5,21 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fake_workers import until
 from penstock.errors import NotFound, Unavailable
-from repository_bench import Bench, Make, explicit, write
-
-
-def crash(make: Make, bench: Bench, **settings: Any) -> Bench:
-    """Another gateway's repository, which gets the loaded workers of `bench` that still run."""
-    after = make(**settings)
-    after.link.wanted = bench.repository.wanted()
-    after.link.inherit(bench.link)
-    return after
+from repository_bench import Make, crash, explicit, write
 
 
 async def test_what_was_loaded_is_taken_over(make: Make, tmp_path: Path) -> None:

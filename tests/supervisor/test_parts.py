@@ -166,7 +166,7 @@ def announce(settings: Settings, *reports: tuple[ModelReport, ...]) -> str:
     out = io.StringIO()
     announcer = Announcer(settings, "Envoy", "1.2", out)
     for models in reports:
-        announcer.show(Report(models, (), ()))
+        announcer.show(Report(models, (), {}))
     return out.getvalue()
 
 

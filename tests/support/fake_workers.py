@@ -45,12 +45,12 @@ class FakeLink:
     def __init__(self) -> None:
         self.stopped: list[WorkerProcess] = []
         self.logging: LogSettings | None = None
-        self.wanted: tuple[str, ...] | None = None
+        self.wanted: dict[str, bool] | None = None
         self.kept: dict[str, tuple[bytes, WorkerProcess]] = {}
         """What an earlier gateway left: name → key and worker."""
         self.told_loaded: list[tuple[WorkerProcess, bytes]] = []
 
-    async def inherited(self) -> tuple[str, ...] | None:
+    async def inherited(self) -> dict[str, bool] | None:
         """As ControlLink."""
         return self.wanted
 

@@ -158,11 +158,19 @@ class Bench:
 Make = Callable[..., Bench]
 
 
-async def explicit(make: Make, **settings: Any) -> Bench:
+async def explicit(make: Make, *folders: str, **settings: Any) -> Bench:
     """One in explicit mode, started."""
-    bench = make(model_control_mode="explicit", **settings)
+    bench = make(*folders, model_control_mode="explicit", **settings)
     await bench.repository.start()
     return bench
+
+
+def crash(make: Make, bench: Bench, **settings: Any) -> Bench:
+    """Another gateway's repository, which gets the loaded workers of `bench` that still run."""
+    after = make(**settings)
+    after.link.wanted = bench.repository.wanted()
+    after.link.inherit(bench.link)
+    return after
 
 
 def write(folder: Path, *versions: int | str, config: str = "") -> Path:

@@ -144,7 +144,7 @@ async def test_drain_and_shutdown_are_passed_on(supervisor: Supervisor) -> None:
 
 async def test_reports_go_out(supervisor: Supervisor) -> None:
     line = messages.ModelReport("m", "1", "READY", "", "python", 1)
-    report = messages.Report((line,) * 2000, ("statistics",), ("m",))
+    report = messages.Report((line,) * 2000, ("statistics",), {"m": True})
     supervisor.link.report(report)
     supervisor.link.fail("the disk is full")
     assert supervisor.heard() == report
@@ -167,7 +167,7 @@ async def test_without_its_supervisor_a_gateway_ends_and_asks_nothing_more(
         await starting
     with pytest.raises(LoadFailed, match=SUPERVISOR_GONE):
         await supervisor.link.start_worker("m", {})
-    supervisor.link.report(messages.Report((), (), ()))
+    supervisor.link.report(messages.Report((), (), {}))
     supervisor.link.stop_worker(worker, 1)
     supervisor.link.close()
     assert told == ["shutdown"]
@@ -275,9 +275,9 @@ async def test_ids_go_on_where_they_ended(heir: Heir) -> None:
     await settle()
     with pytest.raises(BlockingIOError):
         ours.receive()
-    ours.send(messages.Inheritance(12, ("m", "n")))
+    ours.send(messages.Inheritance(12, {"m": True, "n": False}))
     await settle()
-    assert await link.inherited() == ("m", "n")
+    assert await link.inherited() == {"m": True, "n": False}
     assert messages.decode_gateway_message(ours.receive()[0]) == messages.StartWorker(
         12, "m/1#0", {}
     )

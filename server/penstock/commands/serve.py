@@ -66,7 +66,6 @@ NOT_YET: Final = frozenset(
         "--model-namespacing",
         "--pinned-memory-pool-byte-size",
         "--repoagent-directory",
-        "--repository-poll-secs",
         "--response-cache-byte-size",
         "--reuse-grpc-port",
         "--reuse-http-port",

@@ -112,21 +112,21 @@ INDEX: Final = Description(
     request="IndexRequest",
     optional_body=True,
     response="Index",
-    errors=(400,),
+    errors=(400, 404),
 )
 LOAD: Final = Description(
     tag="repository",
     summary="Load a model, or load it anew",
-    request="Any",
+    request="LoadRequest",
     optional_body=True,
-    errors=(400, 501, 503),
+    errors=(400, 404, 413, 503),
 )
 UNLOAD: Final = Description(
     tag="repository",
     summary="Stop serving a model",
-    request="Any",
+    request="UnloadRequest",
     optional_body=True,
-    errors=(400, 503),
+    errors=(400, 404, 503),
 )
 
 REGION_STATUS: Final = Description(

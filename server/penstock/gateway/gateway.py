@@ -111,6 +111,7 @@ class Gateway:
         """Not ready from now on; requests are answered as before, but for those that streams would go on to bring."""
         self.state.draining.set()
         self.grpc.infer_streams.drain()
+        self.repository.drain()
         self._tell_watchers()
 
     async def close(self) -> None:

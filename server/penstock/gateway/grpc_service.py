@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from penstock.errors import NotFound, Unsupported
+from penstock.errors import NotFound
 from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi
 from penstock.gateway.grpc_request import Decoded, GrpcInferDecoder
 from penstock.gateway.grpc_response import PREFIX, GrpcEncoder
 from penstock.gateway.infer_streams import InferStreams
 from penstock.gateway.inference import Bound, Inference
+from penstock.gateway.model_control import ModelControl
 from penstock.gateway.reflection import ReflectionService
 from penstock.gateway.rpc import Stream, Unary, parse
 from penstock.gateway.server_state import SERVER_NAME, ServerState
@@ -68,9 +69,7 @@ class GrpcService:
                 ("ModelMetadata", "ModelMetadataRequest", self._model_metadata),
                 ("ModelConfig", "ModelConfigRequest", self._model_config),
                 ("ModelStatistics", "ModelStatisticsRequest", self._model_statistics),
-                ("RepositoryIndex", "RepositoryIndexRequest", self._repository_index),
-                ("RepositoryModelLoad", "RepositoryModelLoadRequest", self._load),
-                ("RepositoryModelUnload", "RepositoryModelUnloadRequest", self._unload),
+                *ModelControl(state.repository).rpcs(),
                 ("TraceSetting", "TraceSettingRequest", self._trace_setting),
                 ("LogSettings", "LogSettingsRequest", self._log_settings),
                 *SystemMemoryApi(state.client_memory).rpcs(),
@@ -181,28 +180,6 @@ class GrpcService:
         for model in self._repository.matching(request.name, request.version):
             model.statistics.fill_proto(response.model_stats.add())
         return response  # type: ignore[no-any-return]
-
-    async def _repository_index(self, request: Any) -> Message:
-        response: Any = _make("RepositoryIndexResponse")
-        for line in await self._repository.listing():
-            if line.state == "READY" or not request.ready:
-                response.models.add(
-                    name=line.name, version=line.version, state=line.state, reason=line.reason
-                )
-        return response  # type: ignore[no-any-return]
-
-    async def _load(self, request: Any) -> Message:
-        if request.parameters:
-            names = ", ".join(sorted(request.parameters))
-            raise Unsupported(f"load parameters are not supported yet: {names}")
-        self._repository.check_control_allowed()
-        await self._repository.load(request.model_name)
-        return _make("RepositoryModelLoadResponse")
-
-    async def _unload(self, request: Any) -> Message:
-        self._repository.check_control_allowed()
-        await self._repository.unload(request.model_name)
-        return _make("RepositoryModelUnloadResponse")
 
     async def _trace_setting(self, request: Any) -> Message:
         return await self._state.traces.answer(request)

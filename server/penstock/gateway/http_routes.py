@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from penstock.errors import InvalidRequest, NotFound, Unsupported
+from penstock.errors import InvalidRequest, NotFound
 from penstock.gateway import descriptions as described
 from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi, memory_routes
 from penstock.gateway.http_types import HttpRequest, HttpResponse, header, json_response
+from penstock.gateway.model_control import ModelControl
 from penstock.gateway.route_table import Handler, PathParameters, Reply, Route, RouteTable
 from penstock.gateway.server_state import SERVER_NAME, ServerState
 from penstock.model_config import Tensor, wire_shape
@@ -27,6 +28,7 @@ class HttpRoutes:
         """`others`: what other protocols and the documentation add."""
         self._state = state
         self._repository = state.repository
+        self._control = ModelControl(state.repository)
         self._metrics = metrics
         self._memory: dict[str, SystemMemoryApi | CudaMemoryApi] = {
             "systemsharedmemory": SystemMemoryApi(state.client_memory),
@@ -74,19 +76,28 @@ class HttpRoutes:
             yield from memory_routes(f"/v2/{kind}", api)
 
     def _repository_routes(self) -> Iterator[Route]:
-        index = _plain(self._index)
-        yield Route("POST", "/v2/repository/index", index, described.INDEX)
-        model = "/v2/repository/models/{model}"
+        control = self._control
+
+        async def index(parameters: PathParameters, request: HttpRequest) -> HttpResponse:
+            return await control.index(request, parameters.get("repository", ""))
 
         async def load(parameters: PathParameters, request: HttpRequest) -> HttpResponse:
-            return await self._load(parameters["model"], request)
+            repository = parameters.get("repository", "")
+            return await control.load(parameters["model"], request, repository)
 
-        async def unload(parameters: PathParameters, _: HttpRequest) -> HttpResponse:
-            return await self._unload(parameters["model"])
+        async def unload(parameters: PathParameters, request: HttpRequest) -> HttpResponse:
+            repository = parameters.get("repository", "")
+            return await control.unload(parameters["model"], request, repository)
 
-        yield Route("POST", f"{model}/load", load, described.LOAD)
-        yield Route("POST", f"{model}/unload", unload, described.UNLOAD)
-        yield Route("POST", "/v2/repository/{repository}/index", index, described.INDEX)
+        repository = "/v2/repository"
+        model = "models/{model}"
+        yield Route("POST", f"{repository}/index", index, described.INDEX)
+        yield Route("POST", f"{repository}/{model}/load", load, described.LOAD)
+        yield Route("POST", f"{repository}/{model}/unload", unload, described.UNLOAD)
+        of_one = f"{repository}/{{repository}}"
+        yield Route("POST", f"{of_one}/index", index, described.INDEX)
+        yield Route("POST", f"{of_one}/{model}/load", load, described.LOAD)
+        yield Route("POST", f"{of_one}/{model}/unload", unload, described.UNLOAD)
 
     # ── handlers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,18 +163,6 @@ class HttpRoutes:
     async def _all_statistics(self, _: HttpRequest) -> HttpResponse:
         return await self._statistics("", "")
 
-    async def _index(self, request: HttpRequest) -> HttpResponse:
-        only_ready = _body_object(request).get("ready", False)
-        if not isinstance(only_ready, bool):
-            raise InvalidRequest("'ready' must be true or false")
-        return json_response(
-            [
-                {"name": r.name, "version": r.version, "state": r.state, "reason": r.reason}
-                for r in await self._repository.listing()
-                if r.state == "READY" or not only_ready
-            ]
-        )
-
     async def _trace_setting(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
         return json_response(self._state.traces.to_json(parameters.get("model", "")))
 
@@ -178,18 +177,6 @@ class HttpRoutes:
 
     async def _set_logging(self, request: HttpRequest) -> HttpResponse:
         return json_response(self._state.logs.update(_body_object(request)))
-
-    async def _load(self, name: str, request: HttpRequest) -> HttpResponse:
-        if _body_object(request).get("parameters"):
-            raise Unsupported("load parameters are not supported yet")
-        self._repository.check_control_allowed()
-        await self._repository.load(name)
-        return HttpResponse()
-
-    async def _unload(self, name: str) -> HttpResponse:
-        self._repository.check_control_allowed()
-        await self._repository.unload(name)
-        return HttpResponse()
 
 
 def model_path(path: str) -> tuple[str, str, str] | None:

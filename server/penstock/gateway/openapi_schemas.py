@@ -95,6 +95,14 @@ SHARED: Final[dict[str, Schema]] = {
     "LogSettings": {"type": "object", "description": "log_info, log_verbose_level …"},
     "IndexRequest": _object(ready=BOOLEAN),
     "Index": _array(_VERSION_LINE),
+    "LoadRequest": _object(
+        parameters={
+            **_object(config={**TEXT, "description": "ModelConfig as JSON"}),
+            "patternProperties": {"^file:": {**TEXT, "contentEncoding": "base64"}},
+            "additionalProperties": False,
+        }
+    ),
+    "UnloadRequest": _object(parameters=_object(unload_dependents=BOOLEAN)),
     "Regions": _array(_object(name=TEXT, key=TEXT, offset=INTEGER, byte_size=INTEGER)),
     "Registration": _object(("key", "byte_size"), key=TEXT, offset=INTEGER, byte_size=INTEGER),
     "V1Ready": _object(("name", "ready"), name=TEXT, ready=BOOLEAN),

@@ -18,6 +18,7 @@ SERVER_NAME: Final = "penstock"
 EXTENSIONS: Final = (
     "classification",
     "model_repository",
+    "model_repository(unload_dependents)",
     "schedule_policy",
     "model_configuration",
     "binary_tensor_data",

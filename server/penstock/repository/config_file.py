@@ -30,6 +30,11 @@ def read_config(model_dir: Path) -> ConfigDict | None:
     located = read_located(model_dir)
     if located is None:
         return None
+    return checked(located, model_dir)
+
+
+def checked(located: LocatedConfig, model_dir: Path) -> ConfigDict:
+    """The configuration with its defaults and its name. Raises ConfigError at the first thing that is wrong."""
     config = resolve(located, model_dir)
     for problem in located_problems(config, located, model_dir):
         raise located.source.error(located.line(problem.path), str(problem))

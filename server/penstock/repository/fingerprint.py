@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 FileStamp = tuple[bytes, int, int]
@@ -15,9 +15,21 @@ def fingerprint(model_dir: Path, version: int) -> list[FileStamp]:
 
     What Python writes by itself is left out. A folder that is not there has no files.
     """
-    shared = _files(model_dir, lambda name: not (name.isascii() and name.isdigit()))
     own = _files(model_dir / str(version), lambda _: True)
-    return sorted(_stamp(path, model_dir) for path in (*shared, *own))
+    return sorted(_stamp(path, model_dir) for path in (*_shared(model_dir), *own))
+
+
+def whole_fingerprint(model_dir: Path, versions: Iterable[int]) -> list[list[FileStamp]]:
+    """All files that versions share, and then those of each."""
+    folders = [model_dir / str(version) for version in versions]
+    files = [_files(folder, lambda _: True) for folder in folders]
+    return [
+        sorted(_stamp(path, model_dir) for path in paths) for paths in (_shared(model_dir), *files)
+    ]
+
+
+def _shared(model_dir: Path) -> Iterator[str]:
+    return _files(model_dir, lambda name: not (name.isascii() and name.isdigit()))
 
 
 def _files(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
-from penstock.errors import ConfigError, LoadFailed
+from penstock.errors import ConfigError, InvalidRequest, LoadFailed, NotFound
 
 log = logging.getLogger(__name__)
+
+HIDDEN: Final = (".", "__")
+"""What the names of folders begin with that are no models."""
+MAX_NAME_BYTES: Final = 255
+"""Of a file's or folder's name, as file systems have it."""
 
 
 def find_models(repositories: Iterable[Path]) -> dict[str, list[Path]]:
@@ -16,13 +22,22 @@ def find_models(repositories: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for repository in repositories:
         for folder in sorted(repository.iterdir()):
-            if not folder.is_dir() or folder.name.startswith((".", "__")):
+            if not folder.is_dir() or folder.name.startswith(HIDDEN):
                 continue
             if not _is_text(folder.name):
                 log.error("%a is not served: its name is not UTF-8", str(folder))
             else:
                 found.setdefault(folder.name, []).append(folder)
     return found
+
+
+def folders_of(name: str, repositories: Iterable[Path]) -> list[Path]:
+    """The folders of one model, as `find_models` finds them, without a look at all others."""
+    if not name or name.startswith(HIDDEN) or "/" in name or "\0" in name or not _is_text(name):
+        return []
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return []
+    return [folder for folder in (path / name for path in repositories) if folder.is_dir()]
 
 
 def only_folder(name: str, folders: Sequence[Path] | None, repositories: Iterable[Path]) -> Path:
@@ -34,6 +49,20 @@ def only_folder(name: str, folders: Sequence[Path] | None, repositories: Iterabl
             f"'{name}' is in more than one repository: {', '.join(map(str, folders))}"
         )
     return folders[0]
+
+
+def repository_named(name: str, repositories: Sequence[Path]) -> Path:
+    """The repository of that path, or whose folder has that name. Raises NotFound, InvalidRequest on two such."""
+    found = [path for path in repositories if name in (str(path), path.name)]
+    if not found:
+        known = ", ".join(map(str, repositories))
+        raise NotFound(f"model repository {name[:200]!a} is not found; this server has {known}")
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"more than one model repository is named {name[:200]!a}, expected one of the paths "
+            f"{', '.join(map(str, found))}"
+        )
+    return found[0]
 
 
 def no_folder(name: str, repositories: Iterable[Path]) -> str:

@@ -16,6 +16,7 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Terms
+from penstock.repository.overrides import Override, check_given
 from penstock.types import OutputTensor, Parameter
 from penstock.workers import messages
 from penstock.workers.gather import REQUEST_ERRORS
@@ -36,12 +37,12 @@ class Control(Protocol):
         """Whether the model can take work now. Raises InvalidRequest on a version that is no number."""
         ...
 
-    async def load(self, name: str) -> None:
-        """Load a model. Raises LoadFailed."""
+    async def load(self, name: str, override: Override | None = None) -> None:
+        """Load a model, from what is given or from its files. Raises LoadFailed, InvalidRequest."""
         ...
 
-    async def unload(self, name: str) -> None:
-        """Stop serving a model. Raises InvalidRequest when it is not known."""
+    async def unload(self, name: str, *, dependents: bool = False) -> None:
+        """Stop serving a model, with what it alone needs. Raises InvalidRequest when it is not known."""
         ...
 
 
@@ -185,9 +186,9 @@ class ModelCalls:
                 f"model '{caller}' can't {asked.action} itself: it would wait for its own request to end"
             )
         if asked.action == "load":
-            await self._control.load(asked.model)
+            await self._control.load(asked.model, _override(asked))
         else:
-            await self._control.unload(asked.model)
+            await self._control.unload(asked.model, dependents=asked.unload_dependents)
 
 
 def terms_of_all(parents: Sequence[PendingRequest], pool: object) -> Terms:
@@ -216,6 +217,13 @@ def _with_priority(
     given = [parent.plan.parameters.get("priority") for parent in parents]
     levels = [level for level in given if isinstance(level, int) and level > 0]
     return {**parameters, "priority": min(levels)} if levels else parameters
+
+
+def _override(asked: messages.ControlModel) -> Override | None:
+    if not asked.config and not asked.files:
+        return None
+    check_given(asked.model, asked.config or None, asked.files)
+    return Override(asked.config, asked.files)
 
 
 def _refusal(error: PenstockError) -> messages.RequestError:

@@ -42,7 +42,7 @@ class GatewayLife:
         command: GatewayCommand,
         settings_file: Path,
         workers: WorkerProcesses,
-        wanted: tuple[str, ...] | None,
+        wanted: dict[str, bool] | None,
         on_report: Callable[[Report], None],
         timing: ProbeTiming,
     ) -> None:
@@ -57,7 +57,7 @@ class GatewayLife:
         """Set when start-up is over and the front answers."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._on_report = on_report
-        self._report = Report((), (), ())
+        self._report = Report((), (), {})
         self._first_report = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self._oom_kills = count_oom_kills()

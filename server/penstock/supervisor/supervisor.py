@@ -108,7 +108,7 @@ class Supervisor:
         command = factory(settings, folder)
         announcer = Announcer(settings, command.front, penstock.__version__, self._out)
         crashes = 0
-        wanted: tuple[str, ...] | None = None
+        wanted: dict[str, bool] | None = None
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()

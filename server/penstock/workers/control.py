@@ -67,7 +67,7 @@ class ControlLink:
         self._send(messages.StartWorker(worker_id, name, dict(environment)))
         return await started
 
-    async def inherited(self) -> tuple[str, ...] | None:
+    async def inherited(self) -> dict[str, bool] | None:
         """Wait until all workers that an earlier gateway left are here to be claimed.
 
         Returns the models that it was to serve, None where there was no such gateway. Raises LoadFailed when the

@@ -76,8 +76,9 @@ class Report(Message, frozen=True):
 
     models: tuple[ModelReport, ...]
     extensions: tuple[str, ...]
-    wanted: tuple[str, ...]
-    """Models that should be served, whether they can be or not: all but those that were unloaded on request."""
+    wanted: dict[str, bool]
+    """Models that should be served, whether they can be or not: all but those that were unloaded on request. True: it
+    was asked for by its name, and not only because another model needs it."""
 
 
 class GatewayFailed(Message, frozen=True):
@@ -111,7 +112,7 @@ class Inheritance(Message, frozen=True):
 
     next_worker_id: int
     """Ids below it were used by earlier gateways."""
-    wanted: tuple[str, ...] | None
+    wanted: dict[str, bool] | None
     """Of the last Report; None when there was none."""
 
 

@@ -1,0 +1,111 @@
+"""What the gateway looks up of models: which are known, which are served, and the lines of the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from penstock.errors import InvalidRequest, NotFound, Unavailable
+from penstock.repository.entries import UNLOADED, Entries, ModelEntry, report_lines
+from penstock.repository.served_model import ServedModel
+from penstock.workers.messages import ModelReport
+
+MAX_VERSION = 2**63 - 1
+
+
+class ModelIndex:
+    """All models by name. `on_change` is called whenever a line of the index changes."""
+
+    def __init__(self) -> None:
+        self._entries = Entries()
+        self.on_change: Callable[[], None] = lambda: None
+        self.generation = 0
+        """Counts changes: what was looked up before is to be looked up again."""
+        self._starting = True
+        """Models may still come that nobody knows yet."""
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """The model's version, or its highest that is ready; while none is, one whose crashed worker is about to be
+        back. Raises NotFound, Unavailable, InvalidRequest."""
+        entry = self._entries.get(name)
+        if self._starting and not (entry and entry.versions):
+            raise Unavailable(f"model '{name}' can't be served yet: the server is starting")
+        if entry is None:
+            raise NotFound(f"Request for unknown model: '{name}' is not found")
+        if version:
+            return self._get_version(entry, _version_number(version))
+        models = [v.model for v in entry.versions.values() if v.model is not None]
+        usable = [m for m in models if m.ready] or [m for m in models if m.accepts]
+        if not usable:
+            soon = bool(models) or any(v.state == "LOADING" for v in entry.versions.values())
+            error = Unavailable if soon else NotFound
+            why = "".join(f": {model.pool.last_crash}" for model in models[:1])
+            raise error(f"Request for unknown model: '{name}' has no available versions{why}")
+        return max(usable, key=lambda model: model.version)
+
+    def is_ready(self, name: str, version: str = "") -> bool:
+        """Whether what `get` gives can take work now. Raises InvalidRequest on a version that is no number."""
+        try:
+            return self.get(name, version).ready
+        except (NotFound, Unavailable):
+            return False
+
+    def versions(self, name: str) -> list[int]:
+        """The loaded versions of a model, lowest first."""
+        entry = self._entries.get(name)
+        return sorted(v for v, e in entry.versions.items() if e.model) if entry else []
+
+    def knows(self, name: str) -> bool:
+        """Whether the index has the model, served or not."""
+        return name in self._entries
+
+    def matching(self, name: str = "", version: str = "") -> list[ServedModel]:
+        """The served models of that name and version; empty means all. Raises as `get`, where it names one."""
+        if name and version:
+            return [self.get(name, version)]
+        if name:
+            self.get(name)
+        return [model for model in self.served() if name in ("", model.name)]
+
+    def served(self) -> Iterator[ServedModel]:
+        """All loaded versions of all models."""
+        for entry in self._entries.values():
+            for version in entry.versions.values():
+                if version.model is not None:
+                    yield version.model
+
+    def index(self) -> list[ModelReport]:
+        """A line for each version of each model, also those that can't be served."""
+        return report_lines(self._entries.values())
+
+    def wanted(self) -> dict[str, bool]:
+        """Models that should be served, whether they can be or not → whether they were asked for by their names."""
+        return {entry.name: entry.explicit for entry in self._entries.values() if entry.wanted}
+
+    @property
+    def all_ready(self) -> bool:
+        """No model is unavailable, but for those that were unloaded on request."""
+        return all(report.state == "READY" or report.reason == UNLOADED for report in self.index())
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self.on_change()
+
+    def _get_version(self, entry: ModelEntry, number: int) -> ServedModel:
+        version = entry.versions.get(number)
+        if version is None:
+            raise NotFound(
+                f"Request for unknown model: '{entry.name}' version {number} is not found"
+            )
+        if version.model is None or not version.model.accepts:
+            raise Unavailable(
+                f"Request for unknown model: '{entry.name}' version {number} is not at ready state"
+            )
+        return version.model
+
+
+def _version_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > MAX_VERSION:
+        raise InvalidRequest(
+            f"failed to get model version from specified version string '{text[:80]}', expected a number"
+        )
+    return int(text)

@@ -1,0 +1,200 @@
+"""Loads all versions of a model that are to be served, and puts them in the place of those that are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from penstock.backends.registry import backend_for
+from penstock.config import Settings
+from penstock.errors import PenstockError
+from penstock.repository.entries import UNLOADED, ModelEntry, VersionEntry
+from penstock.repository.instance_starter import worker_prefix
+from penstock.repository.model_pool import Calls
+from penstock.repository.model_source import ModelSource
+from penstock.repository.sequence_handover import Handovers
+from penstock.repository.served_model import ServedModel, load
+from penstock.scheduling.rate_limiter import RateLimiter
+from penstock.workers.control import ControlLink
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a load."""
+
+    failed: Mapping[int, str]
+    """Version → why it can't be loaded."""
+    in_force: bool
+    """What is served is from the source given."""
+    replaced: tuple[ServedModel, ...] = ()
+    """Others have taken their place."""
+    gone: tuple[VersionEntry, ...] = ()
+    """Versions that are not to be served any more."""
+    unused: tuple[ServedModel, ...] = ()
+    """They were loaded in vain."""
+
+    @property
+    def reasons(self) -> str:
+        """`failed`, for a person; empty: all versions are loaded."""
+        return "; ".join(f"version {number}: {why}" for number, why in sorted(self.failed.items()))
+
+
+class Loader:
+    """Changes the versions of one entry at a time; the caller holds the entry's lock."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        link: ControlLink,
+        on_change: Callable[[], None],
+        served: Callable[[], Iterable[ServedModel]],
+        calls: Calls,
+    ) -> None:
+        """`calls` answers what models ask of others."""
+        self._settings = settings
+        self._link = link
+        self._changed = on_change
+        self._served = served
+        self._calls = calls
+        self._limiter = None
+        if settings.rate_limit == "execution_count":
+            self._limiter = RateLimiter(settings.rate_limits)
+        self._turns = asyncio.Semaphore(settings.model_load_thread_count)
+        self.handovers = Handovers()
+
+    async def load(self, entry: ModelEntry, source: ModelSource, *, anew: bool) -> Outcome:
+        """Load the versions of `source`; those whose files and configuration are what they were only if `anew`.
+
+        A model that is served goes on unchanged where a version can't be loaded: its versions are replaced together.
+        Of one that is not, those that can be are served, each as soon as it is loaded. `end` comes next.
+        """
+        due = [n for n, key in source.keys.items() if anew or not _is_loaded(entry, n, key)]
+        together = entry.serves
+        for number in source.keys:
+            version = entry.versions.setdefault(number, VersionEntry("LOADING"))
+            if version.model is None:
+                version.state, version.reason = "LOADING", ""
+        results = await asyncio.gather(
+            *(self._load_version(entry, source, n, at_once=not together) for n in due)
+        )
+        loaded = {n: r for n, r in zip(due, results, strict=True) if isinstance(r, ServedModel)}
+        failed = {n: r for n, r in zip(due, results, strict=True) if isinstance(r, str)}
+        if together and failed:
+            return self._give_up(entry, loaded, failed)
+        return self._put_in_place(entry, source, loaded, failed)
+
+    async def end(self, outcome: Outcome) -> None:
+        """Have what was replaced answer what it has, and end."""
+        await asyncio.gather(
+            *(self._retire(model) for model in outcome.replaced),
+            *(self.unload(version, replaced=True) for version in outcome.gone),
+            *(model.close(0) for model in outcome.unused),
+        )
+
+    async def unload(self, version: VersionEntry, *, replaced: bool = False) -> None:
+        """Answer what is there, and end the version's workers."""
+        model, version.model = version.model, None
+        if model is None:
+            return
+        version.state, version.reason = "UNLOADING", ""
+        self._changed()
+        if replaced:
+            await self._retire(model)
+        else:
+            await model.close(self._settings.exit_timeout_secs)
+        version.state, version.reason = "UNAVAILABLE", UNLOADED
+        self._changed()
+
+    def _put_in_place(
+        self,
+        entry: ModelEntry,
+        source: ModelSource,
+        loaded: dict[int, ServedModel],
+        failed: dict[int, str],
+    ) -> Outcome:
+        replaced = [self._place(entry, source, number, model) for number, model in loaded.items()]
+        for number in source.keys.keys() - failed.keys():
+            entry.versions[number].reason = ""
+        entry.reason, entry.folder = "", source.folder
+        gone = [entry.versions.pop(n) for n in entry.versions.keys() - source.keys.keys()]
+        self._changed()
+        return Outcome(failed, entry.serves, tuple(filter(None, replaced)), tuple(gone))
+
+    def _place(
+        self, entry: ModelEntry, source: ModelSource, number: int, model: ServedModel
+    ) -> ServedModel | None:
+        """Have the version served from now on. Returns what it was before."""
+        version = entry.versions[number]
+        old, version.model = version.model, model
+        version.key, version.state, version.reason = source.keys[number], "READY", ""
+        return old if old is not model else None
+
+    def _give_up(
+        self, entry: ModelEntry, loaded: dict[int, ServedModel], failed: dict[int, str]
+    ) -> Outcome:
+        for number in loaded:
+            version = entry.versions[number]
+            if version.model is None:
+                version.state = "UNAVAILABLE"
+                version.reason = f"not served: version {min(failed)} can't be loaded"
+        self._changed()
+        return Outcome(failed, in_force=False, unused=tuple(loaded.values()))
+
+    async def _load_version(
+        self, entry: ModelEntry, source: ModelSource, number: int, *, at_once: bool
+    ) -> ServedModel | str:
+        """The model, or why there is none. `at_once`: it is served without waiting for the other versions."""
+        version = entry.versions[number]
+        async with self._turn(entry.name, number):
+            for attempt in range(self._settings.model_load_retry_count + 1):
+                try:
+                    complete = dict(source.config or {"name": entry.name})
+                    backend = backend_for(complete, source.folder / str(number))
+                    complete["backend"] = version.backend = backend
+                    model = await load(
+                        self._link,
+                        self._settings,
+                        source.folder,
+                        number,
+                        complete,
+                        self._changed,
+                        calls=self._calls,
+                        limiter=self._limiter,
+                    )
+                except (PenstockError, OSError) as error:
+                    version.reason = str(error)
+                    log.error(  # noqa: TRY400 - the reason says it all
+                        "model '%s' version %d can't be loaded (attempt %d): %s",
+                        entry.name,
+                        number,
+                        attempt + 1,
+                        error,
+                    )
+                    continue
+                if at_once:
+                    self._place(entry, source, number, model)
+                    self._changed()
+                return model
+        if version.model is None:
+            version.state = "UNAVAILABLE"
+        self._changed()
+        return version.reason
+
+    def _turn(self, name: str, number: int) -> AbstractAsyncContextManager[None]:
+        """To load a version, which waits for others. What need only be taken over does not."""
+        kept = self._link.has_unclaimed(worker_prefix(name, number))
+        return contextlib.nullcontext() if kept else self._turns
+
+    async def _retire(self, model: ServedModel) -> None:
+        await self.handovers.retire(model, self._settings.exit_timeout_secs, self._served)
+
+
+def _is_loaded(entry: ModelEntry, number: int, key: bytes) -> bool:
+    version = entry.versions.get(number)
+    return version is not None and version.model is not None and version.key == key

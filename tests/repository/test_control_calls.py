@@ -1,0 +1,86 @@
+"""What models ask to have done with other models: loads with what they give, unloads with dependents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fake_workers import until
+from penstock.repository.model_calls import ModelCalls
+from penstock.repository.overrides import Override
+from penstock.workers import messages
+
+
+class Control:
+    """In the repository's place: it notes what it shall do."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+
+    def check_control_allowed(self) -> None:
+        """It is."""
+
+    def is_ready(self, name: str, version: str = "") -> bool:
+        """Never asked."""
+        raise AssertionError(name, version)
+
+    async def load(self, name: str, override: Override | None = None) -> None:
+        """Note it."""
+        self.done.append((name, override))
+
+    async def unload(self, name: str, *, dependents: bool = False) -> None:
+        """Note it."""
+        self.done.append((name, dependents))
+
+
+class Asking:
+    """In the place of an instance whose model asks."""
+
+    def __init__(self) -> None:
+        self.control = Control()
+        self._calls = ModelCalls(None, self.control)  # type: ignore[arg-type]
+        self.answers: list[messages.CallAnswered] = []
+
+    def answer(self, answer: messages.CallAnswered) -> None:
+        """As Instance."""
+        self.answers.append(answer)
+
+    async def __call__(
+        self, action: Any, config: str = "", files: Any = None, *, dependents: bool = False
+    ) -> str:
+        """Ask; the error's text, empty where there is none."""
+        asked = messages.ControlModel(1, action, "m", "", config, files or {}, dependents)
+        self._calls.hear("caller", None, self, asked)  # type: ignore[arg-type]
+        await until(lambda: bool(self.answers))
+        error = self.answers.pop().error
+        return "" if error is None else error.reason
+
+
+@pytest.fixture
+async def ask() -> Asking:
+    return Asking()
+
+
+async def test_loads(ask: Asking) -> None:
+    files = {"file:1/model.py": b"code"}
+    assert await ask("load") == ""
+    assert await ask("load", "{}") == ""
+    assert await ask("load", "{}", files) == ""
+    assert ask.control.done == [
+        ("m", None),
+        ("m", Override("{}")),
+        ("m", Override("{}", files)),
+    ]
+
+
+async def test_unloads(ask: Asking) -> None:
+    assert await ask("unload") == await ask("unload", dependents=True) == ""
+    assert ask.control.done == [("m", False), ("m", True)]
+
+
+async def test_bad_files(ask: Asking) -> None:
+    assert "must be specified for model file override" in await ask("load", files={"file:x": b""})
+    assert "unrecognized load parameter 'x'." in await ask("load", "{}", {"x": b""})
+    assert "it has a part '..'" in await ask("load", "{}", {"file:../x": b""})
+    assert ask.control.done == []
