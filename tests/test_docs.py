@@ -18,6 +18,7 @@ from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import Settings, flag_of, load_settings
 from penstock.errors import ConfigError
 from penstock.repository.config_file import read_config
+from penstock.repository.dependencies import needs_of
 from penstock_loadtest.marked import between
 
 PAGES: Final = [doc_tables.README, *sorted(doc_tables.DOCS.glob("*.md"))]
@@ -84,7 +85,7 @@ def test_the_settings_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_both_configuration_files_say_the_same(tmp_path: Path) -> None:
     found = {}
     for language, filename in (("pbtxt", "config.pbtxt"), ("yaml", "config.yaml")):
-        (example,) = [block for block in blocks(MODELS) if block.language == language]
+        example = next(block for block in blocks(MODELS) if block.language == language)
         folder = tmp_path / language / "digits"
         folder.mkdir(parents=True)
         (folder / "labels.txt").write_text("zero")
@@ -92,6 +93,13 @@ def test_both_configuration_files_say_the_same(tmp_path: Path) -> None:
         found[language] = read_config(folder)
     assert found["pbtxt"] is not None
     assert found["pbtxt"] == found["yaml"]
+
+
+def test_the_ensemble_is_one(tmp_path: Path) -> None:
+    (example,) = [b for b in blocks(MODELS) if "ensemble_scheduling {" in b.text]
+    (tmp_path / "reader").mkdir()
+    (tmp_path / "reader" / "config.pbtxt").write_text(example.text)
+    assert needs_of(read_config(tmp_path / "reader")) == ("pixels", "digits", "winner")
 
 
 def test_a_wrong_key_is_told_as_it_says(tmp_path: Path) -> None:

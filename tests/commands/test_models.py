@@ -110,7 +110,18 @@ FULL: Mapping[str, Any] = {
     "quarantine": [{"digest": "c0ffee", "reason": "killed two workers", "seconds_left": 599.94}],
 }
 BARE = {"model": "bare", "version": "1"}
+ENSEMBLE = {
+    "model": "pipeline",
+    "version": "1",
+    "problem": "step 1 ('b[b]') is gone",
+    "under_way": {"requests": 3, "bytes": 2048, "max_requests": 10_000, "max_bytes": 1 << 30},
+    "steps": [
+        {"step": 0, "model": "a", "version": "2", "ready": True},
+        {"step": 1, "model": "b[b]", "version": "", "ready": False},
+    ],
+}
 EXPLAINED = {
+    "pipeline": ENSEMBLE,
     "busy": FULL,
     "bare": BARE,
     "strange": {"model": "strange", "queue": "none of our kind"},
@@ -175,6 +186,19 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     captured = capsys.readouterr()
     assert (captured.out, captured.err.count("\n")) == ("", 1)
     return captured.err
+
+
+def test_an_ensemble(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, "explain", "pipeline", "--url", url)
+    for line in (
+        "pipeline 1",
+        "step 1 ('b[b]') is gone",
+        "0 a 2 ready",
+        "1 b[b] - not ready",
+        "requests 3 of 10,000",
+        "bytes 2,048 of 1,073,741,824",
+    ):
+        assert line in lines
 
 
 def test_all_parts(url: str, capsys: pytest.CaptureFixture[str]) -> None:

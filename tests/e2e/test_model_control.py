@@ -239,7 +239,7 @@ def test_a_load_goes_on_without_its_client(served: Served) -> None:
     slow["file:1/model.py"] += b"\nimport time\ntime.sleep(0.3)\n"
     with (
         tritonclient.grpc.InferenceServerClient(served.grpc) as rpc,
-        pytest.raises(InferenceServerException, match="(?i)deadline.exceeded"),
+        pytest.raises(InferenceServerException, match=r"(?i)deadline.exceeded"),
     ):
         rpc.load_model("late", config=json.dumps(CONFIG), files=slow, client_timeout=0.1)
     eventually(lambda: served.infer("late", json_request(1.0)).status == 200, "not loaded")

@@ -213,8 +213,6 @@ def test_good_ones(changes: dict[str, Any]) -> None:
             "model_warmup[0].inputs['T'].input_data_file is '../../other';"
             " expected the name of a file in the folder warmup of the model's own",
         ),
-        ({"ensemble_scheduling": {}}, "ensemble_scheduling is not supported yet"),
-        ({"platform": "ensemble"}, "platform 'ensemble' is not supported yet"),
         (
             {
                 "model_transaction_policy": {"decoupled": True},

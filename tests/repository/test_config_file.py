@@ -142,7 +142,10 @@ def test_both_files_are_one_too_many(model: Path) -> None:
             "sequence_batching { \n direct { minimum_slot_utilization: 2 } }",
             "2: sequence_batching.direct.minimum_slot_utilization is 2.0; expected 0 to 1",
         ),
-        ("ensemble_scheduling { }", "1: ensemble_scheduling is not supported yet"),
+        (
+            "\nplatform: 'ensemble'",
+            "2: platform is 'ensemble'; expected ensemble_scheduling beside it",
+        ),
         (
             "dynamic_batching { preserve_ordering: true }\nmodel_transaction_policy {\n decoupled: true }",
             "3: model_transaction_policy.decoupled is true beside dynamic_batching.preserve_ordering;"

@@ -16,16 +16,24 @@ from penstock.commands.explanation import (
     Policy,
     Queue,
     Slo,
+    StepState,
     Stock,
+    UnderWay,
 )
 
 NOTHING = "-"
 
 
 def as_report(explanation: Explanation) -> RenderableType:
-    """All parts that the server has told, in the order: policy, SLO, speed, queue, instances, refusals."""
+    """All parts that the server has told, in the order: steps, policy, SLO, speed, queue, instances, refusals."""
     title = Text(f"{explanation.model} {explanation.version}".rstrip(), "bold")
     parts: list[RenderableType] = [title]
+    if explanation.problem:
+        parts.append(Text(explanation.problem, "red"))
+    if explanation.steps:
+        parts.append(_steps(explanation.steps))
+    if explanation.under_way is not None:
+        parts.append(_under_way(explanation.under_way))
     if explanation.policy is not None:
         parts.append(_policy(explanation.policy))
         if explanation.policy.levels:
@@ -46,6 +54,29 @@ def as_report(explanation: Explanation) -> RenderableType:
     if explanation.quarantine:
         parts.append(_quarantine(explanation))
     return Group(*parts)
+
+
+def _steps(steps: Sequence[StepState]) -> Table:
+    rows = [
+        (
+            str(step.step),
+            step.model,
+            step.version or NOTHING,
+            "ready" if step.ready else "not ready",
+        )
+        for step in steps
+    ]
+    return _table("steps", ("step", "model", "version", "state"), rows)
+
+
+def _under_way(under_way: UnderWay) -> Table:
+    return _facts(
+        "under way",
+        [
+            ("requests", _of(_count(under_way.requests), _count(under_way.max_requests))),
+            ("bytes", _of(_count(under_way.bytes), _count(under_way.max_bytes))),
+        ],
+    )
 
 
 def _policy(policy: Policy) -> Table:

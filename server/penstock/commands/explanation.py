@@ -135,6 +135,25 @@ class Quarantined(msgspec.Struct, frozen=True):
     seconds_left: float | None = None
 
 
+class UnderWay(msgspec.Struct, frozen=True):
+    """What an ensemble has begun and not answered."""
+
+    requests: float | None = None
+    bytes: float | None = None
+    max_requests: float | None = None
+    max_bytes: float | None = None
+
+
+class StepState(msgspec.Struct, frozen=True):
+    """One step of an ensemble."""
+
+    step: int
+    model: str
+    version: str = ""
+    """Of the model that runs it now."""
+    ready: bool = False
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """All of it."""
 
@@ -149,3 +168,7 @@ class Explanation(msgspec.Struct, frozen=True):
     instances: list[InstanceState] = []
     rate_limiter: Limits | None = None
     quarantine: list[Quarantined] = []
+    problem: str = ""
+    """Why an ensemble can't run."""
+    under_way: UnderWay | None = None
+    steps: list[StepState] = []

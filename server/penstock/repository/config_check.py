@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from penstock.errors import ConfigError
 from penstock.model_config import ConfigDict, known_datatypes
+from penstock.repository.config_ensemble import ensemble_problems
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.config_rate_limits import rate_limit_problems
 from penstock.repository.config_sequences import sequence_problems
@@ -48,6 +49,7 @@ def problems(config: ConfigDict, *, batching_known: bool) -> Iterator[Problem]:
         _warmup,
         _sequences,
         _rate_limits,
+        _ensemble,
         *((_dynamic_batching,) if batching_known else ()),
     )
     for check in checks:
@@ -226,3 +228,7 @@ def _rate_limits(config: ConfigDict) -> Iterator[Problem]:
 
 def _sequences(config: ConfigDict) -> Iterator[Problem]:
     yield from (Problem(path, text) for path, text in sequence_problems(config))
+
+
+def _ensemble(config: ConfigDict) -> Iterator[Problem]:
+    yield from (Problem(path, text) for path, text in ensemble_problems(config))

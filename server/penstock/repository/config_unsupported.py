@@ -6,14 +6,9 @@ from collections.abc import Iterator
 
 from penstock.model_config import ConfigDict
 
-BLOCKS = ("ensemble_scheduling",)
-
 
 def unsupported(config: ConfigDict) -> Iterator[tuple[str, str]]:
     """Path and problem of all that is asked for and not done. `config` has all its defaults."""
-    yield from ((key, "is not supported yet") for key in BLOCKS if key in config)
-    if config["platform"] == "ensemble":
-        yield "platform", "'ensemble' is not supported yet"
     in_order = config.get("dynamic_batching", {}).get("preserve_ordering")
     if in_order and config.get("model_transaction_policy", {}).get("decoupled"):
         path = "model_transaction_policy.decoupled"

@@ -53,6 +53,12 @@ class ModelEntry:
         """Some version is loaded."""
         return any(version.model is not None for version in self.versions.values())
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why it, or some version of it, is not served."""
+        reasons = [version.reason for version in self.versions.values() if version.reason]
+        return reasons or [self.reason] if self.reason else reasons
+
 
 class Entries(dict[str, ModelEntry]):
     """All models by name."""

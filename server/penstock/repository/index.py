@@ -29,6 +29,11 @@ class ModelIndex:
         entry = self._entries.get(name)
         if self._starting and not (entry and entry.versions):
             raise Unavailable(f"model '{name}' can't be served yet: the server is starting")
+        return self.find(name, version)
+
+    def find(self, name: str, version: str = "") -> ServedModel:
+        """As `get`, for those who know that the model would be there by now."""
+        entry = self._entries.get(name)
         if entry is None:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
         if version:
@@ -57,6 +62,11 @@ class ModelIndex:
     def knows(self, name: str) -> bool:
         """Whether the index has the model, served or not."""
         return name in self._entries
+
+    def why_not(self, name: str) -> str:
+        """Why the model is not served, for a message; empty where nobody knows."""
+        entry = self._entries.get(name)
+        return "" if entry is None else "; ".join(entry.reasons)
 
     def matching(self, name: str = "", version: str = "") -> list[ServedModel]:
         """The served models of that name and version; empty means all. Raises as `get`, where it names one."""

@@ -8,10 +8,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from penstock.backends.registry import backend_for
 from penstock.config import Settings
 from penstock.errors import PenstockError
+from penstock.model_config import ConfigDict
+from penstock.repository.dependencies import needs_of
+from penstock.repository.ensemble_model import BACKEND as ENSEMBLE
 from penstock.repository.entries import UNLOADED, ModelEntry, VersionEntry
 from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.model_pool import Calls
@@ -20,6 +24,9 @@ from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, load
 from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.workers.control import ControlLink
+
+LoadEnsemble = Callable[[Path, int, ConfigDict], ServedModel]
+"""Loads a version of one, from its folder. Raises LoadFailed, ConfigError."""
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +62,7 @@ class Loader:
         on_change: Callable[[], None],
         served: Callable[[], Iterable[ServedModel]],
         calls: Calls,
+        load_ensemble: LoadEnsemble,
     ) -> None:
         """`calls` answers what models ask of others."""
         self._settings = settings
@@ -62,6 +70,7 @@ class Loader:
         self._changed = on_change
         self._served = served
         self._calls = calls
+        self._load_ensemble = load_ensemble
         self._limiter = None
         if settings.rate_limit == "execution_count":
             self._limiter = RateLimiter(settings.rate_limits)
@@ -154,19 +163,8 @@ class Loader:
         async with self._turn(entry.name, number):
             for attempt in range(self._settings.model_load_retry_count + 1):
                 try:
-                    complete = dict(source.config or {"name": entry.name})
-                    backend = backend_for(complete, source.folder / str(number))
-                    complete["backend"] = version.backend = backend
-                    model = await load(
-                        self._link,
-                        self._settings,
-                        source.folder,
-                        number,
-                        complete,
-                        self._changed,
-                        calls=self._calls,
-                        limiter=self._limiter,
-                    )
+                    config = dict(source.config or {"name": entry.name})
+                    model = await self._load_model(version, source.folder, number, config)
                 except (PenstockError, OSError) as error:
                     version.reason = str(error)
                     log.error(  # noqa: TRY400 - the reason says it all
@@ -185,6 +183,24 @@ class Loader:
             version.state = "UNAVAILABLE"
         self._changed()
         return version.reason
+
+    async def _load_model(
+        self, version: VersionEntry, folder: Path, number: int, config: ConfigDict
+    ) -> ServedModel:
+        if needs_of(config):
+            version.backend = ENSEMBLE
+            return self._load_ensemble(folder, number, config)
+        version.backend = config["backend"] = backend_for(config, folder / str(number))
+        return await load(
+            self._link,
+            self._settings,
+            folder,
+            number,
+            config,
+            self._changed,
+            calls=self._calls,
+            limiter=self._limiter,
+        )
 
     def _turn(self, name: str, number: int) -> AbstractAsyncContextManager[None]:
         """To load a version, which waits for others. What need only be taken over does not."""

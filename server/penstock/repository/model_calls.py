@@ -78,7 +78,7 @@ class _Call:
             self._tell((), {}, _refusal(answer), final=True)
             return
         if not self._final:
-            self._tell(answer.outputs, self.nested.request.response_parameters, None, final=True)
+            self._tell(answer.outputs, answer.parameters, None, final=True)
         # what was told is encoded already
         answer.release()
 

@@ -13,7 +13,7 @@ from penstock.config import Settings
 from penstock.errors import LoadFailed, PenstockError
 from penstock.repository.dependencies import Dependencies
 from penstock.repository.entries import Entries, ModelEntry
-from penstock.repository.loading import Loader
+from penstock.repository.loading import LoadEnsemble, Loader
 from penstock.repository.model_pool import Calls
 from penstock.repository.model_source import ModelSource, read_configuration, read_source
 from penstock.repository.overrides import KeptOverride, Overrides
@@ -38,13 +38,14 @@ class ModelLoads:
         on_change: Callable[[], None],
         served: Callable[[], Iterable[ServedModel]],
         calls: Calls,
+        load_ensemble: LoadEnsemble,
     ) -> None:
         self._settings = settings
         self._repositories = repositories
         self._entries = entries
         self._overrides = overrides
         self._changed = on_change
-        self._loader = Loader(settings, link, on_change, served, calls)
+        self._loader = Loader(settings, link, on_change, served, calls, load_ensemble)
         self.handovers = self._loader.handovers
         self.dependencies = Dependencies()
 

@@ -15,6 +15,7 @@ from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
 from penstock.repository.config_file import read_config
 from penstock.repository.config_given import given_config
+from penstock.repository.dependencies import needs_of
 from penstock.repository.fingerprint import fingerprint
 from penstock.repository.folders import folders_of, only_folder, versions_in
 from penstock.repository.overrides import KeptOverride
@@ -40,7 +41,8 @@ def read_source(
     versions = version_policy(config, versions_in(folder))
     if not versions:
         where = folder if override is None or override.model_dir is None else "the files given"
-        raise LoadFailed(f"no version folder (a number, such as 1/) in {where}")
+        empty = ", empty for an ensemble" if needs_of(config) else ""
+        raise LoadFailed(f"no version folder (a number, such as 1/{empty}) in {where}")
     return ModelSource(folder, config, {v: _key(folder, v, config) for v in versions})
 
 

@@ -75,7 +75,7 @@ class Times(msgspec.Struct):
 class Tensors:
     """A nested request's outputs. They are valid until `release`, which is due exactly once."""
 
-    __slots__ = ("_lease", "outputs", "rows", "times")
+    __slots__ = ("_lease", "outputs", "parameters", "rows", "times")
 
     def __init__(
         self,
@@ -83,9 +83,11 @@ class Tensors:
         rows: int,
         times: Timed,
         lease: Releasable | None,
+        parameters: Mapping[str, Parameter] = NO_PARAMETERS,
     ) -> None:
-        """`rows`: of the batch dimension; 0 where the model has none."""
+        """`rows`: of the batch dimension; 0 where the model has none. `parameters`: of the response, by the model."""
         self.outputs = outputs
+        self.parameters = parameters
         self.rows = rows
         self.times = times
         self._lease = lease
@@ -108,6 +110,7 @@ class NestedCall:
         "_lease",
         "_on_answer",
         "_outputs",
+        "_parameters",
         "_times",
         "depth",
         "holder",
@@ -115,7 +118,8 @@ class NestedCall:
         "rows",
     )
 
-    request: PendingRequest
+    request: PendingRequest | None
+    """None once it is answered: the two know each other, and the last outputs should not wait for the collector."""
 
     def __init__(
         self, on_answer: OnAnswer, rows: int, terms: Terms, ended: Callable[[], None]
@@ -126,20 +130,24 @@ class NestedCall:
         self.rows = rows
         self.depth = terms.depth
         self.holder = terms.holder
+        self.request = None
         self._lease: Releasable | None = None
         self._times: Timed = Times()
         self._outputs: Sequence[OutputTensor] = ()
+        self._parameters = NO_PARAMETERS
 
     def cancel(self) -> None:
         """Its answer is not needed any more: it is Cancelled, unless there is one already."""
-        self.request.cancel()
+        if self.request is not None:
+            self.request.cancel()
 
     def computed(self, times: Timed, lease: Releasable | None) -> None:
         """As `Caller` says."""
         self._times, self._lease = times, lease
 
-    def encode(self, _: PendingRequest, outputs: list[OutputTensor]) -> bytes:
+    def encode(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """Keep the outputs, or copies of what is not lent."""
+        self._parameters = request.response_parameters
         self._outputs = outputs if self._lease is not None else [_copied(o) for o in outputs]
         return b""
 
@@ -147,8 +155,10 @@ class NestedCall:
         """Hand the answer on."""
         self._ended()
         lease, self._lease = self._lease, None
+        outputs, self._outputs = self._outputs, ()
+        self.request = None
         if not isinstance(answer, PenstockError):
-            self._on_answer(Tensors(self._outputs, self.rows, self._times, lease))
+            self._on_answer(Tensors(outputs, self.rows, self._times, lease, self._parameters))
             return
         if lease is not None:
             lease.release()
@@ -168,11 +178,20 @@ class Models(Protocol):
         ...
 
 
+Keeper = Callable[[ServedModel, Mapping[str, Parameter]], ServedModel | None]
+"""Which model that was replaced has the sequence that a request of these parameters goes on with."""
+
+
+def nobody(_: ServedModel, __: Mapping[str, Parameter]) -> None:
+    """No model does."""
+
+
 class NestedCalls:
     """Sends requests to the models of a repository."""
 
-    def __init__(self, repository: Models) -> None:
+    def __init__(self, repository: Models, keeper: Keeper = nobody) -> None:
         self._repository = repository
+        self._keeper = keeper
         self._plans: dict[object, tuple[ServedModel, RequestPlan]] = {}
         self._plans_of = repository.generation
         self._waits = Waits()
@@ -214,7 +233,7 @@ class NestedCalls:
             policy_us = arrived_ns // 1000 + model.timeout_us
             if policy_us < deadline_us:
                 deadline_us, is_clients = policy_us, False
-        call.request = PendingRequest(
+        request = call.request = PendingRequest(
             plan,
             request_id,
             buffers,
@@ -227,11 +246,15 @@ class NestedCalls:
             deadline_us,
             is_clients,
         )
-        call.request.caller = call
-        call.request.sink = sink
+        request.caller = call
+        request.sink = sink
         if terms.trace is not None:
-            terms.trace.nested(call.request, model.name, model.version)
-        self._submit(call.request, holder, pool)
+            terms.trace.nested(request, model.name, model.version)
+        try:
+            self._submit(request, holder, pool)
+        except PenstockError:
+            call.request = None
+            raise
         return call
 
     def _submit(self, request: PendingRequest, holder: object, pool: ModelPool) -> None:
@@ -272,6 +295,8 @@ class NestedCalls:
             if known is not None:
                 return known
         model = self._repository.get(name, version)
+        if model.config.sequence_batching is not None:
+            model = self._keeper(model, parameters) or model
         header = InferHeader(
             name,
             version,

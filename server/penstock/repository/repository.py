@@ -10,6 +10,7 @@ from pathlib import Path
 from penstock.config import Settings
 from penstock.errors import InvalidRequest, LoadFailed, Unavailable
 from penstock.logs import LogSettings
+from penstock.repository.ensembles import Ensembles
 from penstock.repository.entries import ModelEntry, idle_line
 from penstock.repository.folders import find_models, folders_of, no_folder, repository_named
 from penstock.repository.index import ModelIndex
@@ -39,6 +40,8 @@ class ModelRepository(ModelIndex):
         self._linked = linked
         link.logging = settings.log_settings
         self._overrides = Overrides(settings.run_dir)
+        self.nested = NestedCalls(self, lambda *request: self.handovers.keeper(*request))
+        self._ensembles = Ensembles(self, self.nested, settings)
         self._loads = ModelLoads(
             settings,
             link,
@@ -47,7 +50,8 @@ class ModelRepository(ModelIndex):
             self._overrides,
             self._changed,
             self.served,
-            ModelCalls(NestedCalls(self), self),
+            ModelCalls(self.nested, self),
+            self._ensembles.load,
         )
         self._jobs = Jobs()
         self._draining = False
@@ -112,6 +116,10 @@ class ModelRepository(ModelIndex):
         self._draining = True
         await self._jobs.close()
         await asyncio.gather(*(model.close(0) for model in self.served()))
+
+    def _changed(self) -> None:
+        self._ensembles.recheck()
+        super()._changed()
 
     async def _start_again(self, wanted: Mapping[str, bool]) -> None:
         for name, kept in (await asyncio.to_thread(self._overrides.inherit)).items():

@@ -121,7 +121,7 @@ async def _load(
         check_complete(complete, f"model '{name}'")
         shown = without(complete, padding_of(complete).masks)
         parsed = model_config.parse(shown)
-        labels = _labels(parsed, model_dir)
+        labels = labels_of(parsed, model_dir)
         statistics.latencies = latencies_of(settings.metrics, complete)
     except PenstockError:
         instance.close()
@@ -167,7 +167,7 @@ async def _add_others(pool: Pool, starter: InstanceStarter) -> None:
             raise other
 
 
-def _labels(config: ModelConfig, model_dir: Path) -> dict[str, Sequence[str]]:
+def labels_of(config: ModelConfig, model_dir: Path) -> dict[str, Sequence[str]]:
     """Output → class names, of those that have a label file."""
     return {
         output.name: read_labels(model_dir, output.label_filename)
