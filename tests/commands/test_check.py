@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from ensemble_configs import ensemble, step, tensor
+from ensemble_models import write_ensemble
 from penstock.cli import main
 from served_models import XY, write_add_sub, write_model
 
@@ -173,3 +175,47 @@ def test_wrong_usage(
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     assert "--no-load" in capsys.readouterr().out
+
+
+@pytest.mark.extension("ensemble")
+def test_ensembles_are_checked_against_their_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "models"
+    write_model(folder / "floats", "mirror", XY)
+    write_model(folder / "broken", "mirror", XY)
+    (folder / "broken" / "1" / "model.py").write_text("raise RuntimeError('no weights')\n")
+    floats = {"input": [tensor("IN", dims=[-1])], "output": [tensor("OUT", dims=[-1])]}
+    no_batches = {"max_batch_size": 0}
+    for name, model, more in (
+        ("good", "floats", floats),
+        ("outer", "good", floats),
+        ("unfit", "floats", {**floats, "input": [tensor("IN", "TYPE_INT8", [-1])]}),
+        ("lost", "absent", floats),
+        ("on_broken", "broken", floats),
+        ("round", "about", floats),
+        ("about", "round", floats),
+    ):
+        names = "IN=IN", "OUT=OUT"
+        if model in ("floats", "broken", "absent"):
+            names = "X=IN", "Y=OUT"
+        write_ensemble(folder, ensemble(step(model, *names), name=name, **{**no_batches, **more}))
+    code, report = as_json(capsys, folder)
+    assert code == 1
+    problems = {m["name"]: [f["text"] for f in m["findings"]] for m in report["models"]}
+    assert (problems["good"], problems["outer"], problems["floats"]) == ([], [], [])
+    expected = {
+        "unfit": "tensor 'IN' is TYPE_INT8 as input 'IN' of the ensemble, but input 'X' of"
+        " step 0 ('floats') expects TYPE_FP32",
+        "lost": "step 0 ('absent'): there is no such model that could be loaded",
+        "on_broken": "step 0 ('broken'): its model can't be loaded",
+        "round": "the models round → about → round need each other, in a circle",
+        "about": "the models about → round → about need each other, in a circle",
+    }
+    for name, text in expected.items():
+        assert problems[name] == [f"version 1 can't be loaded: {text}"]
+    # a name alone checks what it needs too
+    code, report = as_json(capsys, folder, "outer")
+    assert (code, [m["name"] for m in report["models"]]) == (0, ["outer"])
+    (outer,) = report["models"]
+    assert (outer["backend"], outer["findings"]) == ("ensemble", [])

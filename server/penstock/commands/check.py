@@ -19,8 +19,10 @@ from penstock.config import Settings, settings_and_sources
 from penstock.errors import ConfigError, PenstockError
 from penstock.logs import configure_logging
 from penstock.model_config import ConfigDict
+from penstock.repository.checks.ensemble_check import Known, check_ensembles
 from penstock.repository.checks.findings import Finding, error
 from penstock.repository.checks.model_check import CheckedModel, check_model, placed
+from penstock.repository.dependencies import needs_of
 from penstock.repository.folders import find_models
 from penstock.supervisor.trial import Trial, trial
 
@@ -69,7 +71,8 @@ def check(
     configure_logging(msgspec.structs.replace(settings.log_settings, info=False), sys.stderr)
     folders = _folders(repository, models or [])
     checked = [check_model(folder) for folder in folders]
-    loaded = asyncio.run(_load_all(settings, checked)) if load else {}
+    needed = _needed(repository, checked) if load else []
+    loaded = asyncio.run(_load_all(settings, [*checked, *needed])) if load else {}
     lines = [_line(model, loaded, tried=load) for model in checked]
     report = CheckReport.of(str(repository), lines, settings, sources)
     if output is Output.JSON:
@@ -105,16 +108,27 @@ def _folders(repository: Path, names: Sequence[str]) -> list[Path]:
     return [folders[0] for name, folders in found.items() if name in names or not names]
 
 
-Loaded = dict[tuple[str, int], ConfigDict | Finding]
-"""Model and version → its complete configuration, or why it can't be loaded."""
+def _needed(repository: Path, models: Sequence[CheckedModel]) -> list[CheckedModel]:
+    """Models that some of these, or of the others that are returned, need, and that are not among them."""
+    found = find_models([repository])
+    names = {model.name for model in models}
+    needed: list[CheckedModel] = []
+    fresh = list(models)
+    while fresh:
+        wanted = {need for model in fresh for need in needs_of(model.config)} - names
+        names |= wanted
+        fresh = [check_model(found[name][0]) for name in sorted(wanted) if name in found]
+        needed += fresh
+    return needed
 
 
-async def _load_all(settings: Settings, models: Sequence[CheckedModel]) -> Loaded:
-    wanted = [(model, v) for model in models if not model.failed for v in model.served]
+async def _load_all(settings: Settings, models: Sequence[CheckedModel]) -> Known:
+    plain = [model for model in models if not model.failed and not model.is_ensemble]
+    wanted = [(model, v) for model in plain for v in model.served]
     async with trial(settings) as running:
         results = await asyncio.gather(*(_load(running, *each) for each in wanted))
     keys = [(model.name, version) for model, version in wanted]
-    return dict(zip(keys, results, strict=True))
+    return check_ensembles(models, dict(zip(keys, results, strict=True)))
 
 
 async def _load(running: Trial, model: CheckedModel, version: int) -> ConfigDict | Finding:
@@ -128,7 +142,7 @@ async def _load(running: Trial, model: CheckedModel, version: int) -> ConfigDict
         return error(f"version {version} can't be loaded: {found.text}", found.file, found.line)
 
 
-def _line(model: CheckedModel, loaded: Loaded, *, tried: bool) -> ModelLine:
+def _line(model: CheckedModel, loaded: Known, *, tried: bool) -> ModelLine:
     complete: ConfigDict | None = None
     versions = []
     findings = list(model.findings)

@@ -11,6 +11,7 @@ from rich.text import Text
 from penstock.commands.check_report import CheckReport, ModelLine
 from penstock.repository.checks.findings import Finding
 from penstock.repository.checks.provenance import ConfigValue
+from penstock.repository.config_ensemble import PLATFORM
 
 STYLES: Final = {"ok": "green", "warning": "yellow", "error": "red"}
 LONGEST_VALUE: Final = 80
@@ -67,7 +68,8 @@ def _instances(model: ModelLine) -> str:
         if value.key.startswith("instance_group[") and value.key.endswith("].count")
     ]
     count = sum(groups) or 1
-    return f"{count} instance{'s' if count > 1 else ''}" if model.config else ""
+    has_some = model.config and model.backend != PLATFORM
+    return f"{count} instance{'s' if count > 1 else ''}" if has_some else ""
 
 
 def _finding(finding: Finding) -> Text:

@@ -9,6 +9,8 @@ from penstock.model_config import ConfigDict
 from penstock.scheduling.ensemble_graph import Step, stuck
 
 PLATFORM: Final = "ensemble"
+"""Also what the index says runs an ensemble, in place of a backend."""
+
 LATEST: Final = (-1, 0)
 """Versions that mean the latest one: Triton's word for it, and none given."""
 

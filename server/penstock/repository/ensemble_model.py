@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Final
 
 from penstock import model_config
 from penstock.config import Settings
@@ -19,9 +18,6 @@ from penstock.repository.served_model import ServedModel, labels_of
 from penstock.repository.signature import Signature
 from penstock.telemetry.latencies import latencies_of
 from penstock.telemetry.statistics import ModelStatistics
-
-BACKEND: Final = "ensemble"
-"""What the index says runs it."""
 
 
 def load_ensemble(

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from penstock.errors import ConfigError
-from penstock.model_config import ConfigDict
+from penstock.model_config import ConfigDict, ModelConfig
 from penstock.repository.config_ensemble import LATEST, graph_steps, step_name
-from penstock.repository.served_model import ServedModel
 from penstock.scheduling.ensemble_graph import Course, Graph
+
+
+class StepModel(Protocol):
+    """What a plan has to know of a step's model."""
+
+    @property
+    def config_dict(self) -> ConfigDict:
+        """Complete, in Triton's full JSON form."""
+        ...
+
+    @property
+    def config(self) -> ModelConfig:
+        """The same, typed."""
+        ...
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """Output → class names."""
+        ...
+
 
 MAX_COURSES: Final = 256
 """Sets of outputs that were asked for, whose courses are remembered."""
@@ -76,11 +95,11 @@ class PlannedStep:
 class EnsemblePlan:
     """All that is the same for each request of an ensemble."""
 
-    def __init__(self, config: ConfigDict, models: Sequence[ServedModel]) -> None:
+    def __init__(self, config: ConfigDict, models: Sequence[StepModel]) -> None:
         """`models`: of each step. Raises ConfigError that names step, tensor, and what was expected."""
         steps = config["ensemble_scheduling"]["step"]
         batched = config["max_batch_size"] > 0
-        self.models = tuple(models)
+        self._models = tuple(models)
         self.batched = batched
         self.reshapes = {
             **{t["name"]: Reshape(tuple(t["dims"]), _dims(t)) for t in _reshaped(config, "input")},
@@ -109,7 +128,7 @@ class EnsemblePlan:
     def labels(self) -> dict[str, Sequence[str]]:
         """Class names of the outputs that the steps' models have some for."""
         found: dict[str, Sequence[str]] = {}
-        for step, model in zip(self.steps, self.models, strict=True):
+        for step, model in zip(self.steps, self._models, strict=True):
             for tensor, output in step.outputs.items():
                 if tensor in self.outputs and output in model.labels:
                     found[tensor] = model.labels[output]
@@ -124,7 +143,7 @@ def step_versions(config: ConfigDict) -> Iterator[tuple[str, str, str]]:
         yield step_name(at, name), name, "" if version in LATEST else str(version)
 
 
-def _plan_steps(config: ConfigDict, models: Sequence[ServedModel]) -> Iterator[PlannedStep]:
+def _plan_steps(config: ConfigDict, models: Sequence[StepModel]) -> Iterator[PlannedStep]:
     steps = config["ensemble_scheduling"]["step"]
     for step, (name, model_name, version), model in zip(
         steps, step_versions(config), models, strict=True
@@ -145,7 +164,7 @@ def _plan_steps(config: ConfigDict, models: Sequence[ServedModel]) -> Iterator[P
         )
 
 
-def _check_model(name: str, model: ServedModel, rows: int) -> None:
+def _check_model(name: str, model: StepModel, rows: int) -> None:
     policy: Mapping[str, Any] = model.config_dict.get("model_transaction_policy") or {}
     if policy.get("decoupled"):
         raise ConfigError(
@@ -159,7 +178,7 @@ def _check_model(name: str, model: ServedModel, rows: int) -> None:
 
 
 def _check_names(
-    name: str, step: Mapping[str, Any], model: ServedModel, takes: Mapping[str, Place]
+    name: str, step: Mapping[str, Any], model: StepModel, takes: Mapping[str, Place]
 ) -> None:
     for given in step["input_map"]:
         if given not in takes:
@@ -182,7 +201,7 @@ def _check_names(
 def _check_tensors(
     config: ConfigDict,
     steps: Sequence[PlannedStep],
-    models: Sequence[ServedModel],
+    models: Sequence[StepModel],
     outputs: Mapping[str, Place],
 ) -> None:
     """Each tensor has the datatype and shape that those expect who take it. Sizes that are free are left to its

@@ -76,6 +76,8 @@ class EnsemblePool:
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
         self._plan: EnsemblePlan | None = None
+        self._step_models: Sequence[ServedModel] = ()
+        """Those that the plan was made for."""
         self.problem = ""
         """Why it can't run any request before its steps' models change; empty: it can."""
         self.recheck()
@@ -92,8 +94,9 @@ class EnsemblePool:
         before = self.problem
         try:
             models = [self._step_model(*step) for step in self._steps]
-            if self._plan is None or not _same(self._plan.models, models):
+            if self._plan is None or not _same(self._step_models, models):
                 self._plan = EnsemblePlan(self._config, models)
+                self._step_models = models
                 self._take_labels()
             self.problem = ""
         except PenstockError as error:
@@ -122,12 +125,12 @@ class EnsemblePool:
     @property
     def ready(self) -> bool:
         """All its steps are."""
-        return self._plan is not None and all(model.ready for model in self._plan.models)
+        return self._plan is not None and all(model.ready for model in self._step_models)
 
     @property
     def accepts(self) -> bool:
         """All its steps do."""
-        return self._plan is not None and all(model.accepts for model in self._plan.models)
+        return self._plan is not None and all(model.accepts for model in self._step_models)
 
     @property
     def last_crash(self) -> str:
@@ -135,7 +138,7 @@ class EnsemblePool:
         if self._plan is None:
             return self.problem
         names = [name for name, _, _ in self._steps]
-        for name, model in zip(names, self._plan.models, strict=True):
+        for name, model in zip(names, self._step_models, strict=True):
             if not model.ready:
                 return f"{name}: {model.pool.last_crash}"
         return ""
@@ -244,7 +247,7 @@ class EnsemblePool:
         self._statistics.record_failure(_reason(error), took_ns)
 
     def _explain_steps(self) -> list[dict[str, Any]]:
-        models = [None] * len(self._steps) if self._plan is None else self._plan.models
+        models = [None] * len(self._steps) if self._plan is None else self._step_models
         return [
             {
                 "step": at,

@@ -14,8 +14,8 @@ from penstock.backends.registry import backend_for
 from penstock.config import Settings
 from penstock.errors import PenstockError
 from penstock.model_config import ConfigDict
+from penstock.repository.config_ensemble import PLATFORM
 from penstock.repository.dependencies import needs_of
-from penstock.repository.ensemble_model import BACKEND as ENSEMBLE
 from penstock.repository.entries import UNLOADED, ModelEntry, VersionEntry
 from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.model_pool import Calls
@@ -188,7 +188,7 @@ class Loader:
         self, version: VersionEntry, folder: Path, number: int, config: ConfigDict
     ) -> ServedModel:
         if needs_of(config):
-            version.backend = ENSEMBLE
+            version.backend = PLATFORM
             return self._load_ensemble(folder, number, config)
         version.backend = config["backend"] = backend_for(config, folder / str(number))
         return await load(

@@ -129,9 +129,9 @@ def _queue_policy(config: ConfigDict) -> Iterator[Problem]:
 def _ensemble(config: ConfigDict) -> Iterator[Problem]:
     if "ensemble_scheduling" not in config and config["platform"] != "ensemble":
         return
-    for key in ("instance_group", "dynamic_batching", "sequence_batching", "optimization"):
-        if config.get(key):
-            yield Problem(key, "has no effect on an ensemble: its steps have their own")
+    # the schedulers exclude each other, and instances are refused
+    if config.get("optimization"):
+        yield Problem("optimization", "has no effect on an ensemble: its steps have their own")
 
 
 def _objective(config: ConfigDict) -> Iterator[Problem]:

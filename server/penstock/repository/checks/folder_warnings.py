@@ -12,6 +12,7 @@ from penstock.model_config import ConfigDict
 from penstock.repository.checks.config_warnings import label_count
 from penstock.repository.checks.findings import Finding, error, warning
 from penstock.repository.config_check import Problem
+from penstock.repository.dependencies import needs_of
 from penstock.repository.labels import read_labels
 from penstock.workers import warmup_samples
 
@@ -33,7 +34,8 @@ def folder_findings(
     folder: Path, config: ConfigDict, backend: str, served: Sequence[int]
 ) -> Iterator[Finding]:
     """Of a model whose configuration could be read; `backend` may be empty: not known."""
-    yield from _versions(folder, served)
+    # an ensemble's versions have nothing to hold
+    yield from _versions(folder, () if needs_of(config) else served)
     yield from _model_files(folder, config, backend, served)
     yield from _misplaced(folder, config)
     yield from _unread(folder, "warmup", _warmup_files(config), "model_warmup")

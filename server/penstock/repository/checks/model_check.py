@@ -14,9 +14,11 @@ from penstock.model_config import ConfigDict
 from penstock.repository.checks.config_warnings import config_warnings
 from penstock.repository.checks.findings import Finding, error, warning
 from penstock.repository.checks.folder_warnings import folder_findings, label_mismatches
+from penstock.repository.config_ensemble import PLATFORM
 from penstock.repository.config_file import located_problems, read_located, resolve
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.config_schema import LocatedConfig
+from penstock.repository.dependencies import needs_of
 from penstock.repository.folders import versions_in
 from penstock.repository.own_parameters import own_parameters
 from penstock.repository.version_policy import version_policy
@@ -45,6 +47,11 @@ class CheckedModel:
     def failed(self) -> bool:
         """It can't be served."""
         return any(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """It is made of other models, and has no file of its own."""
+        return bool(needs_of(self.config))
 
     def line(self, path: str) -> tuple[str, int]:
         """The file and line of a key."""
@@ -107,7 +114,9 @@ def _check_versions(model: CheckedModel) -> None:
 
 
 def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
-    for version in model.served:
+    if model.is_ensemble:
+        model.backend = PLATFORM
+    for version in model.served if not model.is_ensemble else ():
         try:
             model.backend = backend_for(config, model.folder / str(version))
         except PenstockError as problem:
@@ -115,7 +124,9 @@ def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
             # an empty one is told of below
             if any(version_dir.iterdir()):
                 model.findings.append(error(str(problem), *_of_backend(model, config, version_dir)))
-    judged = {**config, "backend": model.backend or config["backend"]}
+    judged = (
+        config if model.is_ensemble else {**config, "backend": model.backend or config["backend"]}
+    )
     for found in config_warnings(judged):
         model.findings.append(warning(str(found), *model.line(found.path)))
     model.findings += folder_findings(model.folder, config, model.backend, model.served)
