@@ -135,6 +135,25 @@ class Quarantined(msgspec.Struct, frozen=True):
     seconds_left: float | None = None
 
 
+class ResponseCache(msgspec.Struct, frozen=True):
+    """What the model's cached answers take, and do."""
+
+    budget_bytes: float | None = None
+    """Of all models together."""
+    used_bytes: float | None = None
+    model_bytes: float | None = None
+    entries: float | None = None
+    hits: float | None = None
+    misses: float | None = None
+    coalesced: float | None = None
+    """Of the hits, those that waited for a request like them."""
+    evictions: float | None = None
+    too_large: float | None = None
+    runs: float | None = None
+    """Requests under way that others may wait for."""
+    waiting: float | None = None
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """All of it."""
 
@@ -149,3 +168,4 @@ class Explanation(msgspec.Struct, frozen=True):
     instances: list[InstanceState] = []
     rate_limiter: Limits | None = None
     quarantine: list[Quarantined] = []
+    response_cache: ResponseCache | None = None

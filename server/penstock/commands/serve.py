@@ -35,7 +35,6 @@ NOT_YET: Final = frozenset(
         "--backend-config",
         "--backend-directory",
         "--buffer-manager-thread-count",
-        "--cache-config",
         "--cache-directory",
         "--cuda-memory-pool-byte-size",
         "--disable-auto-complete-config",
@@ -67,7 +66,6 @@ NOT_YET: Final = frozenset(
         "--pinned-memory-pool-byte-size",
         "--repoagent-directory",
         "--repository-poll-secs",
-        "--response-cache-byte-size",
         "--reuse-grpc-port",
         "--reuse-http-port",
         "--sagemaker-thread-count",
@@ -227,6 +225,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "NAME:COUNT[:DEVICE]"
     if name == "metrics_config":
         return "NAME=VALUE"
+    if name == "cache_config":
+        return "CACHE,NAME=VALUE"
     if name == "trace_config":
         return "[MODE,]NAME=VALUE"
     if name == "tenant_weights":

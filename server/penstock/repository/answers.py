@@ -36,7 +36,7 @@ class Answers:
 
     def encode(self, request: PendingRequest, outputs: list[OutputTensor] | PenstockError) -> bool:
         """Answer with outputs, whose views are valid now; whether that was a success."""
-        answer = _encoded(request, outputs)
+        answer = encoded(request, outputs)
         if isinstance(answer, bytes):
             self._answer(request, answer)
             return True
@@ -77,7 +77,7 @@ class Answers:
             self._scheduler.answered(request, in_time=isinstance(answer, bytes))
 
 
-def _encoded(request: PendingRequest, outputs: list[OutputTensor] | PenstockError) -> Answer:
+def encoded(request: PendingRequest, outputs: list[OutputTensor] | PenstockError) -> Answer:
     """The response's bytes, made while the outputs' views are valid."""
     if isinstance(outputs, PenstockError):
         return outputs

@@ -195,11 +195,11 @@ def terms_of_all(parents: Sequence[PendingRequest], pool: object) -> Terms:
     use for as long as one of them is."""
     if not parents:
         return Terms(holder=pool)
-    latest = max(parents, key=lambda parent: parent.deadline_us)
+    latest = max(parents, key=lambda parent: parent.ends_us)
     above = max(0 if parent.caller is None else parent.caller.depth for parent in parents)
     return Terms(
         parents[0].tenant,
-        latest.deadline_us,
+        latest.ends_us,
         latest.deadline_is_clients,
         above + 1,
         next((parent.trace for parent in parents if parent.trace is not None), None),

@@ -27,6 +27,7 @@ from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.linked_models import LinkedModels
 from penstock.repository.model_calls import ModelCalls
 from penstock.repository.nested import NestedCalls
+from penstock.repository.response_cache import ResponseCache
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, load
 from penstock.repository.version_policy import version_policy
@@ -71,10 +72,15 @@ class ModelRepository:
     """The index of all models, and their life. `on_change` is called whenever a line of the index changes."""
 
     def __init__(
-        self, settings: Settings, link: ControlLink, linked: LinkedModels | None = None
+        self,
+        settings: Settings,
+        link: ControlLink,
+        linked: LinkedModels | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
         """`linked`: models that are added while the server runs."""
         self._settings = settings
+        self._cache = cache
         self._link = link
         self._linked = linked
         link.logging = settings.log_settings
@@ -301,6 +307,7 @@ class ModelRepository:
                         self._changed,
                         calls=self._calls,
                         limiter=self._limiter,
+                        response_cache=self._cache,
                     )
                     break
                 except PenstockError as error:

@@ -24,6 +24,7 @@ from penstock.repository.model_pool import Calls, ModelPool
 from penstock.repository.own_parameters import own_parameters
 from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import pool_policy
+from penstock.repository.response_cache import ResponseCache, cache_for, inner_policy, with_cache
 from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.signature import Signature
 from penstock.repository.streaming_pool import StreamingPool, StreamingSequencePool
@@ -83,16 +84,19 @@ async def load(
     *,
     calls: Calls | None = None,
     limiter: RateLimiter | None = None,
+    response_cache: ResponseCache | None = None,
 ) -> ServedModel:
     """Load a version on all its instances. `calls` answers what its models ask of others. `limiter`: gives them their
-    turns; None: they run when they can.
+    turns; None: they run when they can. `response_cache`: keeps the answers of a model that asks for that.
 
     The first worker reads the model and completes the configuration; the others follow at once.
     Raises LoadFailed or ConfigError with the reason, or Unavailable without memory for slabs.
     """
     turns = None if limiter is None else Turns(limiter, model_dir.name, config)
     try:
-        return await _load(link, settings, model_dir, version, config, on_change, turns, calls)
+        return await _load(
+            link, settings, model_dir, version, config, on_change, turns, calls, response_cache
+        )
     except BaseException:
         if turns is not None:
             turns.close()
@@ -108,6 +112,7 @@ async def _load(
     on_change: Callable[[], None],
     turns: Turns | None,
     calls: Calls | None,
+    response_cache: ResponseCache | None,
 ) -> ServedModel:
     started = time.monotonic()
     name = model_dir.name
@@ -128,7 +133,9 @@ async def _load(
         raise
     starter = first.completed(complete)
     policy = pool_policy(parsed, own, settings)
-    pool = _kind_of_pool(parsed)(policy, statistics, starter, on_change, turns, calls)
+    cache = cache_for(complete, response_cache)
+    kind = _kind_of_pool(parsed)
+    pool = kind(inner_policy(policy, cache), statistics, starter, on_change, turns, calls)
     pool.add(instance, 0)
     await _add_others(pool, starter)
     if not pool.ready:
@@ -142,7 +149,7 @@ async def _load(
         Signature(parsed, uneven_rules(complete)),
         labels,
         statistics,
-        pool,
+        with_cache(pool, policy, cache),
         timeout_us=int(own.slo_p99_us) or None,
     )
 
