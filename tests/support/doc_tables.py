@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from extensions import extensions_table
 from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import Settings, flag_of
 from penstock.errors import PenstockError
@@ -176,6 +177,7 @@ GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
     (DOCS / "configuration.md", "settings", settings_table),
     (DOCS / "configuration.md", "refused", refused_flags),
     (DOCS / "protocol.md", "statuses", statuses_table),
+    (DOCS / "protocol.md", "extensions", extensions_table),
     (DOCS / "metrics.md", "metrics", metrics_table),
     *((RESILIENCE, name, partial(part_of, RESILIENCE.parent / "plots", name)) for name in MAKERS),
 )
