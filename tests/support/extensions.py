@@ -148,13 +148,14 @@ def collected() -> Sequence[Marked]:
             "PYTHONPATH": str(Path(__file__).parent),
         }
         command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "extension_marks"]
-        subprocess.run(
+        done = subprocess.run(
             [*command, "-p", "no:cacheprovider", *map(str, files)],
             cwd=ROOT,
             env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
         )
+        assert done.returncode == 0, done.stdout + done.stderr
         return _decode(found.read_bytes())
 
 

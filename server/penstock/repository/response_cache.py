@@ -30,7 +30,7 @@ def cache_for(config: ConfigDict, cache: ResponseCache | None) -> ResponseCache 
     """The cache, where a model with that complete configuration has a part in it. Says why not where it asks for it."""
     if not config.get("response_cache", {}).get("enable"):
         return None
-    why = _obstacle(config)
+    why = cache_obstacle(config)
     if not why and cache is None:
         why = "start the server with --cache-config=local,size=BYTES"
     if why:
@@ -59,9 +59,12 @@ def with_cache(pool: Pool, policy: PoolPolicy, cache: ResponseCache | None) -> P
     return cached
 
 
-def _obstacle(config: ConfigDict) -> str:
+def cache_obstacle(config: ConfigDict) -> str:
+    """Why answers of a model with that configuration can't be cached; empty: they can."""
     if config.get("sequence_batching"):
         return "the answers of stateful models differ each time"
     if config.get("model_transaction_policy", {}).get("decoupled"):
         return "the responses of decoupled models are not cached"
+    if config.get("ensemble_scheduling"):
+        return "the answers of ensembles are not cached, but those of their steps may be"
     return ""
