@@ -87,7 +87,7 @@ def _turn(server: RunningServer, model: str, seconds: float) -> Turn:
     with grpc.insecure_channel(server.grpc_address) as channel:
         ask = channel.unary_unary(MODEL_INFER)
         requests = _requests(model)
-        durations_us = []
+        durations_us: list[float] = []
         end = time.monotonic() + seconds / 2
         while (began := time.monotonic()) < end:
             ask(requests[len(durations_us) % DIFFERENT], timeout=30)

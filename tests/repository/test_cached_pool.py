@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 import numpy as np
 import pytest
 
 from cache_bench import CacheBench
 from fake_workers import rows, settle, until
+from nested_bench import Models, as_values, served, tensors
 from penstock.caching.answer import Kept, size_bytes
 from penstock.caching.byte_lru import ByteLru
-from penstock.errors import InvalidRequest, QueueFull, Unavailable
+from penstock.errors import Cancelled, InvalidRequest, PenstockError, QueueFull, Unavailable
 from penstock.repository import cached_pool
+from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Terms, terms_of
 from penstock.telemetry.statistics import FailureReason
 from penstock.types import OutputTensor
 from penstock.workers.request import PendingRequest
+from penstock.workers.slab_set import LEND_FROM_BYTES
 
 Make = Callable[..., CacheBench]
 
@@ -326,3 +330,53 @@ async def test_views_are_not_kept(make_cached: Make) -> None:
     await settle()
     assert bench.answers["a again"] == [1]
     assert np.array_equal(np.frombuffer(bench.heard.by_id["a again"], np.float32), [1])  # type: ignore[arg-type]
+
+
+async def test_models_that_call_others_are_answered_from_the_cache_too(make_cached: Make) -> None:
+    """What is large is lent to the one that leads, and the others get the copy."""
+    bench = await make_cached().with_workers(1)
+    models = Models()
+    models.put("m", served(bench.pool))
+    calls = NestedCalls(models)
+    answers: list[Tensors | PenstockError] = []
+    array = np.arange(LEND_FROM_BYTES // 4, dtype=np.float32).reshape(-1, 1)
+
+    def ask() -> NestedCall:
+        return calls.submit("m", "", tensors({"X": array}), (), Terms(), answers.append)
+
+    ask()
+    gone = ask()
+    ask()
+    gone.cancel()
+    await settle()
+    await bench.run()
+    await settle()
+    ask()
+    await settle()
+    cancelled, *others = answers
+    assert isinstance(cancelled, Cancelled)
+    for answer in others:
+        assert as_values(answer) == array.ravel().tolist()
+    computed = [answer.times.infer_ns for answer in others if isinstance(answer, Tensors)]
+    assert [bool(ns) for ns in computed] == [True, False, False]
+    for answer in others:
+        assert isinstance(answer, Tensors)
+        answer.release()
+    assert bench.counts.hits == 2
+    assert bench.bench.statistics.execution_count == 1
+
+
+async def test_what_a_run_asks_of_others_may_take_as_long_as_the_last_one_waits(
+    make_cached: Make,
+) -> None:
+    bench = await make_cached().with_workers(1)
+    bench.submit("leads", timeout_us=1e6)
+    later = bench.submit("waits", timeout_us=9e6)
+    await settle()
+    instance = bench.bench.pool.instances[0]
+    (batch,) = instance.running.values()
+    (run,) = batch.requests
+    assert terms_of(run).deadline_us == later.deadline_us
+    bench.submit("waits for ever")
+    assert terms_of(run).deadline_us == inf
+    await bench.run()
