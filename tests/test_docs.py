@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import doc_tables
+from extensions import advertised, lacking
 from markdown import blocks, flags, headings, links
 from penstock.backends import registry
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
@@ -36,6 +37,10 @@ FLAGS: Final = {
 @pytest.mark.parametrize(("page", "name", "make"), doc_tables.GENERATED)
 def test_generated_part_is_up_to_date(page: Path, name: str, make: Callable[[], str]) -> None:
     assert between(page.read_text(), name) == make(), "run: python tests/support/doc_tables.py"
+
+
+def test_what_is_advertised_is_tested_through_clients_on_both_fronts() -> None:
+    assert lacking(advertised()) == {}
 
 
 def test_benchmark_table_has_the_benchmarks_rows() -> None:

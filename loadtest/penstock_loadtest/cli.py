@@ -1,6 +1,6 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
-padding to bucket sizes is good for."""
+padding to bucket sizes is good for; `cache`: what the response cache saves."""
 
 from __future__ import annotations
 
@@ -223,6 +223,28 @@ def resilience(
     except BenchmarkError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def cache(
+    model_repo: ModelRepo = Path("model_repo"),
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a turn.")] = 4.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each model.")] = 5,
+    penstock: PenstockCommand = RUN_PENSTOCK,
+) -> None:
+    """Ask the example `digits` the same again and again, with and without a response cache; print the ratios."""
+    # tritonclient is not needed by the other commands
+    from penstock_loadtest.caching import measure
+
+    console = _console()
+    words = tuple(shlex.split(penstock))
+    try:
+        ratios = measure(words, model_repo.resolve(), seconds, rounds, console.print)
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    for name, ratio in zip(("median latency", "server CPU a request"), ratios, strict=True):
+        console.print(f"{name}: {ratio.median:.2f} ({ratio.least:.2f} - {ratio.most:.2f})")
 
 
 def _console() -> Console:

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
+from penstock.cache_config import CacheConfig, parse_cache_config
 from penstock.cores import available_cores
 from penstock.errors import ConfigError
 from penstock.logs import LogFormat, LogSettings
@@ -122,6 +123,10 @@ class Settings(BaseSettings):
     """Longest wait in a queue that a new request may have to expect before it is refused; 0: any."""
     max_batch_bytes: Size = ByteSize(1 << 30)
     """Bytes of inputs that one batch holds."""
+    cache_config: Annotated[tuple[str, ...], NoDecode] = ()
+    """Memory for the answers of models with `response_cache`, as local,size=BYTES. `;` in the environment."""
+    response_cache_byte_size: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
+    """Triton's older way to say --cache-config=local,size=BYTES; 0: nothing is cached."""
     allow_client_shm: bool = False
     """Let clients put tensors into shared memory: whoever reaches a port then reaches what lies in /dev/shm."""
     default_threads: Count = 0
@@ -220,7 +225,13 @@ class Settings(BaseSettings):
         parse_rate_limit_resources(value)
         return value
 
-    @field_validator("trace_config", "metrics_config", mode="before")
+    @field_validator("cache_config")
+    @classmethod
+    def _check_cache_config(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_cache_config(value)
+        return value
+
+    @field_validator("trace_config", "metrics_config", "cache_config", mode="before")
     @classmethod
     def _split_configs(cls, value: object) -> object:
         return tuple(filter(None, value.split(";"))) if isinstance(value, str) else value
@@ -246,6 +257,10 @@ class Settings(BaseSettings):
             raise ValueError("load_model needs model_control_mode explicit")
         if self.rate_limit_resource and self.rate_limit == "off":
             raise ValueError("rate_limit_resource needs rate_limit execution_count")
+        if self.cache_config and self.response_cache_byte_size:
+            raise ValueError(
+                "cache_config and response_cache_byte_size say the same: expected only one of them"
+            )
         if "*" in self.load_model and len(self.load_model) > 1:
             raise ValueError("load_model: `*` means all models, and must stand alone")
         self._check_platforms()
@@ -296,6 +311,13 @@ class Settings(BaseSettings):
             verbose=self.log_verbose,
             format=self.log_format,
         )
+
+    @property
+    def cache(self) -> CacheConfig:
+        """`cache_config` or `response_cache_byte_size`, parsed."""
+        if self.response_cache_byte_size:
+            return CacheConfig(int(self.response_cache_byte_size))
+        return parse_cache_config(self.cache_config)
 
     @property
     def metrics(self) -> MetricsConfig:

@@ -96,6 +96,19 @@ FULL: Mapping[str, Any] = {
             {"name": "licence", "device": None, "held": 0, "count": 1},
         ]
     },
+    "response_cache": {
+        "budget_bytes": 1 << 20,
+        "used_bytes": 6000,
+        "model_bytes": 5000,
+        "entries": 12,
+        "hits": 1234,
+        "misses": 56,
+        "coalesced": 7,
+        "evictions": 0,
+        "too_large": 3,
+        "runs": 2,
+        "waiting": 5,
+    },
     "refused": {"queue_full": 1500, "too_late": 7, "expired": 0},
     "instances": [
         {
@@ -225,6 +238,13 @@ def test_all_parts(url: str, capsys: pytest.CaptureFixture[str]) -> None:
         "2 - - DELAY yes",
         "memory 0 3 of 4",
         "licence all 0 of 1",
+        "answers 12",
+        "bytes 5,000",
+        "bytes of all models 6,000 of 1,048,576",
+        "hits 1,234",
+        "of these, waited for the same 7",
+        "too large 3",
+        "wait for these 5",
         "busy_0 running 16 + 8 3.3 ms 8 ms",
         "busy_1 idle - - -",
         "queue full 1,500",

@@ -14,7 +14,7 @@ from served import FRONTS, Served
 from served_models import write_add_sub
 from shared_regions import PROTOCOLS, Client
 
-pytestmark = [pytest.mark.e2e, pytest.mark.extension("cuda_shared_memory")]
+pytestmark = [pytest.mark.e2e, pytest.mark.extension("cuda_shared_memory", refused=True)]
 
 REFUSED = "failed to register CUDA shared memory region: 'r', GPUs not supported"
 

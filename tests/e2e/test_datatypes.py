@@ -78,6 +78,7 @@ def test_grpc_raw(rpc: Any, datatype: str) -> None:
     assert (described.datatype, list(described.shape)) == (datatype, [2, 3])
 
 
+@pytest.mark.extension("binary_tensor_data")
 @pytest.mark.parametrize("datatype", DATATYPES)
 def test_http_binary(http: Any, datatype: str) -> None:
     array = values(datatype)

@@ -57,6 +57,7 @@ def learnt(server: Served, model: str) -> None:
     eventually(known, f"nothing is learnt of {model}")
 
 
+@pytest.mark.extension("schedule_policy")
 def test_a_time_out_over_http_is_told_while_the_instance_is_busy(
     fresh: Served, fresh_gate: Gates
 ) -> None:
@@ -150,6 +151,7 @@ def test_the_earliest_deadline_goes_first(gate: Gates) -> None:
     assert order == ["first", "second", "last"]
 
 
+@pytest.mark.extension("schedule_policy")
 def test_more_urgent_levels_go_first(gate: Gates) -> None:
     order: list[str] = []
     with gate("puppet_levels") as held:

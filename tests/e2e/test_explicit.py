@@ -17,7 +17,7 @@ from served import Served, descriptors, json_request
 from served_models import XY, write_add_sub, write_config, write_model
 from supervised import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.extension("model_repository")]
 
 EXPLICIT = "--model-control-mode=explicit"
 CLIENTS = (tritonclient.http, tritonclient.grpc)

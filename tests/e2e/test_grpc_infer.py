@@ -51,6 +51,7 @@ def test_fields_may_come_in_any_order(channel: grpc.Channel) -> None:
     assert response.raw_output_contents[0] == row(5).tobytes()
 
 
+@pytest.mark.extension("parameters")
 def test_id_and_parameters_reach_the_model(channel: grpc.Channel) -> None:
     parameters: dict[str, bool | int | float | str] = {
         "text": "grüße",
@@ -76,6 +77,7 @@ def test_ids_do_not_stick(channel: grpc.Channel) -> None:
         assert response.raw_output_contents[0] == array.tobytes()
 
 
+@pytest.mark.extension("classification")
 def test_classes(rpc: Any) -> None:
     rows = np.array([[0.25, 0.75, 0.5, 0.0], [4, 3, 2, 1]], np.float32)
     tensor = tritonclient.grpc.InferInput("X", [2, 4], "FP32").set_data_from_numpy(rows)

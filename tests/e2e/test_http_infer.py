@@ -83,6 +83,7 @@ def test_outputs_come_in_the_order_asked_for(server: Served) -> None:
     ]
 
 
+@pytest.mark.extension("binary_tensor_data")
 def test_binary_in_and_out(server: Served) -> None:
     tensor = {
         "name": "X",
@@ -99,6 +100,7 @@ def test_binary_in_and_out(server: Served) -> None:
     assert "data" in header["outputs"][1]
 
 
+@pytest.mark.extension("binary_tensor_data")
 def test_binary_data_output_holds_for_all_but_those_that_say_no(server: Served) -> None:
     wanted = [{"name": "Y", "parameters": {"binary_data": False}}, {"name": "TOLD"}]
     request = json_request(1, 2, parameters={"binary_data_output": True}, outputs=wanted)
@@ -110,6 +112,7 @@ def test_binary_data_output_holds_for_all_but_those_that_say_no(server: Served) 
     assert set(taken_apart(server.infer("puppet", everything))[1]) == {"Y", "TOLD"}
 
 
+@pytest.mark.extension("binary_tensor_data")
 def test_raw_form(server: Served) -> None:
     answer = server.infer("newest", THREE.tobytes(), inference_header_content_length="0")
     header, tensors = taken_apart(answer)
@@ -117,11 +120,13 @@ def test_raw_form(server: Served) -> None:
     assert header["outputs"][0]["shape"] == [1, 3]
 
 
+@pytest.mark.extension("binary_tensor_data")
 def test_raw_form_of_text_is_the_element_itself(server: Served) -> None:
     answer = server.infer("text", b"hello", inference_header_content_length="0")
     assert taken_apart(answer)[1] == {"Y": struct.pack("<I", 5) + b"hello"}
 
 
+@pytest.mark.extension("binary_tensor_data")
 @pytest.mark.parametrize(
     ("model", "body", "text"),
     [
@@ -140,6 +145,7 @@ def test_raw_form_that_can_not_be(server: Served, model: str, body: bytes, text:
     assert text in answer.error
 
 
+@pytest.mark.extension("parameters")
 def test_id_and_parameters_reach_the_model(server: Served) -> None:
     parameters = {"text": "grüße", "number": -7, "yes": True, "half": 0.5, "large": 2**63}
     answer = server.infer("puppet", json_request(1.0, id="request 1", parameters=parameters))
@@ -148,6 +154,7 @@ def test_id_and_parameters_reach_the_model(server: Served) -> None:
     assert told(answer)["parameters"] == parameters
 
 
+@pytest.mark.extension("parameters")
 def test_reserved_parameters_are_not_the_model_s(server: Served) -> None:
     parameters = {"priority": 1, "timeout": 10**9, "binary_data_output": False}
     assert (
@@ -155,6 +162,7 @@ def test_reserved_parameters_are_not_the_model_s(server: Served) -> None:
     )
 
 
+@pytest.mark.extension("classification")
 def test_classes(server: Served) -> None:
     rows = np.array([[0.25, 0.75, 0.5, 0.0], [4, 3, 2, 1]], np.float32)
     wanted = [{"name": "Y", "parameters": {"classification": 2}}]
@@ -169,6 +177,7 @@ def test_classes(server: Served) -> None:
     ]
 
 
+@pytest.mark.extension("classification")
 def test_more_classes_than_there_are(server: Served) -> None:
     row = np.array([[0.25, 0.75, 0.5, 0.0]], np.float32)
     wanted = [{"name": "Y", "parameters": {"classification": 9}}]
@@ -178,6 +187,7 @@ def test_more_classes_than_there_are(server: Served) -> None:
     assert answer.json["outputs"][0]["data"] == texts
 
 
+@pytest.mark.extension("classification")
 def test_classes_as_tritonclient_asks_for_them(
     http: Any,
 ) -> None:

@@ -110,6 +110,7 @@ def test_models_that_are_not_there(
     )
 
 
+@pytest.mark.extension("model_configuration")
 def test_model_config(http: Any, rpc: Any) -> None:
     config = http.get_model_config("puppet_patient")
     assert config["name"] == "puppet_patient"
@@ -123,6 +124,7 @@ def test_model_config(http: Any, rpc: Any) -> None:
     assert message.config.input[0].dims == [-1]
 
 
+@pytest.mark.extension("model_configuration")
 def test_config_tells_what_was_completed(http: Any) -> None:
     """`bare` has no configuration file: the ONNX model says it all."""
     config = http.get_model_config("bare")
@@ -132,6 +134,7 @@ def test_config_tells_what_was_completed(http: Any) -> None:
     assert http.get_model_metadata("bare")["inputs"][0]["shape"] == [-1, 3]
 
 
+@pytest.mark.extension("model_configuration")
 def test_config_yaml_wins_over_the_class(http: Any) -> None:
     config = http.get_model_config("doubled")
     assert config["max_batch_size"] == 6
@@ -146,6 +149,7 @@ def test_version_policies(server: Served, http: Any) -> None:
         assert [version for name, version in index if name == model] == versions
 
 
+@pytest.mark.extension("model_repository")
 def test_index(server: Served, http: Any, rpc: Any) -> None:
     index = server.index()
     assert index["puppet", "1"]["state"] == "READY"
@@ -159,6 +163,7 @@ def test_index(server: Served, http: Any, rpc: Any) -> None:
     assert http.get_model_repository_index() == list(index.values())
 
 
+@pytest.mark.extension("model_repository")
 def test_index_of_ready_models(server: Served) -> None:
     everything = server.request("POST", "/v2/repository/index", {"ready": False}).json
     ready = server.request("POST", "/v2/repository/index", {"ready": True}).json
@@ -228,6 +233,7 @@ def test_unknown_route(server: Served, path: str) -> None:
     assert (answer.status, answer.error) == (404, f"unknown route {path}")
 
 
+@pytest.mark.extension("model_repository")
 def test_load_and_unload_need_explicit_mode(server: Served, channel: grpc.Channel) -> None:
     text = "explicit model load / unload is not allowed"
     for action in ("load", "unload"):

@@ -14,7 +14,7 @@ from served import HttpAnswer, Served, json_request
 from served_models import XY, write_config, write_model
 from supervised import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.extension("warmup")]
 
 BATCHED = f"max_batch_size: 4\ndynamic_batching {{ }}\n{XY}"
 ZEROS = 'inputs { key: "X" value: { data_type: TYPE_FP32 dims: [ 3 ] zero_data: true } }'
@@ -63,12 +63,12 @@ def write_data(folder: Path, values: list[float]) -> None:
 
 
 def test_each_instance_runs_all_samples_before_it_serves(
-    counted: Path, serve: Callable[..., Served]
+    counted: Path, front: str, serve: Callable[..., Served]
 ) -> None:
     group = "instance_group [ { count: 2 kind: KIND_CPU } ]"
     write_config(counted, f'backend: "python"\n{BATCHED}{group}{TWO_SAMPLES}')
     write_data(counted, [1, 2, 3])
-    served = serve(counted.parent, "grpcio").wait_ready()
+    served = serve(counted.parent, front).wait_ready()
     assert sorted(executions(counted)) == ["1"] * 2 + ["1 1"] * 6
     statistics = served.statistics("counted")
     assert (statistics["inference_count"], statistics["execution_count"]) == (0, 0)

@@ -12,6 +12,8 @@ from penstock.gateway.classification import classify
 from penstock.tensors import deserialize_bytes, element_count
 from penstock.types import NUMPY_DTYPES, Array, OutputTensor
 
+pytestmark = pytest.mark.extension("classification")
+
 LABELS = ("zero", "one", "two")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import repository_bench
+from cache_bench import CacheBench
 from pool_bench import Bench, Make
 
 
@@ -41,3 +42,17 @@ async def make(tmp_path: Path) -> AsyncIterator[repository_bench.Make]:
     for bench in benches:
         await bench.repository.close()
         bench.link.close()
+
+
+@pytest.fixture
+async def make_cached() -> AsyncIterator[Callable[..., CacheBench]]:
+    """`make_cached(budget_bytes, **policy)` gives a cached pool without workers."""
+    benches: list[CacheBench] = []
+
+    def one(*args: Any, **policy: Any) -> CacheBench:
+        benches.append(CacheBench(*args, **policy))
+        return benches[-1]
+
+    yield one
+    for bench in benches:
+        await bench.end()

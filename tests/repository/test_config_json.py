@@ -10,6 +10,8 @@ from penstock.model_config import ConfigDict, from_json, parse, to_json
 from penstock.protobuf import message_class
 from penstock.repository.config_json import config_to_proto, proto_to_config
 
+pytestmark = pytest.mark.extension("model_configuration")
+
 PBTXT = """
 name: "dyn0" backend: "python"
 version_policy { latest { num_versions: 1 } }

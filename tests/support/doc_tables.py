@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from extensions import extensions_table
 from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import Settings, flag_of
 from penstock.errors import PenstockError
@@ -24,6 +25,10 @@ from penstock.gateway.status import status_of
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
 from penstock.telemetry.families import (
+    CACHE_COUNTERS,
+    CACHE_DURATIONS,
+    CACHE_GAUGES,
+    CACHE_SUMMARIES,
     ENDED_SEQUENCES_HELP,
     ENDED_SEQUENCES_NAME,
     FAILURE_HELP,
@@ -32,6 +37,7 @@ from penstock.telemetry.families import (
     GAUGES,
     HISTOGRAMS,
     HOST,
+    OWN_CACHE_COUNTERS,
     OWN_COUNTERS,
     REFUSED_HELP,
     REFUSED_NAME,
@@ -74,8 +80,11 @@ VALUES: Final = {
     "vertex_ai_predict_route": "path",
     "vertex_ai_health_route": "path",
     "rate_limit_resource": "NAME:COUNT[:DEVICE]",
+    "cache_config": "CACHE,NAME=VALUE",
 }
 """Of settings whose type does not say it."""
+
+CACHED: Final = "Models with `response_cache`"
 
 
 def settings_table() -> str:
@@ -113,6 +122,9 @@ def metrics_table() -> str:
         *((family.name, "counter", family.help) for family in TRITON_COUNTERS),
         (FAILURE_NAME, "counter", f"{FAILURE_HELP}. Label `reason`"),
         *((f"{family.name}_total", "counter", family.help) for family in OWN_COUNTERS),
+        *((f.name, "counter", f"{f.help}. {CACHED}") for f in (*CACHE_COUNTERS, *CACHE_DURATIONS)),
+        *((f"{f.name}_total", "counter", f"{f.help}. {CACHED}") for f in OWN_CACHE_COUNTERS),
+        *((f.name, "gauge", f"{f.help}. {CACHED}") for f in CACHE_GAUGES),
         (f"{REFUSED_NAME}_total", "counter", f"{REFUSED_HELP}. Label `reason`: {_reasons()}"),
         (
             f"{ENDED_SEQUENCES_NAME}_total",
@@ -129,6 +141,10 @@ def metrics_table() -> str:
         *((family.name, "histogram", family.help) for family in HISTOGRAMS),
         (FIRST_RESPONSE, "histogram", f"{FIRST_RESPONSE_HELP}. With `histogram_latencies=true`"),
         *((f.name, "summary", f"{f.help}. With `summary_latencies=true`") for f in SUMMARIES),
+        *(
+            (f.name, "summary", f"{f.help}. With `summary_latencies=true`. {CACHED}")
+            for f in CACHE_SUMMARIES
+        ),
         *((name, "gauge", f"{text}. Of the machine") for name, text, _ in HOST),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]
@@ -161,6 +177,7 @@ GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
     (DOCS / "configuration.md", "settings", settings_table),
     (DOCS / "configuration.md", "refused", refused_flags),
     (DOCS / "protocol.md", "statuses", statuses_table),
+    (DOCS / "protocol.md", "extensions", extensions_table),
     (DOCS / "metrics.md", "metrics", metrics_table),
     *((RESILIENCE, name, partial(part_of, RESILIENCE.parent / "plots", name)) for name in MAKERS),
 )

@@ -73,8 +73,8 @@ class Client:
     def __init__(self, server: Served, protocol: str) -> None:
         self._server = server
         self.protocol = protocol
-        self._module: Any = tritonclient.http if protocol == "http" else tritonclient.grpc
-        self.client: Any = self._module.InferenceServerClient(
+        self.module: Any = tritonclient.http if protocol == "http" else tritonclient.grpc
+        self.client: Any = self.module.InferenceServerClient(
             server.http if protocol == "http" else server.grpc
         )
 
@@ -86,16 +86,16 @@ class Client:
 
     def input(self, name: str, datatype: str, shape: Any, *place: Any) -> Any:
         """An input that lies in a region: name, byte size, offset."""
-        return self._module.InferInput(name, list(shape), datatype).set_shared_memory(*place)
+        return self.module.InferInput(name, list(shape), datatype).set_shared_memory(*place)
 
     def sent(self, name: str, datatype: str, array: Array) -> Any:
         """An input that comes with the request."""
-        made = self._module.InferInput(name, list(array.shape), datatype)
+        made = self.module.InferInput(name, list(array.shape), datatype)
         return made.set_data_from_numpy(array)
 
     def output(self, name: str, *place: Any) -> Any:
         """A requested output, to lie in a region: name, byte size, offset; or to come with the response."""
-        made = self._module.InferRequestedOutput(name)
+        made = self.module.InferRequestedOutput(name)
         if place:
             made.set_shared_memory(*place)
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from math import ceil, isnan
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
+from penstock.caching.counts import CacheCounts
 from penstock.errors import ConfigError
 from penstock.metrics_config import MetricsConfig
 from penstock.telemetry.latencies import FIRST_RESPONSE, first_response_bounds_ms, latencies_of
@@ -95,6 +97,33 @@ def test_the_page_shows_both() -> None:
     compute = families["nv_inference_compute_infer_summary_us"].samples
     assert {s.value for s in compute if s.name.endswith("_count")} == {2}
     assert {s.value for s in compute if s.name.endswith("_sum")} == {40}
+
+
+@pytest.mark.extension("response_cache")
+def test_cached_answers_have_summaries_of_their_own() -> None:
+    statistics = recorded({})
+    assert "nv_cache_hit_summary_per_model{" not in page(statistics)
+    statistics.cache = CacheCounts()
+    statistics.record_hits(time.time_ns() // 10**6, [1_000], [90_000_000], [7_000_000])
+    statistics.record_miss(time.time_ns() // 10**6, 3_000_000)
+    families = {family.name: family for family in prometheus(page(statistics))}
+
+    def told(name: str) -> dict[tuple[str, str | None], float]:
+        return {(s.name, s.labels.get("quantile")): s.value for s in families[name].samples}
+
+    hits = told("nv_cache_hit_summary_per_model")
+    assert hits["nv_cache_hit_summary_per_model", "0.5"] == pytest.approx(7_000, rel=0.01)
+    assert told("nv_cache_miss_summary_per_model")["nv_cache_miss_summary_per_model_sum", None] == (
+        3_000
+    )
+    # they are requests like others, but nothing was computed for them
+    counted = {
+        part: told(f"nv_inference_{part}_summary_us")[f"nv_inference_{part}_summary_us_count", None]
+        for part in ("request", "queue", "compute_infer")
+    }
+    assert counted == {"request": 3, "queue": 3, "compute_infer": 2}
+    first = {s.name: s.value for s in families[FIRST_RESPONSE].samples}
+    assert first[f"{FIRST_RESPONSE}_count"] == 3
 
 
 def test_open_metrics_can_be_read_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import penstock
+from penstock.caching.counts import CacheCounts
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending, SequenceCounts
 from penstock.scheduling.slo import Decision
@@ -238,3 +240,28 @@ def test_models_are_asked_for_at_each_scrape() -> None:
 def test_without_proc_the_machine_is_left_out(tmp_path: Path) -> None:
     page = MetricsPage(list, HostReader(tmp_path))
     assert "nv_cpu" not in text(page)
+
+
+@pytest.mark.extension("response_cache")
+def test_what_the_cache_did(page: MetricsPage, statistics: ModelStatistics) -> None:
+    assert not cache_samples(page)
+    statistics.cache = CacheCounts(coalesced=2, evictions=3, too_large=4, entries=5, nbytes=6)
+    statistics.record_hits(1, [10, 20], [1000, 3000], [2000, 5500])
+    statistics.record_miss(1, 9_999)
+    assert cache_samples(page) == {
+        "nv_cache_num_hits_per_model": 2,
+        "nv_cache_hit_duration_per_model": 7,
+        "nv_cache_num_misses_per_model": 1,
+        "nv_cache_miss_duration_per_model": 9,
+        "penstock_cache_coalesced_total": 2,
+        "penstock_cache_evictions_total": 3,
+        "penstock_cache_too_large_total": 4,
+        "penstock_cache_entries": 5,
+        "penstock_cache_bytes": 6,
+    }
+
+
+def cache_samples(page: MetricsPage) -> dict[str, float]:
+    """Name → value of all that is said of the cache."""
+    lines = [line for line in text(page).splitlines() if re.match(r"[a-z]+_cache_", line)]
+    return {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines}

@@ -23,6 +23,8 @@ from penstock.workers.warmup import warm_up
 from penstock.workers.worker import Worker
 from triton_models import answering, executing
 
+pytestmark = pytest.mark.extension("warmup")
+
 NO_FOLDER = Path("/nowhere")
 X = {"name": "X", "data_type": "TYPE_FP32", "dims": [3]}
 Y = {"name": "Y", "data_type": "TYPE_FP32", "dims": [3]}

@@ -15,6 +15,7 @@ from penstock.commands.explanation import (
     LevelPolicy,
     Policy,
     Queue,
+    ResponseCache,
     Slo,
     StepState,
     Stock,
@@ -25,7 +26,7 @@ NOTHING = "-"
 
 
 def as_report(explanation: Explanation) -> RenderableType:
-    """All parts that the server has told, in the order: steps, policy, SLO, speed, queue, instances, refusals."""
+    """All that the server has told, in the order: steps, policy, SLO, speed, queue, cache, instances, refusals."""
     title = Text(f"{explanation.model} {explanation.version}".rstrip(), "bold")
     parts: list[RenderableType] = [title]
     if explanation.problem:
@@ -44,6 +45,8 @@ def as_report(explanation: Explanation) -> RenderableType:
         parts.append(_service_curve(explanation.service_curve))
     if explanation.queue is not None:
         parts += _queue(explanation.queue)
+    if explanation.response_cache is not None:
+        parts.append(_response_cache(explanation.response_cache))
     if explanation.instances:
         parts.append(_instances(explanation))
     if explanation.rate_limiter is not None and explanation.rate_limiter.resources:
@@ -178,6 +181,24 @@ def _queue(queue: Queue) -> Iterable[Table]:
     if rows:
         heads = ("level", "tenant", "weight", "requests", "rows", "oldest waits")
         yield _table("waiting", heads, rows)
+
+
+def _response_cache(cache: ResponseCache) -> Table:
+    return _facts(
+        "response cache",
+        [
+            ("answers", _count(cache.entries)),
+            ("bytes", _count(cache.model_bytes)),
+            ("bytes of all models", _of(_count(cache.used_bytes), _count(cache.budget_bytes))),
+            ("hits", _count(cache.hits)),
+            ("of these, waited for the same", _count(cache.coalesced)),
+            ("misses", _count(cache.misses)),
+            ("evicted", _count(cache.evictions)),
+            ("too large", _count(cache.too_large)),
+            ("under way", _count(cache.runs)),
+            ("wait for these", _count(cache.waiting)),
+        ],
+    )
 
 
 def _instances(explanation: Explanation) -> Table:

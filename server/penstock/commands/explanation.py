@@ -154,6 +154,25 @@ class StepState(msgspec.Struct, frozen=True):
     ready: bool = False
 
 
+class ResponseCache(msgspec.Struct, frozen=True):
+    """What the model's cached answers take, and do."""
+
+    budget_bytes: float | None = None
+    """Of all models together."""
+    used_bytes: float | None = None
+    model_bytes: float | None = None
+    entries: float | None = None
+    hits: float | None = None
+    misses: float | None = None
+    coalesced: float | None = None
+    """Of the hits, those that waited for a request like them."""
+    evictions: float | None = None
+    too_large: float | None = None
+    runs: float | None = None
+    """Requests under way that others may wait for."""
+    waiting: float | None = None
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """All of it."""
 
@@ -172,3 +191,4 @@ class Explanation(msgspec.Struct, frozen=True):
     """Why an ensemble can't run."""
     under_way: UnderWay | None = None
     steps: list[StepState] = []
+    response_cache: ResponseCache | None = None

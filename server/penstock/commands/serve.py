@@ -35,7 +35,6 @@ NOT_YET: Final = frozenset(
         "--backend-config",
         "--backend-directory",
         "--buffer-manager-thread-count",
-        "--cache-config",
         "--cache-directory",
         "--cuda-memory-pool-byte-size",
         "--disable-auto-complete-config",
@@ -66,7 +65,6 @@ NOT_YET: Final = frozenset(
         "--model-namespacing",
         "--pinned-memory-pool-byte-size",
         "--repoagent-directory",
-        "--response-cache-byte-size",
         "--reuse-grpc-port",
         "--reuse-http-port",
         "--sagemaker-thread-count",
@@ -226,6 +224,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "NAME:COUNT[:DEVICE]"
     if name == "metrics_config":
         return "NAME=VALUE"
+    if name == "cache_config":
+        return "CACHE,NAME=VALUE"
     if name == "trace_config":
         return "[MODE,]NAME=VALUE"
     if name == "tenant_weights":

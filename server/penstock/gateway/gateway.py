@@ -25,6 +25,7 @@ from penstock.gateway.terms import TermsReader
 from penstock.logs import configure_logging
 from penstock.repository.linked_models import LinkedModels
 from penstock.repository.repository import ModelRepository
+from penstock.repository.response_cache import response_cache
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.tracing.tracing import Tracing
@@ -45,7 +46,7 @@ class Gateway:
         self.settings = settings
         self.link = link
         linked = LinkedModels((settings.run_dir or Path()) / LINKED_MODELS)
-        self.repository = ModelRepository(settings, link, linked)
+        self.repository = ModelRepository(settings, link, linked, response_cache(settings))
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
         inference = Inference(self.repository, self.state.client_memory, self._tracing)

@@ -65,17 +65,18 @@ class InstanceStarter:
         """A loaded instance, and what the worker said of the model. Raises as `__call__` does."""
         name = f"{worker_prefix(self.model_dir.name, self.version)}{index}"
         # before the load: what changes meanwhile must not be taken for what was loaded
-        key = await asyncio.to_thread(self._key, name)
+        digest = await asyncio.to_thread(self._digest)
+        key = hashlib.blake2b(name.encode() + b"\0" + digest, digest_size=32).digest()
         kept = self.link.claim(name, key)
         if kept is not None:
             try:
-                return await self._take_over(Instance(self.link, kept))
+                return await self._take_over(Instance(self.link, kept, digest))
             except LoadFailed as error:
                 log.warning("worker %d of %s is replaced: %s", kept.pid, name, error)
         threads = max(1, self.settings.compute_threads // self.count)
         environment: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, str(threads))
         process = await self.link.start_worker(name, environment)
-        instance = Instance(self.link, process)
+        instance = Instance(self.link, process, digest)
         ready = await self._load(instance, index, threads)
         self.link.loaded(process, key)
         return instance, ready
@@ -106,11 +107,11 @@ class InstanceStarter:
             instance.close()
             raise
 
-    def _key(self, name: str) -> bytes:
-        """What a worker of that name has loaded, if it loads now."""
+    def _digest(self) -> bytes:
+        """What a worker has loaded, if it loads now."""
         files = fingerprint(self.model_dir, self.version)
         source = model_config.to_json(self.source)
-        content = msgspec.msgpack.encode((name, os.fsencode(self.model_dir), source, files))
+        content = msgspec.msgpack.encode((os.fsencode(self.model_dir), source, files))
         return hashlib.blake2b(content, digest_size=32).digest()
 
 

@@ -11,19 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.backends.registry import backend_for
-from penstock.config import Settings
 from penstock.errors import PenstockError
 from penstock.model_config import ConfigDict
 from penstock.repository.config_ensemble import PLATFORM
 from penstock.repository.dependencies import needs_of
 from penstock.repository.entries import UNLOADED, ModelEntry, VersionEntry
 from penstock.repository.instance_starter import worker_prefix
-from penstock.repository.model_pool import Calls
 from penstock.repository.model_source import ModelSource
 from penstock.repository.sequence_handover import Handovers
-from penstock.repository.served_model import ServedModel, load
-from penstock.scheduling.rate_limiter import RateLimiter
-from penstock.workers.control import ControlLink
+from penstock.repository.served_model import ServedModel, Shared, load
 
 LoadEnsemble = Callable[[Path, int, ConfigDict], ServedModel]
 """Loads a version of one, from its folder. Raises LoadFailed, ConfigError."""
@@ -57,23 +53,16 @@ class Loader:
 
     def __init__(
         self,
-        settings: Settings,
-        link: ControlLink,
-        on_change: Callable[[], None],
+        shared: Shared,
         served: Callable[[], Iterable[ServedModel]],
-        calls: Calls,
         load_ensemble: LoadEnsemble,
     ) -> None:
-        """`calls` answers what models ask of others."""
-        self._settings = settings
-        self._link = link
-        self._changed = on_change
+        self._shared = shared
+        self._settings = settings = shared.settings
+        self._link = shared.link
+        self._changed = shared.on_change
         self._served = served
-        self._calls = calls
         self._load_ensemble = load_ensemble
-        self._limiter = None
-        if settings.rate_limit == "execution_count":
-            self._limiter = RateLimiter(settings.rate_limits)
         self._turns = asyncio.Semaphore(settings.model_load_thread_count)
         self.handovers = Handovers()
 
@@ -191,16 +180,7 @@ class Loader:
             version.backend = PLATFORM
             return self._load_ensemble(folder, number, config)
         version.backend = config["backend"] = backend_for(config, folder / str(number))
-        return await load(
-            self._link,
-            self._settings,
-            folder,
-            number,
-            config,
-            self._changed,
-            calls=self._calls,
-            limiter=self._limiter,
-        )
+        return await load(self._shared, folder, number, config)
 
     def _turn(self, name: str, number: int) -> AbstractAsyncContextManager[None]:
         """To load a version, which waits for others. What need only be taken over does not."""

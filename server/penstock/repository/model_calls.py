@@ -58,7 +58,7 @@ class _Call:
         self._final = False
         self._untaken: deque[Callable[[], None]] = deque()
 
-    def part(self, _: PendingRequest, part: Part) -> None:
+    def part(self, request: PendingRequest, part: Part) -> None:
         """As `Sink` says: one response of a decoupled model."""
         self._final = part.final
         self._untaken.append(part.taken)
@@ -196,11 +196,11 @@ def terms_of_all(parents: Sequence[PendingRequest], pool: object) -> Terms:
     use for as long as one of them is."""
     if not parents:
         return Terms(holder=pool)
-    latest = max(parents, key=lambda parent: parent.deadline_us)
+    latest = max(parents, key=lambda parent: parent.ends_us)
     above = max(0 if parent.caller is None else parent.caller.depth for parent in parents)
     return Terms(
         parents[0].tenant,
-        latest.deadline_us,
+        latest.ends_us,
         latest.deadline_is_clients,
         above + 1,
         next((parent.trace for parent in parents if parent.trace is not None), None),

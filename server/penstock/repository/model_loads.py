@@ -9,16 +9,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.config import Settings
 from penstock.errors import LoadFailed, PenstockError
 from penstock.repository.dependencies import Dependencies
 from penstock.repository.entries import Entries, ModelEntry
 from penstock.repository.loading import LoadEnsemble, Loader
-from penstock.repository.model_pool import Calls
 from penstock.repository.model_source import ModelSource, read_configuration, read_source
 from penstock.repository.overrides import KeptOverride, Overrides
-from penstock.repository.served_model import ServedModel
-from penstock.workers.control import ControlLink
+from penstock.repository.served_model import ServedModel, Shared
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +27,19 @@ class ModelLoads:
 
     def __init__(
         self,
-        settings: Settings,
-        link: ControlLink,
+        shared: Shared,
         repositories: Callable[[], Sequence[Path]],
         entries: Entries,
         overrides: Overrides,
-        on_change: Callable[[], None],
         served: Callable[[], Iterable[ServedModel]],
-        calls: Calls,
         load_ensemble: LoadEnsemble,
     ) -> None:
-        self._settings = settings
+        self._settings = shared.settings
         self._repositories = repositories
         self._entries = entries
         self._overrides = overrides
-        self._changed = on_change
-        self._loader = Loader(settings, link, on_change, served, calls, load_ensemble)
+        self._changed = shared.on_change
+        self._loader = Loader(shared, served, load_ensemble)
         self.handovers = self._loader.handovers
         self.dependencies = Dependencies()
 

@@ -54,7 +54,7 @@ def terms_of(parent: PendingRequest) -> Terms:
     """The terms of what an ensemble sends to answer the parent. Its priority is one of its parameters."""
     caller = parent.caller
     depth, holder = (1, None) if caller is None else (caller.depth + 1, caller.holder)
-    deadline = parent.deadline_us, parent.deadline_is_clients
+    deadline = parent.ends_us, parent.deadline_is_clients
     return Terms(parent.tenant, *deadline, depth, parent.trace, holder)
 
 

@@ -19,7 +19,7 @@ from penstock.errors import (
 from penstock.repository.alarm import Alarm
 from penstock.repository.answers import Answers
 from penstock.repository.explanation import explain
-from penstock.repository.model_pool import Calls
+from penstock.repository.model_pool import Calls, ModelPool
 from penstock.repository.poison import Poison
 from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.restarts import Restarts, StartInstance
@@ -84,6 +84,10 @@ class Pool:
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
         self.last_crash = ""
+        self.front: ModelPool = self
+        """What the model's requests are submitted to, where that is something before this pool."""
+        self.on_added: Callable[[Instance], None] = lambda _: None
+        """Hears of each instance that takes part from now on."""
 
     @property
     def ready(self) -> bool:
@@ -101,6 +105,11 @@ class Pool:
         return ""
 
     @property
+    def statistics(self) -> ModelStatistics:
+        """Of the model version."""
+        return self._statistics
+
+    @property
     def instances(self) -> Sequence[Instance]:
         """Those that are loaded."""
         return list(self._instances)
@@ -113,6 +122,7 @@ class Pool:
         self.scheduler.join(instance)
         if self._turns is not None:
             self._turns.join(instance, index)
+        self.on_added(instance)
         self._restarts.started(index)
         self._statistics.ready = True
         if instance.process.exited.done():
@@ -135,14 +145,14 @@ class Pool:
         now_us = request.arrived_ns / 1000
         try:
             self._poison.check(request, now_us)
-            self.scheduler.submit(request, now_us)
+            self.scheduler.submit(request, now_us, watched=request.shared is None)
         except PenstockError:
             self._answers.count_failure(request, FailureReason.REJECTED)
             raise
         self._answers.expect(request)
         if self._turns is not None:
             self._turns.expect(request)
-        if request.deadline_us != inf:
+        if request.deadline_us != inf and request.shared is None:
             self._expire.at(request.deadline_us, now_us)
         if self._batcher.times is not None:
             self._watch_expiry(now_us)
@@ -183,6 +193,35 @@ class Pool:
                 self._calls.abandoned(request)
             self._count_waiting()
             self._after_batch()
+
+    def withdraw(self, request: PendingRequest) -> bool:
+        """Take a request out that still waits, as if it had never come; False when a worker has it."""
+        if not self.scheduler.withdraw(request):
+            return False
+        request.done = True
+        self._count_waiting()
+        self._after_batch()
+        return True
+
+    def abandon(self, request: PendingRequest) -> None:
+        """As `cancel`, for a request whose end is told and counted elsewhere."""
+        if not self.scheduler.withdraw(request):
+            self._stop(request)
+        request.done = True
+        if self._calls is not None:
+            self._calls.abandoned(request)
+        self._count_waiting()
+        self._after_batch()
+
+    def requeue(self, request: PendingRequest) -> None:
+        """Queue a request that takes the place of one that was here: no bound refuses it."""
+        now_us = time.monotonic_ns() / 1000
+        self.scheduler.again(request, now_us)
+        if self._turns is not None:
+            self._turns.expect(request)
+        if self._batcher.times is not None:
+            self._watch_expiry(now_us)
+        self._schedule()
 
     def explain(self) -> dict[str, Any]:
         """What the scheduler knows, has decided and does, for a person."""
@@ -360,7 +399,7 @@ class Pool:
     def on_call(self, instance: Instance, call: Asked) -> None:
         """The model asks something of another one."""
         if self._calls is not None:
-            self._calls.hear(self._statistics.model, self, instance, call)
+            self._calls.hear(self._statistics.model, self.front, instance, call)
 
     def on_exit(self, instance: Instance, reason: str) -> None:
         """A worker ended. Its requests run again, and another worker takes its place."""

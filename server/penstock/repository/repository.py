@@ -21,6 +21,9 @@ from penstock.repository.model_loads import ModelLoads
 from penstock.repository.nested import NestedCalls
 from penstock.repository.overrides import Override, Overrides
 from penstock.repository.polling import FolderWatch, Looks, look, poll
+from penstock.repository.response_cache import ResponseCache
+from penstock.repository.served_model import Shared
+from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.workers.control import ControlLink
 from penstock.workers.messages import ModelReport
 
@@ -31,7 +34,11 @@ class ModelRepository(ModelIndex):
     """The index of all models, and their life."""
 
     def __init__(
-        self, settings: Settings, link: ControlLink, linked: LinkedModels | None = None
+        self,
+        settings: Settings,
+        link: ControlLink,
+        linked: LinkedModels | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
         """`linked`: models that are added while the server runs."""
         super().__init__()
@@ -42,15 +49,21 @@ class ModelRepository(ModelIndex):
         self._overrides = Overrides(settings.run_dir)
         self.nested = NestedCalls(self, lambda *request: self.handovers.keeper(*request))
         self._ensembles = Ensembles(self, self.nested, settings)
-        self._loads = ModelLoads(
-            settings,
+        limited = settings.rate_limit == "execution_count"
+        shared = Shared(
             link,
+            settings,
+            self._changed,
+            ModelCalls(self.nested, self),
+            RateLimiter(settings.rate_limits) if limited else None,
+            cache,
+        )
+        self._loads = ModelLoads(
+            shared,
             self._repositories,
             self._entries,
             self._overrides,
-            self._changed,
             self.served,
-            ModelCalls(self.nested, self),
             self._ensembles.load,
         )
         self._jobs = Jobs()

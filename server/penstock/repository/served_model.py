@@ -24,6 +24,7 @@ from penstock.repository.model_pool import Calls, ModelPool
 from penstock.repository.own_parameters import own_parameters
 from penstock.repository.pool import Pool
 from penstock.repository.pool_policy import pool_policy
+from penstock.repository.response_cache import ResponseCache, cache_for, inner_policy, with_cache
 from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.signature import Signature
 from penstock.repository.streaming_pool import StreamingPool, StreamingSequencePool
@@ -73,26 +74,32 @@ class ServedModel:
         gc.collect()
 
 
-async def load(
-    link: ControlLink,
-    settings: Settings,
-    model_dir: Path,
-    version: int,
-    config: ConfigDict,
-    on_change: Callable[[], None],
-    *,
-    calls: Calls | None = None,
-    limiter: RateLimiter | None = None,
-) -> ServedModel:
-    """Load a version on all its instances. `calls` answers what its models ask of others. `limiter`: gives them their
-    turns; None: they run when they can.
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all models of a server have in common."""
+
+    link: ControlLink
+    settings: Settings
+    on_change: Callable[[], None]
+    """Called when a model is ready, or isn't any more."""
+    calls: Calls | None = None
+    """Answers what models ask of others."""
+    limiter: RateLimiter | None = None
+    """Gives instances their turns; None: they run when they can."""
+    response_cache: ResponseCache | None = None
+    """Keeps the answers of the models that ask for that."""
+
+
+async def load(shared: Shared, model_dir: Path, version: int, config: ConfigDict) -> ServedModel:
+    """Load a version on all its instances.
 
     The first worker reads the model and completes the configuration; the others follow at once.
     Raises LoadFailed or ConfigError with the reason, or Unavailable without memory for slabs.
     """
+    limiter = shared.limiter
     turns = None if limiter is None else Turns(limiter, model_dir.name, config)
     try:
-        return await _load(link, settings, model_dir, version, config, on_change, turns, calls)
+        return await _load(shared, model_dir, version, config, turns)
     except BaseException:
         if turns is not None:
             turns.close()
@@ -100,20 +107,14 @@ async def load(
 
 
 async def _load(
-    link: ControlLink,
-    settings: Settings,
-    model_dir: Path,
-    version: int,
-    config: ConfigDict,
-    on_change: Callable[[], None],
-    turns: Turns | None,
-    calls: Calls | None,
+    shared: Shared, model_dir: Path, version: int, config: ConfigDict, turns: Turns | None
 ) -> ServedModel:
+    settings = shared.settings
     started = time.monotonic()
     name = model_dir.name
     own = own_parameters(config)
     statistics = ModelStatistics(name, str(version), config.get("metric_tags", {}))
-    first = InstanceStarter(link, settings, model_dir, version, source=config, config=config)
+    first = InstanceStarter(shared.link, settings, model_dir, version, source=config, config=config)
     instance, ready = await first.start(0)
     try:
         # through the message and back: the full form, with all fields, as `GET /config` shows it
@@ -128,7 +129,11 @@ async def _load(
         raise
     starter = first.completed(complete)
     policy = pool_policy(parsed, own, settings)
-    pool = _kind_of_pool(parsed)(policy, statistics, starter, on_change, turns, calls)
+    cache = cache_for(complete, shared.response_cache)
+    kind = _kind_of_pool(parsed)
+    pool = kind(
+        inner_policy(policy, cache), statistics, starter, shared.on_change, turns, shared.calls
+    )
     pool.add(instance, 0)
     await _add_others(pool, starter)
     if not pool.ready:
@@ -142,7 +147,7 @@ async def _load(
         Signature(parsed, uneven_rules(complete)),
         labels,
         statistics,
-        pool,
+        with_cache(pool, policy, cache),
         timeout_us=int(own.slo_p99_us) or None,
     )
 

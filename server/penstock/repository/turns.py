@@ -47,7 +47,7 @@ class Turns:
     def expect(self, request: PendingRequest) -> None:
         """A request is queued. Where an instance of another model waits for it, that one, or one that waits for it,
         holds resources meanwhile. So it gets its own whatever there is: else all might wait for each other for ever."""
-        if request.caller is not None and request.caller.holder is not None:
+        if request.is_held_for:
             self._urgent[request] = None
 
     def may_take(self, instance: Instance) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
-from penstock.errors import DeadlineExceeded, Unavailable
+from penstock.errors import DeadlineExceeded, PenstockError, Unavailable
 
 
 class Refusal(enum.Enum):
@@ -24,10 +25,19 @@ class Refusal(enum.Enum):
     """A request like it has killed workers."""
 
 
+TIMED_OUT: Final = "Request timeout expired"
+"""What the texts of these errors begin with."""
+
+
 def timed_out(model: str, deadline_is_clients: bool, why: str) -> Unavailable:
     """The error of a request that is not, or would not be, answered in time: DEADLINE_EXCEEDED where its client set
     the time, and Triton's UNAVAILABLE where the server's own policy did. The text is Triton's, for clients look for it.
     """
     reason = f": {why}" if why else ""
-    text = f"Request timeout expired for model '{model}'{reason}"
+    text = f"{TIMED_OUT} for model '{model}'{reason}"
     return DeadlineExceeded(text) if deadline_is_clients else Unavailable(text)
+
+
+def is_timeout(error: PenstockError) -> bool:
+    """Whether it is one of those: another request like that one might have had more time."""
+    return isinstance(error, Unavailable) and str(error).startswith(TIMED_OUT)

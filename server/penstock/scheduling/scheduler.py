@@ -91,9 +91,11 @@ class Scheduler(Generic[Request]):
 
     # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, request: Request, now_us: float) -> None:
-        """Queue a request, or refuse it. Raises QueueFull, DeadlineExceeded, Unavailable, each with the time after
-        which trying again should work."""
+    def submit(self, request: Request, now_us: float, *, watched: bool = True) -> None:
+        """Queue a request, or refuse it. Unless it is `watched`, it is not among the `expired` when its time is over.
+
+        Raises QueueFull, DeadlineExceeded, Unavailable, each with the time after which trying again should work.
+        """
         try:
             self.batcher.check_room(request)
         except QueueFull as error:
@@ -105,7 +107,8 @@ class Scheduler(Generic[Request]):
             self._check_wait(request, now_us)
         if request.deadline_us != inf:
             self._check_deadline(request, now_us)
-            self._expiry.add(request)
+            if watched:
+                self._expiry.add(request)
         self.batcher.add(request, now_us)
 
     def again(self, request: Request, now_us: float) -> None:
@@ -127,12 +130,16 @@ class Scheduler(Generic[Request]):
         """Requests whose time is over, whether they wait or run; out of the queue, and with the error they get."""
         for request in self._expiry.due(now_us):
             self.batcher.cancel(request)
-            yield request, self._missed(request, Refusal.EXPIRED, "")
+            yield request, self.missed(request)
         if self.batcher.times is not None:
             for request, error in self._end_waits(now_us):
                 if request.deadline_us != inf:
                     self._expiry.answered()
                 yield request, error
+
+    def missed(self, request: Request) -> Unavailable:
+        """The error of a request whose time is over, which is counted."""
+        return self._missed(request, Refusal.EXPIRED, "")
 
     @property
     def next_expiry_us(self) -> float | None:

@@ -27,7 +27,7 @@ class SequenceScheduler(Scheduler[Request], Generic[Request]):
             model, sequences, policy.batch, policy.weight_of, self.curve.expected_us
         )
 
-    def submit(self, request: Request, now_us: float) -> None:
+    def submit(self, request: Request, now_us: float, *, watched: bool = True) -> None:
         """Queue a request, or refuse it. Raises InvalidRequest, Unavailable, QueueFull."""
         self.queue.now_us = now_us
         self.queue.check_sequence(request)
@@ -37,7 +37,7 @@ class SequenceScheduler(Scheduler[Request], Generic[Request]):
             error.retry_after_s = self.drain_s()
             self.refused[Refusal.QUEUE_FULL] += 1
             raise
-        if request.deadline_us != inf:
+        if request.deadline_us != inf and watched:
             self._expiry.add(request)
         self.queue.add(request, now_us)
 

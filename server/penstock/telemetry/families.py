@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.caching.counts import CacheCounts
 from penstock.scheduling.slo import Decision
 from penstock.telemetry.histogram import Histogram
 from penstock.telemetry.host import HostUsage
@@ -96,6 +97,65 @@ TRITON_COUNTERS: Final = (
         lambda model: model.output_ns // NS_PER_US,
     ),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFamily:
+    """One number of a model whose answers are cached."""
+
+    name: str
+    help: str
+    read: Callable[[CacheCounts], float]
+
+
+CACHE_COUNTERS: Final = (
+    CacheFamily(
+        "nv_cache_num_hits_per_model", "Number of cache hits per model", lambda cache: cache.hits
+    ),
+    CacheFamily(
+        "nv_cache_num_misses_per_model",
+        "Number of cache misses per model",
+        lambda cache: cache.misses,
+    ),
+)
+CACHE_DURATIONS: Final = (
+    CacheFamily(
+        "nv_cache_hit_duration_per_model",
+        "Total cache hit duration per model, in microseconds",
+        lambda cache: cache.hit_ns // NS_PER_US,
+    ),
+    CacheFamily(
+        "nv_cache_miss_duration_per_model",
+        "Total cache miss duration per model, in microseconds",
+        lambda cache: cache.miss_ns // NS_PER_US,
+    ),
+)
+OWN_CACHE_COUNTERS: Final = (
+    CacheFamily(
+        "penstock_cache_coalesced",
+        "Cache hits that waited for the same request to be executed",
+        lambda cache: cache.coalesced,
+    ),
+    CacheFamily(
+        "penstock_cache_evictions",
+        "Cached answers that made room for others",
+        lambda cache: cache.evictions,
+    ),
+    CacheFamily(
+        "penstock_cache_too_large",
+        "Answers that are larger than the whole cache",
+        lambda cache: cache.too_large,
+    ),
+)
+CACHE_GAUGES: Final = (
+    CacheFamily("penstock_cache_entries", "Cached answers", lambda cache: cache.entries),
+    CacheFamily(
+        "penstock_cache_bytes",
+        "Memory that cached answers take, with their keys",
+        lambda cache: cache.nbytes,
+    ),
+)
+"""Of models with `response_cache`, while `--cache-config` is set."""
 
 OWN_COUNTERS: Final = (
     Family(
@@ -230,6 +290,18 @@ SUMMARIES: Final = (
         "Summary of inference compute output duration in microseconds "
         "(does not include cached requests)",
         lambda summaries: summaries.compute_output,
+    ),
+)
+CACHE_SUMMARIES: Final = (
+    SummaryFamily(
+        "nv_cache_hit_summary_per_model",
+        "Summary of cache hit duration per model, in microseconds",
+        lambda summaries: summaries.cache_hit,
+    ),
+    SummaryFamily(
+        "nv_cache_miss_summary_per_model",
+        "Summary of cache miss duration per model, in microseconds",
+        lambda summaries: summaries.cache_miss,
     ),
 )
 """With `summary_latencies=true`."""

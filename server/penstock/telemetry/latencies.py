@@ -26,6 +26,8 @@ class Summaries:
         self.compute_input = Summary()
         self.compute_infer = Summary()
         self.compute_output = Summary()
+        self.cache_hit = Summary()
+        self.cache_miss = Summary()
 
 
 class Latencies:
@@ -59,6 +61,26 @@ class Latencies:
             summaries.compute_input.observe(input_ns, times, now_ms)
             summaries.compute_infer.observe(infer_ns, times, now_ms)
             summaries.compute_output.observe(output_ns, times, now_ms)
+
+    def record_hits(
+        self,
+        now_ms: int,
+        queue_ns: Sequence[int],
+        request_ns: Sequence[int],
+        hit_ns: Sequence[int],
+    ) -> None:
+        """Count cached answers, as `ModelStatistics.record_hits`."""
+        if self.first_response_ms is not None:
+            self.first_response_ms.observe_many([ns / _NS_PER_MS for ns in request_ns])
+        if self.summaries is not None:
+            self.summaries.request.observe_many(request_ns, now_ms)
+            self.summaries.queue.observe_many(queue_ns, now_ms)
+            self.summaries.cache_hit.observe_many(hit_ns, now_ms)
+
+    def record_miss(self, now_ms: int, ns: int) -> None:
+        """Count one, as `ModelStatistics.record_miss`."""
+        if self.summaries is not None:
+            self.summaries.cache_miss.observe(ns, 1, now_ms)
 
     def record_first_response(self, ns: int) -> None:
         """A decoupled model's first response came so long after its request."""

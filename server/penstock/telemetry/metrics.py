@@ -22,6 +22,10 @@ from penstock import __version__
 from penstock.metrics_config import MetricsConfig
 from penstock.telemetry.custom_metrics import exposed, merged
 from penstock.telemetry.families import (
+    CACHE_COUNTERS,
+    CACHE_DURATIONS,
+    CACHE_GAUGES,
+    CACHE_SUMMARIES,
     ENDED_SEQUENCES_HELP,
     ENDED_SEQUENCES_NAME,
     FAILURE_HELP,
@@ -32,6 +36,7 @@ from penstock.telemetry.families import (
     HOST,
     LATENCY_SUFFIX,
     NS_PER_US,
+    OWN_CACHE_COUNTERS,
     OWN_COUNTERS,
     REFUSED_HELP,
     REFUSED_NAME,
@@ -40,6 +45,7 @@ from penstock.telemetry.families import (
     SLO_GAUGES,
     SUMMARIES,
     TRITON_COUNTERS,
+    CacheFamily,
     Family,
     HistogramFamily,
     SloFamily,
@@ -96,6 +102,7 @@ class _Page(Collector):
         triton_suffix: str,
     ) -> None:
         self._models: Final = models
+        self._cached: Final = [each for each in models if each[1].cache is not None]
         self._config: Final = config
         self._host: Final = host
         self._triton_suffix: Final = triton_suffix
@@ -108,6 +115,7 @@ class _Page(Collector):
         yield self._failures()
         for family in OWN_COUNTERS:
             yield self._counter(family, "_total")
+        yield from self._cache()
         yield self._refused()
         yield self._sequences()
         yield self._ended_sequences()
@@ -121,7 +129,9 @@ class _Page(Collector):
             yield self._first_responses()
         if self._config.summary_latencies:
             for summary in SUMMARIES:
-                yield self._summary(summary)
+                yield self._summary(summary, self._models)
+            for summary in CACHE_SUMMARIES if self._cached else ():
+                yield self._summary(summary, self._cached)
         if self._host is not None:
             for name, text, read in HOST:
                 yield GaugeMetricFamily(name, text, read(self._host))
@@ -146,6 +156,29 @@ class _Page(Collector):
                     {**labels, "reason": reason.value},
                     model.failures[reason],
                 )
+        return metric
+
+    def _cache(self) -> Iterator[Metric]:
+        """Of the models whose answers are cached, if there are any."""
+        if not self._cached:
+            return
+        for family in CACHE_COUNTERS:
+            yield self._of_cache(CounterMetricFamily, family, self._triton_suffix)
+        if self._config.counter_latencies:
+            for family in CACHE_DURATIONS:
+                yield self._of_cache(CounterMetricFamily, family, self._triton_suffix)
+        for family in OWN_CACHE_COUNTERS:
+            yield self._of_cache(CounterMetricFamily, family, "_total")
+        for family in CACHE_GAUGES:
+            yield self._of_cache(GaugeMetricFamily, family, "")
+
+    def _of_cache(
+        self, kind: Callable[[str, str], Metric], family: CacheFamily, suffix: str
+    ) -> Metric:
+        metric = kind(family.name, family.help)
+        for labels, model in self._cached:
+            if model.cache is not None:
+                metric.add_sample(family.name + suffix, labels, family.read(model.cache))
         return metric
 
     def _refused(self) -> Metric:
@@ -199,11 +232,11 @@ class _Page(Collector):
                 add_histogram(metric, labels, model.latencies.first_response_ms, 1)
         return metric
 
-    def _summary(self, family: SummaryFamily) -> Metric:
+    def _summary(self, family: SummaryFamily, models: LabelledStatistics) -> Metric:
         metric = SummaryMetricFamily(family.name, family.help)
         now_ms = time.time_ns() // 1_000_000
         wanted = self._config.summary_quantiles
-        for labels, model in self._models:
+        for labels, model in models:
             if model.latencies is None or model.latencies.summaries is None:
                 continue
             summary = family.read(model.latencies.summaries)

@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
+from penstock.caching.counts import CacheCounts
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import SequenceCounts
 from penstock.scheduling.slo import Decision
@@ -76,6 +77,8 @@ class ModelStatistics:
     """What `--metrics-config` asks for beside the counters; None: nothing."""
     sequences: SequenceCounts | None = None
     """Of stateful models."""
+    cache: CacheCounts | None = None
+    """Of models whose answers are cached."""
     slo: Decision | None = None
     """The last one of the SLO controller, where there is one."""
 
@@ -144,6 +147,30 @@ class ModelStatistics:
         times.infer_ns += infer_ns
         times.output_ns += output_ns
 
+    def record_hits(
+        self,
+        now_ms: int,
+        queue_ns: Sequence[int],
+        request_ns: Sequence[int],
+        hit_ns: Sequence[int],
+    ) -> None:
+        """Count requests that succeeded and were not executed: one of each duration for each of them."""
+        self.queue_ns.observe_many(queue_ns)
+        self.request_ns.observe_many(request_ns)
+        assert self.cache is not None, "who tells of hits has set it"
+        self.cache.hits += len(hit_ns)
+        self.cache.hit_ns += sum(hit_ns)
+        if self.latencies is not None:
+            self.latencies.record_hits(now_ms, queue_ns, request_ns, hit_ns)
+
+    def record_miss(self, now_ms: int, ns: int) -> None:
+        """Count an executed request that was looked up, and whose answer was put in, in so much time."""
+        assert self.cache is not None, "who tells of misses has set it"
+        self.cache.misses += 1
+        self.cache.miss_ns += ns
+        if self.latencies is not None:
+            self.latencies.record_miss(now_ms, ns)
+
     def record_first_response(self, ns: int) -> None:
         """A decoupled model's first response came so long after its request."""
         if self.latencies is not None:
@@ -157,6 +184,8 @@ class ModelStatistics:
     def to_json(self) -> dict[str, Any]:
         """One row of the statistics extension's `model_stats`."""
         requests = self.request_ns.count
+        cache = self.cache or CacheCounts()
+        executed = requests - cache.hits
         return {
             "name": self.model,
             "version": self.version,
@@ -167,11 +196,11 @@ class ModelStatistics:
                 "success": _duration(requests, self.request_ns.sum),
                 "fail": _duration(sum(self.failures.values()), self.failed_ns),
                 "queue": _duration(requests, self.queue_ns.sum),
-                "compute_input": _duration(requests, self.input_ns),
-                "compute_infer": _duration(requests, self.infer_ns),
-                "compute_output": _duration(requests, self.output_ns),
-                "cache_hit": _duration(0, 0),
-                "cache_miss": _duration(0, 0),
+                "compute_input": _duration(executed, self.input_ns),
+                "compute_infer": _duration(executed, self.infer_ns),
+                "compute_output": _duration(executed, self.output_ns),
+                "cache_hit": _duration(cache.hits, cache.hit_ns),
+                "cache_miss": _duration(cache.misses, cache.miss_ns),
             },
             "response_stats": self.responses.to_json(),
             "batch_stats": [_batch(rows, self.batches[rows]) for rows in sorted(self.batches)],

@@ -80,7 +80,9 @@ class Instance:
     stream_listener: StreamListener | None = None
     """Set where the model is decoupled."""
 
-    def __init__(self, link: ControlLink, process: WorkerProcess) -> None:
+    def __init__(self, link: ControlLink, process: WorkerProcess, digest: bytes = b"") -> None:
+        """`digest`: of what the worker loads, or has loaded."""
+        self.digest = digest
         self._link = link
         self.process = process
         self._channel = process.channel

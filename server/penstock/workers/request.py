@@ -20,7 +20,7 @@ Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 """Makes the response's bytes while its tensors' views are valid. May raise PenstockError."""
 
 
-_NOT_THE_MODELS: Final = frozenset({"timeout", "priority"})
+NOT_THE_MODELS: Final = frozenset({"timeout", "priority"})
 """Parameters that are for the queue."""
 
 NO_PARAMETERS: Final[Mapping[str, Parameter]] = MappingProxyType({})
@@ -127,6 +127,15 @@ class Releasable(Protocol):
         """They are not needed any more."""
 
 
+class Shared(Protocol):
+    """What several requests, which are all the same, wait for: one is run for all of them."""
+
+    @property
+    def ends_us(self) -> float:
+        """When the last of them gives up; infinite: one of them never does."""
+        ...
+
+
 class Caller(Protocol):
     """Who sent a request that is no client's: an ensemble, or a model."""
 
@@ -163,6 +172,7 @@ class PendingRequest:
         "response_parameters",
         "rows",
         "shape_key",
+        "shared",
         "sink",
         "step",
         "tenant",
@@ -212,6 +222,9 @@ class PendingRequest:
         self.trace: RequestTrace | None = None
         self.caller: Caller | None = None
         """None: a client."""
+        self.shared: Shared | None = None
+        """Set for what is run for several: its deadline, which is one of theirs, tells its place in the queue, but not
+        when it is given up. Who submits it sees to that."""
         self.sink: Sink | None = None
         """Set for those that take more than one response; decoupled models refuse others."""
         self.response_parameters: Mapping[str, Parameter] = NO_PARAMETERS
@@ -226,6 +239,16 @@ class PendingRequest:
         if not self.done:
             self.done = True
             self.respond(self, answer)
+
+    @property
+    def ends_us(self) -> float:
+        """When nobody waits for it any more; infinite: somebody always does."""
+        return self.deadline_us if self.shared is None else self.shared.ends_us
+
+    @property
+    def is_held_for(self) -> bool:
+        """An instance of another model waits for it."""
+        return self.caller is not None and self.caller.holder is not None
 
     @property
     def sequence(self) -> SequenceTerms:
@@ -246,7 +269,7 @@ class PendingRequest:
     def digest(self) -> bytes:
         """Of all that a model can see of it but the id: inputs, parameters, and which outputs are asked for."""
         plan = self.plan
-        parameters = {k: v for k, v in plan.parameters.items() if k not in _NOT_THE_MODELS}
+        parameters = {k: v for k, v in plan.parameters.items() if k not in NOT_THE_MODELS}
         seen = plan.input_names, plan.datatypes, plan.shapes, sorted(parameters.items())
         digest = blake2b(repr((seen, plan.output_names)).encode(), digest_size=16)
         for buffer in self.buffers:

@@ -53,6 +53,7 @@ def found(folder: Path, text: str, model_file: str = "model.py") -> list[tuple[s
         f'{PYTHON}\ninstance_group [ {{ rate_limiter {{ resources [ {{ name: "R" }} ] }} }} ]',
         f"{PYTHON}\n{own(threshold=0.5, execution_timeout_ms=3)}",
         f"{PYTHON}\noptimization {{ graph {{ level: 1 }} }}",
+        f"{PYTHON}\nresponse_cache {{ enable: true }}",
         f'{PYTHON}\nplatform: "python"',
         BATCHED + PYTHON.replace("dims: [ 3 ]", "dims: [ -1 ] allow_ragged_batch: true", 1),
         f"{PYTHON}\ninstance_group [ {{ count: 2 kind: KIND_CPU }} ]",
@@ -128,6 +129,13 @@ def test_padding_is_known(tmp_path: Path) -> None:
     tensors = ONNX.replace("dims: [ 3 ]", "dims: [ -1 ]", 1)
     padding = own(**{"padding.X.buckets": "4, 8"})
     assert found(tmp_path, f"{BATCHED}{tensors}\n{padding}", "model.onnx") == []
+
+
+def test_a_response_cache_of_a_stateful_model(tmp_path: Path) -> None:
+    text = f"{PYTHON}\n{BATCHED}sequence_batching {{ }}\nresponse_cache {{ enable: true }}"
+    ((severity, line, said),) = found(tmp_path, text)
+    assert (severity, line) == ("warning", 4)
+    assert "response_cache has no effect: the answers of stateful models differ" in said
 
 
 def test_parameters_of_onnx_models_are_known(tmp_path: Path) -> None:

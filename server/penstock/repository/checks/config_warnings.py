@@ -10,6 +10,7 @@ from typing import Any, Final
 from penstock.model_config import ConfigDict
 from penstock.padding_config import PREFIX
 from penstock.repository.config_check import Problem
+from penstock.repository.response_cache import cache_obstacle
 
 Check = Callable[[ConfigDict], Iterator[Problem]]
 
@@ -28,7 +29,6 @@ LIKE_ONE_OF_OURS: Final = 0.8
 _Path = tuple[str, ...]
 
 READ_ONLY: Final[Sequence[tuple[_Path, str]]] = (
-    (("response_cache",), "responses are not cached"),
     (("model_repository_agents",), "there are no repository agents"),
     (("model_operations",), "no libraries are loaded for a model"),
     (("cc_model_filenames",), "the model file is the same for all compute capabilities"),
@@ -55,6 +55,11 @@ def _read_only(config: ConfigDict) -> Iterator[Problem]:
     for path, why in READ_ONLY:
         for where in _given(config, path):
             yield Problem(where, f"has no effect: {why}")
+
+
+def _response_cache(config: ConfigDict) -> Iterator[Problem]:
+    if config.get("response_cache", {}).get("enable") and (why := cache_obstacle(config)):
+        yield Problem("response_cache", f"has no effect: {why}")
 
 
 def _given(value: Any, path: _Path, where: str = "") -> Iterator[str]:
@@ -183,6 +188,7 @@ def _platform(config: ConfigDict) -> Iterator[Problem]:
 CHECKS: Final[Sequence[Check]] = (
     _read_only,
     _ragged,
+    _response_cache,
     _unbatched,
     _priorities,
     _queue_policy,
