@@ -338,3 +338,27 @@ def test_a_load_tells_what_does_not_fit(ensembles: Served) -> None:
         "tensor 'IN' has the shape [-1, 1] as input 'IN' of the ensemble, but input 'IMAGE' of"
         " step 0 ('digits') expects [-1, 1, 8, 8]"
     ) in str(raised.value)
+
+
+@pytest.mark.extension("model_repository(unload_dependents)")
+def test_what_an_ensemble_needs_comes_and_goes_with_it(ensembles: Served, client: Client) -> None:
+    """Loaded for it, its steps are unloaded with it; what others need stays."""
+    assert "model_repository(unload_dependents)" in ensembles.get("/v2").json["extensions"]
+    names = ("branches", "left", "right")
+
+    def ready() -> list[str]:
+        index = ensembles.index()
+        return [name for name in names if index[name, "1"]["state"] == "READY"]
+
+    for name in names:
+        client.client.unload_model(name)
+    eventually(lambda: ready() == [], "they are not unloaded")
+    client.client.load_model("branches")
+    assert ready() == ["branches", "left", "right"]
+    client.client.unload_model("branches")
+    eventually(lambda: ready() == ["left", "right"], "the steps stay")
+    client.client.load_model("branches")
+    client.client.unload_model("branches", unload_dependents=True)
+    eventually(lambda: ready() == [], "the steps are not unloaded")
+    client.client.load_model("branches")
+    assert ready() == ["branches", "left", "right"]
