@@ -5,25 +5,31 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 AT_ONCE = """
 import sys, threading
-from penstock import model_config
+from penstock.MODULE import parse
 
 sys.setswitchinterval(1e-6)
 together = threading.Barrier(8)
 
-def parse():
+def first():
     together.wait()
     tensor = {"name": "X", "data_type": "TYPE_FP32", "dims": [1]}
-    model_config.parse({"name": "m", "input": [tensor], "sequence_batching": {"state": []}})
+    sample = {"name": "s", "inputs": {"X": {"zero_data": True, "dims": [1]}}}
+    more = {"model_warmup": [sample], "sequence_batching": {"state": []}}
+    parse({"name": "m", "input": [tensor], "output": [], **more})
 
-threads = [threading.Thread(target=parse) for _ in range(8)]
+threads = [threading.Thread(target=first) for _ in range(8)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 """
 
 
-def test_the_first_configurations_may_be_parsed_by_several_threads_at_once() -> None:
+@pytest.mark.parametrize("module", ["model_config", "workers.warmup_samples"])
+def test_the_first_configurations_may_be_parsed_by_several_threads_at_once(module: str) -> None:
     """One process in six died of it."""
-    for _ in range(10):
-        assert subprocess.run([sys.executable, "-c", AT_ONCE], timeout=60).returncode == 0
+    program = AT_ONCE.replace("MODULE", module)
+    for _ in range(8):
+        assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

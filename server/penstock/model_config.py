@@ -186,9 +186,16 @@ class ModelConfig(ConfigPart, frozen=True):
         return self.model_transaction_policy.decoupled
 
 
-# Here, by one thread: msgspec looks into a class when it is first needed, and several threads that are the first ones
-# together end the process (a segmentation fault, with msgspec 0.22). Models are loaded by many at once.
-msgspec.json.Decoder(ModelConfig)
+def settle(kind: type) -> None:
+    """Have msgspec look into a class that is converted to, when its module is imported: by one thread.
+
+    It does so when the class is first needed, and several threads that are the first ones together end the process (a
+    segmentation fault, with msgspec 0.22). Models are loaded by many at once.
+    """
+    msgspec.json.Decoder(kind)
+
+
+settle(ModelConfig)
 
 ConfigDict = dict[str, Any]
 """Triton's ModelConfig in its JSON form, all keys in snake_case, int64 as numbers."""

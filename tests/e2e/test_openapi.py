@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from browser import browser, chromium
 from served import FRONTS, Served
 from served_models import PUPPET, own, write_add_sub, write_model
+from stateful_models import write_tally
 
 pytestmark = [pytest.mark.e2e, pytest.mark.extension("openapi")]
 
@@ -53,6 +55,8 @@ def doors(
         'input [ { name: "X" data_type: TYPE_BF16 dims: [ 2 ] } ]'
         ' output [ { name: "Y" data_type: TYPE_BF16 dims: [ 2 ] } ]',
     )
+    write_model(folder / "countdown", "countdown", None)
+    write_tally(folder / "tally", "direct { }")
     served = Served(
         folder,
         str(request.param),
@@ -130,8 +134,13 @@ def test_a_models_inputs_can_be_seen(document: Document) -> None:
     assert [output["datatype"] for output in operation["x-outputs"]] == ["FP32", "BYTES"]
 
 
-@pytest.mark.parametrize("path", ["/v2/models/{}/infer", "/v1/models/{}:predict"])
-@pytest.mark.parametrize("model", ["add_sub", "puppet"])
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        *product(("add_sub", "puppet"), ("/v2/models/{}/infer", "/v1/models/{}:predict")),
+        ("tally", "/v2/models/{}/infer"),
+    ],
+)
 def test_a_models_example_is_taken_and_its_answer_as_described(
     doors: Served, document: Document, path: str, model: str
 ) -> None:
@@ -145,6 +154,22 @@ def test_a_models_example_is_taken_and_its_answer_as_described(
         operation["responses"]["200"]["content"]["application/json"]["schema"],
         document,
     )
+
+
+def test_a_decoupled_model_has_the_paths_that_answer(doors: Served, document: Document) -> None:
+    for path in ("/v2/models/countdown/infer", "/v1/models/countdown:predict"):
+        assert path not in document["paths"]
+    path = "/v2/models/countdown/generate_stream"
+    operation = document["paths"][path]["post"]
+    body = operation["requestBody"]["content"]["application/json"]
+    check({**body["example"], "FROM": 2}, body["schema"], document)
+    answer = doors.request("POST", path, {**body["example"], "FROM": 2})
+    events = [json.loads(line[6:]) for line in answer.body.decode().splitlines() if line]
+    assert [event["N"] for event in events] == [2, 1]
+    ((media_type, described),) = operation["responses"]["200"]["content"].items()
+    assert answer.headers["content-type"].startswith(media_type)
+    for event in events:
+        check(event, described["schema"], document)
 
 
 def test_a_models_schema_refuses_what_the_model_refuses(document: Document) -> None:

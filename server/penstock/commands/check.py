@@ -70,7 +70,7 @@ def check(
     settings, sources = settings_and_sources({"model_repository": [str(repository)]}, config)
     configure_logging(msgspec.structs.replace(settings.log_settings, info=False), sys.stderr)
     folders = _folders(repository, models or [])
-    checked = [check_model(folder) for folder in folders]
+    checked = [check_model(folder, settings) for folder in folders]
     needed = _needed(repository, checked) if load else []
     loaded = asyncio.run(_load_all(settings, [*checked, *needed])) if load else {}
     lines = [_line(model, loaded, tried=load) for model in checked]

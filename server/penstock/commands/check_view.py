@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from penstock.repository.config_ensemble import PLATFORM
 
 STYLES: Final = {"ok": "green", "warning": "yellow", "error": "red"}
 LONGEST_VALUE: Final = 80
+
+_GROUP_COUNT: Final = re.compile(r"instance_group\[\d+\]\.count")
 
 
 def as_text(report: CheckReport, *, details: bool) -> Iterator[Text]:
@@ -62,11 +65,7 @@ def _batching(model: ModelLine) -> str:
 
 
 def _instances(model: ModelLine) -> str:
-    groups = [
-        value.value
-        for value in model.config
-        if value.key.startswith("instance_group[") and value.key.endswith("].count")
-    ]
+    groups = [value.value for value in model.config if _GROUP_COUNT.fullmatch(value.key)]
     count = sum(groups) or 1
     has_some = model.config and model.backend != PLATFORM
     return f"{count} instance{'s' if count > 1 else ''}" if has_some else ""

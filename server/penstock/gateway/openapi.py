@@ -167,6 +167,8 @@ def _operation_id(method: str, path: str) -> str:
 
 def _model_paths(config: ModelConfig) -> dict[str, Json]:
     name = quote(config.name, safe="")
+    if config.decoupled:
+        return _streaming_paths(config, f"/v2/models/{name}")
     infer, predict = f"/v2/models/{name}/infer", f"/v1/models/{name}:predict"
     return {
         infer: _of_model(
@@ -183,6 +185,22 @@ def _model_paths(config: ModelConfig) -> dict[str, Json]:
             schemas.predict_response(config),
             schemas.predict_example(config),
         ),
+    }
+
+
+def _streaming_paths(config: ModelConfig, model: str) -> dict[str, Json]:
+    """Of a decoupled model, which answers nothing else over HTTP."""
+    paths = f"{model}/generate", f"{model}/generate_stream"
+    told = described.GENERATE, described.GENERATE_STREAM
+    return {
+        path: _of_model(
+            config,
+            Route("POST", path, _never, description),
+            schemas.generate_request(config),
+            schemas.generate_response(config),
+            schemas.generate_example(config),
+        )
+        for path, description in zip(paths, told, strict=True)
     }
 
 

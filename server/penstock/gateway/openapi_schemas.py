@@ -190,7 +190,14 @@ def infer_example(config: ModelConfig) -> Schema | None:
         data = [_zero(tensor.datatype)] * prod(shape)
         described = {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
         inputs.append({**described, "data": data})
-    return {"inputs": inputs}
+    return _stateful(config) | {"inputs": inputs}
+
+
+def _stateful(config: ModelConfig) -> Schema:
+    """What a request to a stateful model says of its sequence, here that it is all of one."""
+    if config.sequence_batching is None:
+        return {}
+    return {"parameters": {"sequence_id": 1, "sequence_start": True, "sequence_end": True}}
 
 
 def predict_example(config: ModelConfig) -> Schema | None:
@@ -202,6 +209,39 @@ def predict_example(config: ModelConfig) -> Schema | None:
             return None
         values[tensor.name] = np.full(dims, _zero(tensor.datatype), np.object_).tolist()
     return {"instances": [values]}
+
+
+def generate_request(config: ModelConfig) -> Schema:
+    """The body of a generate request for the model: its inputs by name, and parameters."""
+    values = {tensor.name: _nested(tensor, tensor.dims) for tensor in config.input}
+    anyhow = {name: {"anyOf": [each, _item(each)]} for name, each in values.items()}
+    return _object((), id=TEXT, parameters=PARAMETERS, **anyhow)
+
+
+def generate_response(config: ModelConfig) -> Schema:
+    """One response to it, or one event's data."""
+    values = {tensor.name: _nested(tensor, tensor.dims) for tensor in config.output}
+    anyhow = {name: {"anyOf": [each, _item(each)]} for name, each in values.items()}
+    return _object(("model_name", "model_version"), model_name=TEXT, model_version=TEXT, **anyhow)
+
+
+def _item(value: Schema) -> Schema:
+    """A list of one element may be the element."""
+    while "items" in value:
+        value = value["items"]
+    return value
+
+
+def generate_example(config: ModelConfig) -> Schema | None:
+    """A request that the model takes, of zeros; None: it would be too long, or can't be JSON."""
+    example = infer_example(config)
+    if example is None:
+        return None
+    values = {
+        each["name"]: each["data"] if len(each["data"]) > 1 else each["data"][0]
+        for each in example["inputs"]
+    }
+    return values | {key: example[key] for key in ("parameters",) if key in example}
 
 
 def signature_of(config: ModelConfig, kind: str) -> list[Schema]:

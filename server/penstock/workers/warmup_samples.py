@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from penstock.backends.hidden_tensors import without
-from penstock.model_config import ConfigDict, ConfigPart, Tensor
+from penstock.model_config import ConfigDict, ConfigPart, Tensor, settle
 from penstock.padding_config import read_padding
 
 ANY_SIZE: Final = -1
@@ -85,6 +85,9 @@ class WarmupConfig(ConfigPart, frozen=True):
         batching = self.sequence_batching or SequenceInputs()
         controls = [control.name for control in batching.control_input]
         return frozenset([*controls, *(state.input_name for state in batching.state)])
+
+
+settle(WarmupConfig)
 
 
 def parse(config: ConfigDict) -> WarmupConfig:

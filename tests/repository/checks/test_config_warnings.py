@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from penstock.config import Settings
+from penstock.repository.checks.config_warnings import CACHE_FLAG, LIMIT_FLAG
 from penstock.repository.checks.model_check import check_model
 
 pytestmark = pytest.mark.extension("check")
@@ -179,3 +182,21 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("error", 2),
         ("error", 3),
     ]
+
+
+def test_what_has_no_effect_with_the_servers_settings(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "model.py").touch()
+    limited = 'instance_group [ { rate_limiter { resources [ { name: "R" count: 1 } ] } } ]'
+    text = f"{PYTHON}\nresponse_cache {{ enable: true }}\n{limited}"
+    (tmp_path / "m" / "config.pbtxt").write_text(text)
+
+    def warned(**settings: Any) -> list[tuple[int, str]]:
+        known = Settings(model_repository=(tmp_path,), **settings)
+        return [(each.line, each.text) for each in check_model(tmp_path / "m", known).findings]
+
+    assert warned() == [
+        (2, f"response_cache has no effect without {CACHE_FLAG}"),
+        (3, f"instance_group[0].rate_limiter.resources has no effect without {LIMIT_FLAG}"),
+    ]
+    assert warned(cache_config=("local,size=1MiB",), rate_limit="execution_count") == []

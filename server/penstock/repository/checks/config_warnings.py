@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, Final
 
+from penstock.config import Settings
 from penstock.model_config import ConfigDict
 from penstock.padding_config import PREFIX
 from penstock.repository.config_check import Problem
@@ -25,6 +26,9 @@ ONNX_PARAMETERS: Final = (
 SESSION: Final = "session."
 LIKE_ONE_OF_OURS: Final = 0.8
 """How alike a Python model's own parameter may be to one of ours before it is taken for a slip of the pen."""
+
+CACHE_FLAG: Final = "--cache-config=local,size=BYTES (PENSTOCK_CACHE_CONFIG)"
+LIMIT_FLAG: Final = "--rate-limit=execution_count (PENSTOCK_RATE_LIMIT)"
 
 _Path = tuple[str, ...]
 
@@ -49,6 +53,16 @@ def config_warnings(config: ConfigDict) -> Iterator[Problem]:
     """All of them, by path."""
     for check in CHECKS:
         yield from check(config)
+
+
+def unset(config: ConfigDict, settings: Settings) -> Iterator[Problem]:
+    """What has no effect with these settings of the server."""
+    cached = config.get("response_cache", {}).get("enable") and not cache_obstacle(config)
+    if cached and not settings.cache_config:
+        yield Problem("response_cache", f"has no effect without {CACHE_FLAG}")
+    if settings.rate_limit == "off":
+        for where in _given(config, ("instance_group", "*", "rate_limiter", "resources")):
+            yield Problem(where, f"has no effect without {LIMIT_FLAG}")
 
 
 def _read_only(config: ConfigDict) -> Iterator[Problem]:

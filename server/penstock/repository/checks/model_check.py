@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from penstock.backends.registry import backend_for
+from penstock.config import Settings
 from penstock.errors import ConfigError, PenstockError
 from penstock.model_config import ConfigDict
-from penstock.repository.checks.config_warnings import config_warnings
+from penstock.repository.checks.config_warnings import config_warnings, unset
 from penstock.repository.checks.findings import Finding, error, warning
 from penstock.repository.checks.folder_warnings import folder_findings, label_mismatches
 from penstock.repository.config_ensemble import PLATFORM
@@ -60,8 +61,8 @@ class CheckedModel:
         return str(self.located.source.path), self.located.line(path)
 
 
-def check_model(folder: Path) -> CheckedModel:
-    """Read and check a model's folder."""
+def check_model(folder: Path, settings: Settings | None = None) -> CheckedModel:
+    """Read and check a model's folder; what needs a setting of the server's, against `settings`."""
     model = CheckedModel(folder.name, folder)
     try:
         model.present = versions_in(folder)
@@ -69,6 +70,9 @@ def check_model(folder: Path) -> CheckedModel:
         _check_versions(model)
         if model.config is not None:
             _check_contents(model, model.config)
+            if settings is not None:
+                for found in unset(model.config, settings):
+                    model.findings.append(warning(str(found), *model.line(found.path)))
     except ConfigError as problem:
         model.findings.append(placed(str(problem)))
     except (PenstockError, OSError) as problem:
