@@ -154,8 +154,8 @@ class Stream(Line, Protocol):
         ...
 
 
-class LiveRequest(RequestInfo, frozen=True, kw_only=True):
-    """A request of a model that is `live`."""
+class LiveRequest(RequestInfo, frozen=True, kw_only=True, gc=False):
+    """A request of a model that is `live`. Without the garbage collector, for no line refers to its request."""
 
     line: Line
     """A Stream where the model is decoupled."""

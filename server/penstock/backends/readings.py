@@ -5,17 +5,17 @@ Neither Triton's API nor ours says for which it is, and tenants, deadlines and p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import NamedTuple
+
+import msgspec
 
 
-class _Reading(NamedTuple):
-    """Which requests a model's code has read last, newest first."""
+class _Reading(msgspec.Struct, frozen=True, gc=False):
+    """Which requests of a batch a model's code has read. A Struct, for one is made for every request."""
 
     batch: int
-    places: Sequence[int]
-    before: _Reading | None
+    places: int
+    """A bit for each: however often a thread reads, this does not grow."""
     asked: bool
     """Another model was asked since: what is read from now on is for the next time."""
 
@@ -26,14 +26,18 @@ _reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
 
 def begin(batch: int, count: int) -> None:
     """The model gets a batch: while it has read nothing, what it asks is for all of them."""
-    _reading.set(_Reading(batch, range(count), None, asked=True))
+    _reading.set(_Reading(batch, (1 << count) - 1, True))
 
 
 def note(batch: int, place: int) -> None:
-    """The model reads the inputs of a request."""
+    """The model reads the inputs of a request. What its code has read of another batch before is not counted."""
+    places = 1 << place
     last = _reading.get()
-    before = None if last is None or last.asked else last
-    _reading.set(_Reading(batch, (place,), before, asked=False))
+    if last is not None and last.batch == batch and not last.asked:
+        places |= last.places
+        if places == last.places:
+            return
+    _reading.set(_Reading(batch, places, False))
 
 
 def asked_for() -> tuple[int, tuple[int, ...]]:
@@ -41,11 +45,7 @@ def asked_for() -> tuple[int, tuple[int, ...]]:
     last = _reading.get()
     if last is None:
         return -1, ()
-    _reading.set(last._replace(asked=True))
-    places: set[int] = set()
-    reading: _Reading | None = last
-    while reading is not None:
-        if reading.batch == last.batch:
-            places.update(reading.places)
-        reading = reading.before
-    return last.batch, tuple(sorted(places))
+    _reading.set(_Reading(last.batch, last.places, True))
+    return last.batch, tuple(
+        [place for place in range(last.places.bit_length()) if last.places >> place & 1]
+    )

@@ -26,9 +26,8 @@ log = logging.getLogger(__name__)
 MAX_STREAMING: Final = 1024
 """Batches of a decoupled model that are executed, and still have responses to send, on one instance."""
 
-LOAD = 0
+LOAD: Final = 0
 """The number of the Ready that answers Load."""
-
 
 Asked = messages.CallModel | messages.ControlModel | messages.CallTaken | messages.CancelCall
 
@@ -241,6 +240,9 @@ class Instance:
             return
         self._heard += 1
         match messages.decode_worker_event(data):
+            # first, for it is what comes for every batch
+            case messages.Done(batch=number) as done if number in self.running:
+                self._on_done(done)
             case messages.Ready(number=number) as ready if number == self._expected:
                 if not self._loaded.done():
                     self._loaded.set_result(ready)
@@ -272,12 +274,6 @@ class Instance:
                 | messages.Executed(batch=number)
             ) if number not in self.running:
                 log.error("worker %d answered twice: did its model fork?", self.process.pid)
-            case messages.Done() as done:
-                batch = self.running.pop(done.batch)
-                if done.slab_bytes > self._slabs[batch.slab_id].size_bytes:
-                    self._slabs[batch.slab_id].refresh()
-                if self.listener is not None:
-                    self.listener.on_done(self, batch, done)
             case messages.BatchFailed() as failed:
                 batch = self.running.pop(failed.batch)
                 if isinstance(batch, StreamingBatch):
@@ -286,6 +282,13 @@ class Instance:
                     self.listener.on_failed(self, batch, failed)
             case messages.Executed() as executed:
                 self._on_executed(executed)
+
+    def _on_done(self, done: messages.Done) -> None:
+        batch = self.running.pop(done.batch)
+        if done.slab_bytes > self._slabs[batch.slab_id].size_bytes:
+            self._slabs[batch.slab_id].refresh()
+        if self.listener is not None:
+            self.listener.on_done(self, batch, done)
 
     def _on_response(self, response: messages.Response) -> None:
         number = response.batch

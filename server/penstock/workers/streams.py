@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from threading import RLock
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 from weakref import ref
 
+import msgspec
 import numpy as np
 
 from penstock.backends.base import Batch, LoadedModel, Outputs, stream_of
@@ -46,7 +48,7 @@ WINDOW_BYTES: Final = 1 << 20
 MAX_REASON: Final = 2000
 """Characters of an error's text that are told."""
 
-NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
+NO_PARAMETERS: Final[Mapping[str, Parameter]] = MappingProxyType({})
 
 CLOSED: Final = "Unable to send response. Response sender has been closed."
 
@@ -154,21 +156,17 @@ class Lines:
         return None if held is None else held()
 
 
-class RunningLine:
-    """A request of a model that gives one response to each."""
+class RunningLine(msgspec.Struct, gc=False):
+    """A request of a model that gives one response to each. A Struct without the garbage collector, for one is made for
+    every request, and refers to nothing that refers to it."""
 
-    __slots__ = ("_key", "_lines", "parameters")
-
-    parameters: Mapping[str, Parameter]
-
-    def __init__(self, lines: Lines, key: Key) -> None:
-        self._lines = lines
-        self._key = key
-        self.parameters = NO_PARAMETERS
+    lines: Lines
+    key: Key
+    parameters: Mapping[str, Parameter] = NO_PARAMETERS
 
     def is_cancelled(self) -> bool:
         """As Line says."""
-        return self._lines.is_cancelled(self._key)
+        return self.lines.is_cancelled(self.key)
 
 
 class ResponseStream:

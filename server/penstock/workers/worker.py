@@ -228,10 +228,13 @@ def _failed(command: messages.Execute, error: Exception) -> messages.BatchFailed
 
 def _with_parameters(done: messages.Done, requests: Sequence[RequestInfo]) -> messages.Done:
     """The answer, with what the model gave its requests beside outputs, if there is any."""
+    lines = map(line_of, requests)
     given = tuple(
-        (index, dict(line.parameters))
-        for index, request in enumerate(requests)
-        if (line := line_of(request)) is not None and line.parameters
+        [
+            (index, dict(line.parameters))
+            for index, line in enumerate(lines)
+            if line and line.parameters
+        ]
     )
     if not given:
         return done
