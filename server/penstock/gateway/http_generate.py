@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from penstock.errors import InternalError, InvalidRequest, ModelFailed, PenstockError
+from penstock.errors import InvalidRequest, ModelFailed, PenstockError
 from penstock.gateway.asgi import Message, Send, forget_frames
 from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.generate_request import decode_generate
@@ -19,11 +18,10 @@ from penstock.gateway.outbox import Outbox, Taken
 from penstock.gateway.refusals import http_refusal
 from penstock.gateway.request_parameters import EMPTY_FINAL
 from penstock.gateway.terms import from_now
+from penstock.repository.answers import encoded
 from penstock.repository.repository import ModelRepository
-from penstock.types import CallTerms, OutputTensor
+from penstock.types import CallTerms
 from penstock.workers.request import Answer, Part, PendingRequest
-
-log = logging.getLogger(__name__)
 
 ONE_RESPONSE: Final = (
     "generate expects model to produce exactly 1 response, use generate stream for model that"
@@ -118,22 +116,11 @@ class GeneratedResponses:
 
     def part(self, request: PendingRequest, part: Part) -> None:
         """As `Sink` says."""
-        if isinstance(part.outputs, PenstockError):
-            self._receiver.take(part.outputs, part.taken)
-        elif part.outputs is None and not (part.final and self.tells_end):
+        if part.outputs is None and not (part.final and self.tells_end):
             part.taken()
         else:
-            self._receiver.take(self._encoded(request, part.outputs or [], part.final), part.taken)
-
-    def _encoded(self, pending: PendingRequest, outputs: list[OutputTensor], final: bool) -> Answer:
-        self.encoder.final = final
-        try:
-            return self.encoder(pending, outputs)
-        except PenstockError as error:
-            return error
-        except Exception:
-            log.exception("a response could not be encoded")
-            return InternalError("response not encoded")
+            self.encoder.final = part.final
+            self._receiver.take(encoded(request, part.outputs or []), part.taken)
 
 
 class OneResponse:

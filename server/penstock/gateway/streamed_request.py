@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Protocol
 
-from penstock.errors import InternalError, PenstockError
+from penstock.errors import PenstockError
 from penstock.gateway.grpc_stream_response import StreamEncoder, StreamMessages
+from penstock.repository.answers import encoded
 from penstock.types import OutputTensor
 from penstock.workers.request import Answer, Part, PendingRequest
-
-log = logging.getLogger(__name__)
 
 
 class Responses(Protocol):
@@ -106,24 +104,10 @@ class StreamedRequest:
         elif part.outputs is None:
             message = stream.messages.empty(self.id, self.model, self.version)
             stream.part(self, message, part)
-        elif isinstance(part.outputs, PenstockError):
-            stream.failed_part(self, part.outputs, part)
         else:
-            encoded = self._encoded(request, part.outputs, final=part.final)
-            if isinstance(encoded, PenstockError):
-                stream.failed_part(self, encoded, part)
+            self._final = part.final
+            answer = encoded(request, part.outputs)
+            if isinstance(answer, PenstockError):
+                stream.failed_part(self, answer, part)
             else:
-                stream.part(self, encoded, part)
-
-    def _encoded(
-        self, pending: PendingRequest, outputs: list[OutputTensor], *, final: bool
-    ) -> Answer:
-        self._final = final
-        try:
-            # not this object's own `encode`: outputs may have to go to the client's shared memory first
-            return pending.encode(pending, outputs)
-        except PenstockError as error:
-            return error
-        except Exception:
-            log.exception("a response could not be encoded")
-            return InternalError("response not encoded")
+                stream.part(self, answer, part)

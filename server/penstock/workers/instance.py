@@ -239,25 +239,32 @@ class Instance:
             self._loop.remove_reader(self._channel.fileno())
             return
         self._heard += 1
-        match messages.decode_worker_event(data):
-            # first, for it is what comes for every batch
-            case messages.Done(batch=number) as done if number in self.running:
-                self._on_done(done)
+        event = messages.decode_worker_event(data)
+        # first, for it is what comes for every batch
+        if isinstance(event, messages.Done) and event.batch in self.running:
+            self._on_done(event)
+        elif self._loaded.done():
+            self._hear(event)
+        else:
+            self._hear_while_loading(event)
+
+    def _hear_while_loading(self, event: messages.WorkerEvent) -> None:
+        match event:
             case messages.Ready(number=number) as ready if number == self._expected:
-                if not self._loaded.done():
-                    self._loaded.set_result(ready)
-            case messages.CallModel(call=call) | messages.ControlModel(call=call) if (
-                self.listener is None
-            ):
-                refusal = messages.RequestError(0, NOT_YET, "Unavailable")
-                self.answer(messages.CallAnswered(call, (), {}, refusal, final=True))
+                self._loaded.set_result(ready)
             case messages.LoadRefused(reason=reason):
-                if not self._loaded.done():
-                    self._loaded.set_exception(LoadFailed(reason))
-            case _ if not self._loaded.done():
+                self._loaded.set_exception(LoadFailed(reason))
+            case messages.CallModel() | messages.ControlModel() as asked:
+                self._refuse(asked)
+            case _:
                 log.debug("worker %d answered the gateway before this one", self.process.pid)
+
+    def _hear(self, event: messages.WorkerEvent) -> None:
+        match event:
             case messages.ModelMetrics(changes=changes):
                 self._hear_metrics(changes)
+            case messages.CallModel() | messages.ControlModel() as asked if self.listener is None:
+                self._refuse(asked)
             case (
                 messages.CallModel()
                 | messages.ControlModel()
@@ -282,6 +289,10 @@ class Instance:
                     self.listener.on_failed(self, batch, failed)
             case messages.Executed() as executed:
                 self._on_executed(executed)
+
+    def _refuse(self, asked: messages.CallModel | messages.ControlModel) -> None:
+        refusal = messages.RequestError(0, NOT_YET, "Unavailable")
+        self.answer(messages.CallAnswered(asked.call, (), {}, refusal, final=True))
 
     def _on_done(self, done: messages.Done) -> None:
         batch = self.running.pop(done.batch)
