@@ -107,6 +107,14 @@ def test_the_ensemble_is_one(tmp_path: Path) -> None:
     assert needs_of(read_config(tmp_path / "reader")) == ("pixels", "digits", "winner")
 
 
+def test_the_stateful_model_is_one(tmp_path: Path) -> None:
+    (example,) = [b for b in blocks(MODELS) if "sequence_batching {" in b.text]
+    (tmp_path / "config.pbtxt").write_text(f'backend: "python"\n{example.text}')
+    config = read_config(tmp_path)
+    assert config is not None
+    assert config["sequence_batching"]["oldest"]["max_candidate_sequences"] == 64
+
+
 def test_a_wrong_key_is_told_as_it_says(tmp_path: Path) -> None:
     (tmp_path / "config.pbtxt").write_text('backend: "onnxruntime"\nmax_batchsize: 4\n')
     with pytest.raises(ConfigError) as caught:
