@@ -15,6 +15,9 @@ from penstock.types import ITEM_BYTES
 DEFAULT_SEQUENCE_IDLE_US: Final = 1_000_000
 """As in Triton."""
 
+ANY_SIZE: Final = -1
+"""Among `dims`."""
+
 CORRELATION_ID: Final = "CONTROL_SEQUENCE_CORRID"
 """The kind of control that tells the sequence's id."""
 

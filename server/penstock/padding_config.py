@@ -17,11 +17,10 @@ from itertools import pairwise
 from typing import Any, Final
 
 from penstock.errors import ConfigError
-from penstock.model_config import ConfigDict
+from penstock.model_config import ANY_SIZE, ConfigDict
 
 PREFIX: Final = "padding."
 POWERS_OF_TWO: Final = "powers_of_two"
-ANY_SIZE: Final = -1
 INPUT_KEYS: Final = ("buckets", "dimension", "value", "mask")
 OUTPUT_KEYS: Final = ("cut_to", "cut_dimension")
 MAX_BUCKET: Final = 2**31

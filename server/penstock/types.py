@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Parameter = bool | int | float | str
 """What the protocol's request and response parameters can hold."""
 
+NO_PARAMETERS: Final[Mapping[str, Parameter]] = MappingProxyType({})
+
 Buffer = bytes | bytearray | memoryview
 """Raw tensor bytes: little-endian, row-major; BYTES as `<u32 length><bytes>` per element."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import msgspec
 
@@ -15,6 +15,12 @@ from penstock.types import Array, Parameter, Step, Uneven
 
 Outputs = Mapping[str, Array]
 """Output name → array."""
+
+Answers = Outputs | Sequence[Outputs | PenstockError]
+"""The outputs of a whole batch, or one answer a request, in order: its outputs or its error."""
+
+CLOSED: Final = "Unable to send response. Response sender has been closed."
+"""What is told after a request's final response, in Triton's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +209,9 @@ class LoadedModel(Protocol):
         """The configuration with what the model's files could fill in (inputs, outputs, max_batch_size)."""
         ...
 
-    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
-        """Run the batch.
-
-        Returns either the outputs of the whole batch (first dimension: the sum of the requests' rows), or one answer
-        a request, in order: its outputs or its error. Raises anything when the whole batch failed.
+    def execute(self, batch: Batch) -> Answers:
+        """Run the batch. The first dimension of a whole batch's outputs is the sum of the requests' rows. Raises
+        anything when the whole batch failed.
 
         A decoupled model answers over the requests' streams, and returns an empty sequence.
         """

@@ -9,14 +9,12 @@ from typing import Final
 import numpy as np
 
 from penstock.errors import InvalidRequest, LoadFailed, ModelFailed
-from penstock.model_config import State, Tensor
+from penstock.model_config import ANY_SIZE, State, Tensor
 from penstock.tensors import as_array
 from penstock.types import NUMPY_DTYPES, Array, Step
 
 FOLDER: Final = "initial_state"
 """Where data files lie in the model's folder, as in Triton."""
-
-ANY_SIZE: Final = -1
 
 
 class SequenceStates:

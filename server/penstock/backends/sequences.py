@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from penstock import model_config
-from penstock.backends.base import Batch, LoadedModel, LoadSpec, Outputs, RequestInfo
+from penstock.backends.base import Answers, Batch, LoadedModel, LoadSpec, Outputs, RequestInfo
 from penstock.backends.hidden_tensors import extended, hidden_names, without
 from penstock.backends.isolation import as_client_sees
 from penstock.backends.sequence_controls import control_arrays
@@ -18,8 +18,6 @@ from penstock.backends.sequence_states import SequenceStates
 from penstock.errors import ModelFailed, PenstockError
 from penstock.model_config import ConfigDict, SequenceBatching
 from penstock.types import Array, Step
-
-Answers = Outputs | Sequence[Outputs | PenstockError]
 
 STATELESS: Final = ("onnxruntime",)
 """Backends whose models have no state but that which the server keeps: a batch may be run again."""

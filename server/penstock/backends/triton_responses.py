@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from threading import Condition
 from typing import Any, Final
 
-from penstock.backends.base import Line, Outputs, Stream
+from penstock.backends.base import CLOSED, Line, Outputs, Stream
 from penstock.backends.byte_arrays import is_text, to_byte_array
 from penstock.backends.triton_objects import Tensor, TritonError, TritonModelException, error_of
 from penstock.errors import ModelFailed, PenstockError
@@ -15,7 +15,6 @@ from penstock.types import Array, Parameter
 
 COMPLETE_FINAL: Final = 1
 
-CLOSED: Final = "Unable to send response. Response sender has been closed."
 SECOND_RESPONSE: Final = (
     "Unable to send response. Non-decoupled model cannot send more than one response."
 )

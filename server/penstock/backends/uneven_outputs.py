@@ -9,13 +9,12 @@ from math import prod
 import numpy as np
 
 from penstock import model_config
-from penstock.backends.base import Batch, LoadedModel, Outputs
+from penstock.backends.base import Answers, Batch, LoadedModel, Outputs
 from penstock.errors import ModelFailed, PenstockError
 from penstock.model_config import ConfigDict
 from penstock.padding_config import dimension_of, padding_of
 from penstock.types import Array
 
-Answers = Outputs | Sequence[Outputs | PenstockError]
 Shape = tuple[int, ...]
 
 

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from penstock.types import OutputTensor, Parameter
-from penstock.workers.request import NO_PARAMETERS
+from penstock.types import NO_PARAMETERS, OutputTensor, Parameter
 
 
 class Kept(NamedTuple):

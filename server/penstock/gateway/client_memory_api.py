@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -14,12 +14,11 @@ from penstock.gateway import descriptions as described
 from penstock.gateway.client_memory import ClientMemory
 from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
 from penstock.gateway.route_table import PathParameters, Route
+from penstock.gateway.rpc import Rpc
 from penstock.protobuf import message_class
 from penstock.workers.client_regions import Region
 
 T = TypeVar("T")
-Rpc = tuple[str, str, Callable[[Any], Awaitable[Message]]]
-"""Method, its request's message, and what answers it."""
 
 
 class _Registration(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
 from penstock.gateway.infer_stream import InferStream
+from penstock.gateway.outbox import JOIN_BYTES
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, Unary
 from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
@@ -42,8 +43,6 @@ EMPTY_BODY: Final = {"type": "http.response.body", "body": b""}
 FLUSH: Final = {"type": "http.response.body", "body": b"", "more_body": True}
 """The bridge holds headers back until there is a body."""
 PREFIX_BYTES: Final = PREFIX.size
-JOIN_BYTES: Final = 64 << 10
-"""Messages of a stream that are sent together have as many bytes."""
 MAX_TEXT: Final = 4000
 """Characters of a status message: clients bound the size of headers."""
 

@@ -14,7 +14,7 @@ from penstock.gateway.generate_request import decode_generate
 from penstock.gateway.generate_response import GenerateEncoder, encode_error
 from penstock.gateway.http_types import Headers, HttpResponse, header
 from penstock.gateway.inference import Inference
-from penstock.gateway.outbox import Outbox, Taken
+from penstock.gateway.outbox import JOIN_BYTES, Outbox, Taken
 from penstock.gateway.refusals import http_refusal
 from penstock.gateway.request_parameters import EMPTY_FINAL
 from penstock.gateway.terms import from_now
@@ -28,8 +28,6 @@ ONE_RESPONSE: Final = (
     " generates various number of responses"
 )
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
-JOIN_BYTES: Final = 64 << 10
-"""Events that are sent together have as many bytes."""
 
 
 class Generation:

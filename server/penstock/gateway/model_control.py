@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from penstock.errors import InvalidRequest
 from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
 from penstock.gateway.json_depth import check_json_depth
+from penstock.gateway.rpc import Rpc
 from penstock.protobuf import message_class
 from penstock.repository.overrides import PREFIX, Override, check_given
 from penstock.repository.repository import ModelRepository
@@ -21,9 +22,6 @@ from penstock.workers.messages import ModelReport
 
 CHUNK_CHARACTERS: Final = 4 << 18
 """Of base64, decoded at once: the event loop takes its turn in between."""
-
-Rpc = tuple[str, str, Callable[[Any], Awaitable[Message]]]
-"""Method, its request's message, and what answers it."""
 
 
 class ModelControl:

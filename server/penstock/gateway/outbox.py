@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
+
+JOIN_BYTES: Final = 64 << 10
+"""Messages that are sent together, where the transport lets them be, have as many bytes."""
 
 Taken = Callable[[], None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -10,6 +11,8 @@ from penstock.errors import InvalidRequest
 
 Unary = Callable[[bytes], Awaitable[bytes]]
 Stream = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+Rpc = tuple[str, str, Callable[[Any], Awaitable[Message]]]
+"""Method, its request's message, and what answers it."""
 
 
 def parse(cls: type[Message], data: bytes) -> Message:

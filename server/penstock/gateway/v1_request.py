@@ -19,12 +19,11 @@ import numpy as np
 from penstock.errors import InvalidRequest
 from penstock.gateway.json_depth import check_json_depth
 from penstock.gateway.json_tensors import BINARY_ONLY, parse_elements
-from penstock.model_config import ModelConfig, Tensor, wire_shape
+from penstock.model_config import ANY_SIZE, ModelConfig, Tensor, wire_shape
 from penstock.tensors import serialize_bytes
 from penstock.types import NUMPY_DTYPES, Buffer, TensorSpec
 
 B64: Final = "b64"
-ANY_SIZE: Final = -1
 
 
 class V1Request(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from penstock.errors import ConfigError
-from penstock.model_config import ConfigDict, known_datatypes
+from penstock.model_config import ANY_SIZE, ConfigDict, known_datatypes
 from penstock.repository.config_ensemble import ensemble_problems
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.config_rate_limits import rate_limit_problems
@@ -19,7 +19,6 @@ from penstock.repository.config_unsupported import unsupported
 from penstock.repository.labels import label_path
 from penstock.workers import warmup_samples
 
-ANY_SIZE: Final = -1
 KINDS_WITHOUT_GPUS: Final = ("KIND_CPU", "KIND_MODEL")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from penstock.model_config import CORRELATION_ID, ConfigDict, known_datatypes
+from penstock.model_config import ANY_SIZE, CORRELATION_ID, ConfigDict, known_datatypes
 from penstock.repository.sequence_terms import HIGHEST
 
 Found = Iterator[tuple[str, str]]
@@ -13,7 +13,6 @@ Found = Iterator[tuple[str, str]]
 
 ID_TYPES: Final = (*HIGHEST, "TYPE_STRING")
 PAIRS: Final = ("int32_false_true", "fp32_false_true", "bool_false_true")
-ANY_SIZE: Final = -1
 
 
 def sequence_problems(config: ConfigDict) -> Found:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from penstock.model_config import ConfigDict, Tensor, known_datatypes
+from penstock.model_config import ANY_SIZE, ConfigDict, Tensor, known_datatypes
 from penstock.padding_config import (
-    ANY_SIZE,
     PREFIX,
     CutOutput,
     PaddedInput,

@@ -33,6 +33,7 @@ MAX_PLANS: Final = 2048
 """Of headers that were seen, which are remembered."""
 
 NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
+"""A dict, for it is sent to workers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from penstock.errors import Unavailable
-from penstock.repository.pool import IN_A_CIRCLE, Pool
+from penstock.repository.pool import IN_A_CIRCLE, UNLOADED, Pool
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence_queue import SequenceQueue
 from penstock.scheduling.sequence_scheduler import SequenceScheduler
@@ -18,7 +18,6 @@ from penstock.workers.request import PendingRequest
 
 log = logging.getLogger(__name__)
 
-UNLOADED = "the model was unloaded"
 RELOADED = "the model was loaded anew, and its old workers had to go"
 
 

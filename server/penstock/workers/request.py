@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from hashlib import blake2b
 from math import inf
-from types import MappingProxyType
 from typing import Final, Protocol
 
 import msgspec
 
 from penstock.errors import PenstockError
-from penstock.types import OutputTensor, Parameter, SequenceTerms, Step
+from penstock.types import NO_PARAMETERS, OutputTensor, Parameter, SequenceTerms, Step
 from penstock.workers.client_regions import Input, RegionInput
 from penstock.workers.uneven_plan import UnevenPlan
 
@@ -22,8 +21,6 @@ Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 
 NOT_THE_MODELS: Final = frozenset({"timeout", "priority"})
 """Parameters that are for the queue."""
-
-NO_PARAMETERS: Final[Mapping[str, Parameter]] = MappingProxyType({})
 
 Answer = bytes | PenstockError
 """An encoded response, or what went wrong."""

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from penstock.backends.base import Outputs, RequestInfo
+from penstock.backends.base import Answers, Outputs, RequestInfo
 from penstock.errors import ModelFailed, PenstockError
 from penstock.model_config import ModelConfig
 from penstock.model_config import Tensor as TensorConfig
@@ -16,8 +16,6 @@ from penstock.tensors import serialize_bytes
 from penstock.types import DATATYPES, Array
 from penstock.workers.messages import OutputSlot, RequestError, sendable
 from penstock.workers.slab import Slab, align
-
-Answers = Outputs | Sequence[Outputs | PenstockError]
 
 
 @dataclass(frozen=True, slots=True)

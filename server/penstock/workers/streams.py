@@ -11,19 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from threading import RLock
-from types import MappingProxyType
 from typing import Any, Final, Protocol
 from weakref import ref
 
 import msgspec
 import numpy as np
 
-from penstock.backends.base import Batch, LoadedModel, Outputs, stream_of
+from penstock.backends.base import CLOSED, Batch, LoadedModel, Outputs, stream_of
 from penstock.backends.isolation import one_line
 from penstock.errors import ModelFailed, PenstockError, Unavailable
 from penstock.model_config import ModelConfig
 from penstock.tensors import serialize_bytes
-from penstock.types import Array, Parameter
+from penstock.types import NO_PARAMETERS, Array, Parameter
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.messages import (
     Cancel,
@@ -47,10 +46,6 @@ WINDOW_BYTES: Final = 1 << 20
 
 MAX_REASON: Final = 2000
 """Characters of an error's text that are told."""
-
-NO_PARAMETERS: Final[Mapping[str, Parameter]] = MappingProxyType({})
-
-CLOSED: Final = "Unable to send response. Response sender has been closed."
 
 Key = tuple[int, int]
 """A batch, and a request's place in it."""

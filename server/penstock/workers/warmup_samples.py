@@ -8,10 +8,9 @@ from typing import Final
 import msgspec
 
 from penstock.backends.hidden_tensors import without
-from penstock.model_config import ConfigDict, ConfigPart, Tensor, settle
+from penstock.model_config import ANY_SIZE, ConfigDict, ConfigPart, Tensor, settle
 from penstock.padding_config import read_padding
 
-ANY_SIZE: Final = -1
 NO_TYPE: Final = "TYPE_INVALID"
 """What the full form of a configuration has where `data_type` was left out."""
 DATA_KINDS: Final = ("zero_data", "random_data", "input_data_file")
