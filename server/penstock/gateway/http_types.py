@@ -44,9 +44,8 @@ def json_response(value: Any, status: int = HTTPStatus.OK) -> HttpResponse:
 def error_response(
     text: str, status: int, headers: tuple[tuple[str, str], ...] = ()
 ) -> HttpResponse:
-    """The error form of the protocol. A text may quote what a client has sent, which need not be Unicode."""
-    shown = text.encode(errors="backslashreplace").decode()
-    return HttpResponse(msgspec.json.encode({"error": shown}), status, headers=headers)
+    """The error form of the protocol."""
+    return HttpResponse(msgspec.json.encode({"error": text}), status, headers=headers)
 
 
 class InferenceWire(Protocol):
