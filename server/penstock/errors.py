@@ -22,6 +22,11 @@ PenstockError
 class PenstockError(Exception):
     """Base of every error that Penstock raises on purpose. `str(error)` is one line for a person."""
 
+    def __str__(self) -> str:
+        # it may quote what a client or a file has given, and all that carries it is UTF-8
+        text = super().__str__()
+        return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
 
 class InvalidRequest(PenstockError):
     """The request is malformed or contradicts the model's signature."""

@@ -126,6 +126,17 @@ def test_without_loading(repository: Path, capsys: pytest.CaptureFixture[str]) -
     assert "from config.pbtxt:" in capsys.readouterr().out
 
 
+def test_a_terminal_is_told_nothing_by_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path / "models" / "a\x1b[31m\x9bb", "mirror", 'name: "[/] [red]"\n')
+    assert run(tmp_path / "models", "--no-load", "-v") == 1
+    out = capsys.readouterr().out
+    assert "a�[31m�b" in out
+    assert "[/] [red]" in out
+    assert not {"\x1b", "\x9b"} & set(out)
+
+
 def test_a_worker_that_dies_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_model(tmp_path / "models" / "m", "mirror", XY)
     (tmp_path / "models" / "m" / "1" / "model.py").write_text("import os; os._exit(3)\n")

@@ -204,6 +204,16 @@ def test_bad_parameters(served: Served, client: Any) -> None:
     assert served.index()["scaled", "2"]["state"] == "READY"
 
 
+def test_what_is_not_unicode_leaves_the_gateway_as_it_was(served: Served) -> None:
+    """The reason goes to the supervisor, too, from which all workers come."""
+    path = "/v2/repository/models/scaled/load"
+    config = json.dumps({"name": "\ud800"})
+    for given in (config, config.encode().decode("unicode_escape", "surrogatepass")):
+        answer = served.request("POST", path, {"parameters": {"config": given}})
+        assert (answer.status, "text that UTF-8 can hold" in answer.error) == (400, True)
+    assert served.request("POST", path).status == 200
+
+
 def test_bad_bodies(served: Served) -> None:
     path = "/v2/repository/models/scaled/load"
     for body in (

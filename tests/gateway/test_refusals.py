@@ -71,3 +71,9 @@ def test_details(after_ms: int, seconds: int, nanos: int) -> None:
     assert detail.type_url == "type.googleapis.com/google.rpc.RetryInfo"
     retry = RetryInfo.FromString(detail.value)
     assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (seconds, nanos)
+
+
+def test_a_text_that_is_not_unicode_is_shown_for_all_that() -> None:
+    """It may quote a name that a client has sent."""
+    response = http_refusal(NotFound("no model '\ud800'"))
+    assert (response.status, json.loads(response.body)) == (404, {"error": "no model '\\ud800'"})

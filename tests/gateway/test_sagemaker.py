@@ -49,3 +49,10 @@ def test_a_link_is_followed_first(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc/self")
     with pytest.raises(InvalidRequest, match="outside of /dev"):
         model_folder(tmp_path / "link")
+
+
+def test_what_no_path_can_be(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for url in ("/a\0b", "/" + "a" * 5000, str(tmp_path / "loop")):
+        with pytest.raises(InvalidRequest, match=r"can't be looked up|File name too long"):
+            model_folder(Path(url))

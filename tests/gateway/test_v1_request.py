@@ -121,8 +121,11 @@ def test_numbers_that_json_lacks() -> None:
         (PAIR, {"inputs": {"A": [[1, 2**31]], "B": ["x"]}}, "'A': can't take 'data' as INT32"),
         (TEXTS, {"instances": [1]}, "'X': expected texts, or {\"b64\""),
         (TEXTS, {"instances": [{"b64": "?"}]}, "input 'X'"),
+        (TEXTS, {"instances": [{"b64": "ü"}]}, "'X': string argument should contain only ASCII"),
         (TEXTS, {"instances": [{"b64": 1}]}, "'X': expected texts"),
         (TEXTS, b'{"instances": ["\\ud800"]}', "Unrecognized request format"),
+        (TEXTS, b'{"instances": ["\\ud800 NaN"]}', "Unrecognized request format"),
+        (ROWS, b'{"instances": [{"\\ud800": [NaN]}]}', "Unrecognized request format"),
     ],
 )
 def test_what_is_wrong_is_told(
@@ -153,6 +156,17 @@ def test_short_floats_come_as_json_too(datatype: str) -> None:
     (back,) = arrays(decode(config, {"instances": [[-1.5, 100], [0, 2]]})).values()
     assert back.dtype == NUMPY_DTYPES[datatype]
     assert back.astype(np.float32).tolist() == [[-1.5, 100], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "largest", "beyond"), [("FP16", 65504.0, 65520.0), ("BF16", 3.38e38, 3.4e38)]
+)
+def test_short_floats_keep_within_their_range(datatype: str, largest: float, beyond: float) -> None:
+    config = model(8, X=(datatype, [2]))
+    (back,) = arrays(decode(config, b'{"instances": [[-Infinity, %f]]}' % largest)).values()
+    assert np.isinf(back.astype(np.float32)).tolist() == [[True, False]]
+    with pytest.raises(InvalidRequest, match=f"'X': .* is out of the range of {datatype}"):
+        decode(config, {"instances": [[1, beyond]]})
 
 
 @given(st.lists(st.binary(max_size=9), min_size=1, max_size=5))

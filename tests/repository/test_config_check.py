@@ -86,6 +86,10 @@ def test_good_ones(changes: dict[str, Any]) -> None:
             "instance_group[0].count is -2; expected 1 or more",
         ),
         (
+            {"instance_group": [{"count": 1000}, {"count": 24}, {"count": 1}]},
+            "instance_group[2].count makes 1025 instances of the model; expected 1024 at most",
+        ),
+        (
             {"instance_group": [{"kind": "KIND_CPU", "gpus": [0]}]},
             "instance_group[0].gpus are given with KIND_CPU;"
             " expected them only with KIND_GPU or KIND_AUTO",

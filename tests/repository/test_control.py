@@ -96,6 +96,7 @@ async def test_what_can_not_be_loaded_leaves_nothing(make: Make, tmp_path: Path)
         (given(CODE), "version 1: no weights"),
         (given({"file:model.py": b""}), "no version folder .* in the files given"),
         (given(CODE, name="other"), "Invalid config override: name is 'other'"),
+        (given(CODE, name="\ud800"), r"name is \\ud800; expected text that UTF-8 can hold"),
         (given(max_batch_size=1), "no folder named 'm'"),
     ):
         with pytest.raises(LoadFailed, match=f"failed to load 'm', .*{why}"):

@@ -130,6 +130,20 @@ def test_what_can_not_be_kept_leaves_nothing(tmp_path: Path) -> None:
         Overrides(tmp_path).keep("m", GIVEN)
 
 
+def test_what_is_kept_needs_no_more_room_to_be_in_force(tmp_path: Path) -> None:
+    """A disk that is full by then does not matter."""
+    overrides = Overrides(tmp_path)
+    kept = overrides.keep("m", GIVEN)
+    before = {path.stat().st_ino for path in kept.root.rglob("*")}
+    overrides.put_in_force(kept)
+    overrides.put_in_force(kept)
+    assert Overrides(tmp_path).inherit() == {"m": kept}
+    overrides.withdraw(kept)
+    overrides.withdraw(kept)
+    overrides.put_in_force(kept)
+    assert {path.stat().st_ino for path in kept.root.rglob("*")} == before
+
+
 def content(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -31,6 +31,19 @@ def test_a_change_counts_at_the_second_look() -> None:
     assert told(watch(m=b"1"), {"m": b"2"}, {"m": b"2"}, {"m": b"2"}) == [[], ["m"], []]
 
 
+def test_a_version_that_no_number_of_the_protocol_can_be(tmp_path: Path) -> None:
+    """Another model's changes are still seen."""
+    (tmp_path / "m" / str(2**63 - 1)).mkdir(parents=True)
+    (tmp_path / "n" / "1").mkdir(parents=True)
+    before = look([tmp_path])
+    for name in (str(2**63), "9" * 200):
+        (tmp_path / "m" / name).mkdir()
+    (tmp_path / "n" / "2").mkdir()
+    after = look([tmp_path])
+    assert after["m"] == before["m"]
+    assert after["n"] != before["n"]
+
+
 def test_what_keeps_changing_is_left_alone() -> None:
     growing = [{"m": bytes([size])} for size in range(2, 9)]
     started = watch(m=b"1")

@@ -211,6 +211,15 @@ def test_oldest_has_more_candidates_than_rows() -> None:
     assert [run(queue), run(queue), run(queue)] == [["1<", "2<"], ["3<", "4<"], ["1"]]
 
 
+def test_candidates_without_bound_take_no_memory() -> None:
+    queue = queue_of(2**31 - 1, direct=False, max_rows=4)
+    begun = submit(queue, "1<", "2<>", "3<")
+    run(queue)
+    begun += submit(queue, "4<", "5<")
+    run(queue)
+    assert slots(begun) == [0, 1, 2, 1, 3]
+
+
 @pytest.mark.parametrize("direct", [True, False])
 def test_what_would_be_late_leaves_and_its_sequence_goes_on(direct: bool) -> None:
     queue = queue_of(direct=direct)

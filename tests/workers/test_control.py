@@ -151,6 +151,13 @@ async def test_reports_go_out(supervisor: Supervisor) -> None:
     assert supervisor.heard() == messages.GatewayFailed("the disk is full")
 
 
+async def test_a_message_that_can_not_be_encoded_is_in_nobodys_way(supervisor: Supervisor) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        supervisor.link.fail("\ud800")
+    supervisor.link.fail("the disk is full")
+    assert supervisor.heard() == messages.GatewayFailed("the disk is full")
+
+
 async def test_without_its_supervisor_a_gateway_ends_and_asks_nothing_more(
     supervisor: Supervisor,
 ) -> None:

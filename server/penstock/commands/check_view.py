@@ -16,12 +16,21 @@ from penstock.repository.config_ensemble import PLATFORM
 
 STYLES: Final = {"ok": "green", "warning": "yellow", "error": "red"}
 LONGEST_VALUE: Final = 80
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that are instructions; but for line breaks and tabs."""
 
 _GROUP_COUNT: Final = re.compile(r"instance_group\[\d+\]\.count")
 
 
 def as_text(report: CheckReport, *, details: bool) -> Iterator[Text]:
     """Line by line. `details`: also each value of the configurations, and where it comes from."""
+    for line in _lines(report, details=details):
+        # names and values are whoever's made them: a terminal would obey what they say
+        line.plain = _CONTROL.sub("�", line.plain)
+        yield line
+
+
+def _lines(report: CheckReport, *, details: bool) -> Iterator[Text]:
     width = max(len(model.name) for model in report.models)
     backends = max(len(model.backend) for model in report.models)
     for model in report.models:

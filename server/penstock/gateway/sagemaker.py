@@ -149,7 +149,11 @@ def model_folder(url: Path) -> Path:
 
     Raises InvalidRequest where there is no model, more than one, or where none may be.
     """
-    folder = url.resolve()
+    try:
+        folder = url.resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        # a NUL in it, or links in a circle
+        raise InvalidRequest(f"url {str(url)[:200]!r} can't be looked up: {error}") from error
     if not url.is_absolute() or any(folder.is_relative_to(each) for each in FORBIDDEN):
         raise InvalidRequest(
             f"url {str(url)[:200]!r}: expected an absolute path outside of /dev, /proc and /sys"

@@ -7,7 +7,6 @@ It is TensorFlow Serving's form: `{"instances": […]}` has a value, or an objec
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -21,7 +20,7 @@ from penstock.gateway.json_depth import check_json_depth
 from penstock.gateway.json_tensors import BINARY_ONLY, parse_elements
 from penstock.model_config import ANY_SIZE, ModelConfig, Tensor, wire_shape
 from penstock.tensors import serialize_bytes
-from penstock.types import NUMPY_DTYPES, Buffer, TensorSpec
+from penstock.types import NUMPY_DTYPES, Array, Buffer, TensorSpec
 
 B64: Final = "b64"
 
@@ -79,6 +78,8 @@ def _parse_with_nan(body: bytes) -> dict[str, Any]:
     """By a slower parser, which takes what Python's json writes."""
     try:
         value = json.loads(body.decode())
+        # this parser lets lone surrogates pass, which nothing downstream can encode
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"Unrecognized request format: {error}") from error
     if not isinstance(value, dict):
@@ -197,9 +198,20 @@ def _pack(spec: TensorSpec, elements: list[Any]) -> Buffer:
     if spec.datatype in BINARY_ONLY:
         # this protocol has nothing but JSON
         wide = parse_elements(TensorSpec(spec.name, "FP32", spec.shape), elements)
-        array = np.frombuffer(wide, np.float32).astype(NUMPY_DTYPES[spec.datatype])
-        return array.tobytes()
+        return _narrowed(spec, np.frombuffer(wide, np.float32))
     return parse_elements(spec, elements)
+
+
+def _narrowed(spec: TensorSpec, wide: Array) -> bytes:
+    """The elements as the smaller datatype. Raises InvalidRequest where one is out of its range."""
+    with np.errstate(over="ignore"):
+        array = wide.astype(NUMPY_DTYPES[spec.datatype])
+    beyond = wide[np.isinf(array.astype(np.float32)) & ~np.isinf(wide)]
+    if beyond.size:
+        raise InvalidRequest(
+            f"input '{spec.name}': {beyond[0]} is out of the range of {spec.datatype}"
+        )
+    return array.tobytes()
 
 
 def _bytes(name: str, element: Any) -> bytes:
@@ -208,7 +220,8 @@ def _bytes(name: str, element: Any) -> bytes:
             return element.encode()
         if _is_b64(element) and isinstance(element[B64], str):
             return base64.b64decode(element[B64], validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
+    except ValueError as error:
+        # not base64, not ASCII, or no text
         raise InvalidRequest(f"input '{name}': {error}") from error
     raise InvalidRequest(
         f"input '{name}': expected texts, or {{\"b64\": …}} for bytes, got {str(element)[:40]}"

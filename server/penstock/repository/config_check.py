@@ -19,6 +19,8 @@ from penstock.repository.config_unsupported import unsupported
 from penstock.repository.labels import label_path
 from penstock.workers import warmup_samples
 
+MAX_INSTANCES: Final = 1024
+"""Of a version, each of them a process. What asks for more is a slip, or means to end the server."""
 KINDS_WITHOUT_GPUS: Final = ("KIND_CPU", "KIND_MODEL")
 
 
@@ -132,10 +134,16 @@ def _sections(dims: Sequence[int]) -> list[int]:
 
 
 def _instances(config: ConfigDict) -> Iterator[Problem]:
+    total = 0
     for index, group in enumerate(config["instance_group"]):
         path = f"instance_group[{index}]"
         if group["count"] < 0:
             yield Problem(f"{path}.count", f"is {group['count']}; expected 1 or more")
+        total += group["count"]
+        if total > MAX_INSTANCES:
+            text = f"makes {total} instances of the model; expected {MAX_INSTANCES} at most"
+            yield Problem(f"{path}.count", text)
+            return
         if group["gpus"] and group["kind"] in KINDS_WITHOUT_GPUS:
             text = f"are given with {group['kind']}; expected them only with KIND_GPU or KIND_AUTO"
             yield Problem(f"{path}.gpus", text)

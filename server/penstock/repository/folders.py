@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 HIDDEN: Final = (".", "__")
 """What the names of folders begin with that are no models."""
+MAX_VERSION: Final = 2**63 - 1
 MAX_NAME_BYTES: Final = 255
 """Of a file's or folder's name, as file systems have it."""
 
@@ -75,7 +76,10 @@ def versions_in(folder: Path) -> list[int]:
     return sorted(
         int(path.name)
         for path in folder.iterdir()
-        if path.name.isascii() and path.name.isdigit() and int(path.name) > 0 and path.is_dir()
+        if path.name.isascii()
+        and path.name.isdigit()
+        and 0 < int(path.name) <= MAX_VERSION
+        and path.is_dir()
     )
 
 

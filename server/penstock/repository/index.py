@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 
 from penstock.errors import InvalidRequest, NotFound, Unavailable
 from penstock.repository.entries import UNLOADED, Entries, ModelEntry, report_lines
+from penstock.repository.folders import MAX_VERSION
 from penstock.repository.served_model import ServedModel
 from penstock.workers.messages import ModelReport
-
-MAX_VERSION = 2**63 - 1
 
 
 class ModelIndex:

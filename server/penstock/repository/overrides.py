@@ -6,6 +6,7 @@ next gateway finds them there, and the supervisor removes the run's folder howev
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -24,8 +25,10 @@ MAX_DEPTH: Final = 16
 """Folders and the file's own name."""
 
 _DESCRIPTION: Final = "override.json"
+_KEPT: Final = "kept"
 _SERVED: Final = "served"
-"""A file of this name says that the override is in force."""
+"""A file that is called so says that the override is in force. It is there from the start under the other name, for a
+full disk may have no room for another one, and that is no time to find out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class Overrides:
                 _write_all(model_dir, override.files)
             described = {"model": model, "config": override.config, "files": bool(override.files)}
             _write(root / _DESCRIPTION, json.dumps(described).encode())
+            _write(root / _KEPT, b"")
         except OSError as error:
             shutil.rmtree(root, ignore_errors=True)
             raise Unavailable(
@@ -119,11 +123,14 @@ class Overrides:
 
     def put_in_force(self, kept: KeptOverride) -> None:
         """From now on the next gateway loads the model from it."""
-        (kept.root / _SERVED).touch(mode=0o600)
+        with contextlib.suppress(FileNotFoundError):
+            # it is already
+            (kept.root / _KEPT).rename(kept.root / _SERVED)
 
     def withdraw(self, kept: KeptOverride) -> None:
         """It is not in force any more; its files stay for those who still use them."""
-        (kept.root / _SERVED).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (kept.root / _SERVED).rename(kept.root / _KEPT)
 
     def remove(self, kept: KeptOverride) -> None:
         """Nobody uses it any more."""

@@ -35,24 +35,34 @@ class Slots(ABC, Generic[Request]):
     """At most one request of each sequence is offered at a time."""
 
     def __init__(self, count: int) -> None:
-        self._free = list(range(count))
+        self._count = count
+        self._used = 0
+        """Slots below this have been held. There may be billions above it."""
+        self._vacated: list[int] = []
+        """Those of them that are free, as a heap."""
         self.held: dict[int, Sequence[Request]] = {}
         """Slot → the sequence that has it."""
 
     @property
     def next_free(self) -> int | None:
         """The lowest free slot."""
-        return self._free[0] if self._free else None
+        if self._vacated:
+            return self._vacated[0]
+        return self._used if self._used < self._count else None
 
     def occupy(self, sequence: Sequence[Request]) -> None:
         """Give the lowest free slot to the sequence."""
-        sequence.slot = heappop(self._free)
+        if self._vacated:
+            sequence.slot = heappop(self._vacated)
+        else:
+            sequence.slot = self._used
+            self._used += 1
         self.held[sequence.slot] = sequence
 
     def vacate(self, sequence: Sequence[Request]) -> None:
         """Take its slot back."""
         del self.held[sequence.slot]
-        heappush(self._free, sequence.slot)
+        heappush(self._vacated, sequence.slot)
         sequence.instance, sequence.slot = None, -1
 
     @abstractmethod

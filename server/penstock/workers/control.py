@@ -47,7 +47,7 @@ class ControlLink:
         self._unclaimed: dict[int, messages.WorkerKept] = {}
         self._starting: dict[int, asyncio.Future[WorkerProcess]] = {}
         self._running: dict[int, WorkerProcess] = {}
-        self._unsent: deque[messages.GatewayMessage] = deque()
+        self._unsent: deque[bytes] = deque()
         """What the socket's buffer had no room for: many models can change at once."""
         self.logging: LogSettings | None = None
         """What workers are to log; None: what they do by themselves."""
@@ -135,14 +135,15 @@ class ControlLink:
     def _send(self, message: messages.GatewayMessage) -> None:
         if self._closed:
             return
-        self._unsent.append(message)
+        # encoded at once: one that can't be is its sender's error, and not in the way of those after it
+        self._unsent.append(messages.encode(message))
         if len(self._unsent) == 1:
             self._flush()
 
     def _flush(self) -> None:
         try:
             while self._unsent:
-                self._channel.send(self._unsent[0])
+                self._channel.send_encoded(self._unsent[0])
                 self._unsent.popleft()
             self._loop.remove_writer(self._channel.fileno())
         except BlockingIOError:

@@ -103,6 +103,12 @@ def test_a_version_with_a_zero_in_front(folder: Path) -> None:
     ]
 
 
+def test_a_version_that_is_too_large(folder: Path) -> None:
+    (folder / str(2**63)).mkdir()
+    text = f"version folder '{2**63}' can't be served; expected {2**63 - 1} at most"
+    assert [(each.severity, each.text) for each in findings(folder)] == [("error", text)]
+
+
 def test_no_version(folder: Path) -> None:
     (folder / "1").rename(folder / "one")
     assert only(folder) == ("error", ".", "no version folder (a number, such as 1/)")

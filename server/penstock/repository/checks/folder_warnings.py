@@ -13,6 +13,7 @@ from penstock.repository.checks.config_warnings import label_count
 from penstock.repository.checks.findings import Finding, error, warning
 from penstock.repository.config_check import Problem
 from penstock.repository.dependencies import needs_of
+from penstock.repository.folders import MAX_VERSION
 from penstock.repository.labels import read_labels
 from penstock.workers import warmup_samples
 
@@ -64,6 +65,9 @@ def _versions(folder: Path, served: Sequence[int]) -> Iterator[Finding]:
         name = path.name
         if name.isascii() and name.isdigit() and name != str(int(name)):
             yield error(f"version folder {name!r} can't be served; expected {int(name)}", str(path))
+        elif name.isascii() and name.isdigit() and int(name) > MAX_VERSION:
+            text = f"version folder {name!r} can't be served; expected {MAX_VERSION} at most"
+            yield error(text, str(path))
         elif name == "0":
             yield warning("version 0 is never served; expected a number above 0", str(path))
         elif re.fullmatch(r"[vV]\d+|version[-_ ]?\d+|latest", name):
