@@ -197,7 +197,7 @@ def test_a_decoupled_model_is_asked_again_before_all_its_responses_are_taken(
     call = channel.unary_unary(
         MODEL_INFER, pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
     )
-    parameters = {"stream": "repeat", "between": True}
+    parameters: dict[str, Any] = {"stream": "repeat", "between": True}
     response = call(infer_request("caller", many, parameters=parameters), timeout=30)
     assert line_of(response) == list(range(500))
 
