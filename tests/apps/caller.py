@@ -3,12 +3,15 @@
 `ask`: the model's name, and `with`: the parameters for it (JSON), `version`. `times`: that many requests at once, whose
 answers are added up. `first`: read the inputs of all requests before any is asked for. `thread`: ask from another
 thread. `stream`: ask the decoupled model of that name for X's values one by one, of which Y is the sum; `until`: no
-more than that many. `do`: "ready", "load" or "unload" the model instead. Otherwise Y is X.
+more than that many; `between`: ask it once more before the second one is taken. `late`: wait for a file of that name
+before anything is asked. `do`: "ready", "load" or "unload" the model instead. Otherwise Y is X.
 """
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,8 @@ class TritonPythonModel:
         if "do" in parameters:
             return self._control(request, **parameters)
         x = pb_utils.get_input_tensor_by_name(request, "X")
+        if "late" in parameters:
+            wait_for(parameters["late"])
         if "stream" in parameters:
             return self._stream(x.as_numpy(), parameters)
         if "ask" not in parameters:
@@ -67,7 +72,7 @@ class TritonPythonModel:
                 pb_utils.Tensor("IN", values),
                 pb_utils.Tensor("DELAY", np.zeros(len(values), np.uint32)),
             ],
-            parameters={"in_threads": True},
+            parameters={"in_threads": "between" not in parameters},
         )
         if "once" in parameters:
             return pb_utils.InferenceResponse(error=asked.exec().error())
@@ -77,6 +82,8 @@ class TritonPythonModel:
                 return pb_utils.InferenceResponse(error=response.error())
             out = pb_utils.get_output_tensor_by_name(response, "OUT")
             heard += [] if out is None else out.as_numpy().tolist()
+            if parameters.pop("between", False):
+                self._stream(x[:, :1], {"stream": parameters["stream"]})
             if len(heard) == parameters.get("until"):
                 break
         return answer_with(np.full((1, 1), sum(heard), np.float32), heard)
@@ -90,6 +97,13 @@ class TritonPythonModel:
         except pb_utils.TritonModelException as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
         return answer_with(x, "done")
+
+
+def wait_for(path: str) -> None:
+    """Tell that it waits, and wait."""
+    Path(path + ".waits").touch()
+    while not Path(path).exists():
+        time.sleep(0.002)
 
 
 def said(response: Any) -> Any:

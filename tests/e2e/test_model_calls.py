@@ -103,6 +103,11 @@ def error_of(call: Any) -> tuple[str, str]:
     return error.code().name, error.details() or ""
 
 
+def cancelled(server: Served) -> float:
+    """How many requests of the model `caller` were."""
+    return server.metric("nv_inference_request_failure", "caller", reason="CANCELED")
+
+
 # ── what is asked, and answered ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -184,6 +189,19 @@ def test_the_responses_of_a_decoupled_model_come_one_by_one(channel: grpc.Channe
     assert y_of(send(channel, "caller", {"stream": "repeat"}).result()) == [3]
 
 
+def test_a_decoupled_model_is_asked_again_before_all_its_responses_are_taken(
+    channel: grpc.Channel,
+) -> None:
+    """Its only instance waits for the caller to take more, and the caller for its next answer."""
+    many = row(*range(500))
+    call = channel.unary_unary(
+        MODEL_INFER, pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
+    )
+    parameters: dict[str, Any] = {"stream": "repeat", "between": True}
+    response = call(infer_request("caller", many, parameters=parameters), timeout=30)
+    assert line_of(response) == list(range(500))
+
+
 def test_a_decoupled_model_that_is_asked_for_one_response(channel: grpc.Channel) -> None:
     code, text = error_of(send(channel, "caller", {"stream": "repeat", "once": True}))
     assert code == "UNIMPLEMENTED"
@@ -261,6 +279,19 @@ def test_nobody_asks_for_a_client_that_is_gone(
         gone.cancel()
         held.wait_queued(0)
     assert y_of(send(channel, "caller", asking("puppet")).result()) == [1, 2]
+
+
+def test_what_is_asked_for_a_client_that_is_gone_already_is_not_run(
+    server: Served, channel: grpc.Channel, tmp_path: Path
+) -> None:
+    ran, left = server.statistics("repeat")["execution_count"], cancelled(server)
+    gone = send(channel, "caller", {"stream": "repeat", "late": str(tmp_path / "go")})
+    eventually((tmp_path / "go.waits").exists, "it does not run")
+    gone.cancel()
+    eventually(lambda: cancelled(server) > left, "it is not noticed")
+    (tmp_path / "go").touch()
+    assert y_of(send(channel, "caller", {}).result()) == [1, 2]
+    assert server.statistics("repeat")["execution_count"] == ran
 
 
 # ── circles ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,8 +19,10 @@ from penstock.errors import (
     QueueFull,
     Unavailable,
 )
+from penstock.gateway import grpc_stream_response
 from penstock.gateway import infer_stream as module
 from penstock.gateway.aside import LARGE_BYTES
+from penstock.gateway.grpc_stream_response import UNKNOWN_BYTES
 from penstock.gateway.status import HIDDEN_TEXT
 
 pytestmark = pytest.mark.extension("streaming")
@@ -345,6 +347,52 @@ async def test_all_bytes_are_given_back(bench: StreamBench) -> None:
     await bench.receive()
     assert (bench.stream._nbytes, bench.stream.outbox.nbytes) == (0, 0)
     assert not bench.stream._requests
+
+
+async def test_unread_answers_count_before_they_are_there(
+    bench: StreamBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of requests that are small: else a client that reads nothing has all memory filled with what it asked for."""
+    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(grpc_stream_response, "UNKNOWN_BYTES", 4000)
+    for each in "abcdefgh":
+        bench.send(each)
+    await settle()
+    assert len(bench.inference.requests) == 3, "what is not known yet is taken for large"
+    for each in "abc":
+        bench.inference.named(each)
+        bench.inference.answer(each)
+    await bench.receive()
+    await settle()
+    assert len(bench.inference.requests) == 8, "but only until it is known"
+
+
+async def test_large_answers_are_expected_to_be_so_again(bench: StreamBench) -> None:
+    bench.send("a")
+    await settle()
+    (request,) = bench.stream._requests
+    encoder = request._encoder
+    assert encoder is not None
+    assert encoder.expected_bytes == UNKNOWN_BYTES
+    encoder.learn(800)
+    assert encoder.expected_bytes == 800
+    encoder.learn(8)
+    assert encoder.expected_bytes == 700
+    encoder.learn(900)
+    assert encoder.expected_bytes == 900
+
+
+async def test_what_is_answered_knows_its_request_no_more(bench: StreamBench) -> None:
+    """They would be garbage that only a collection finds."""
+    for each in ("a", "b", "many"):
+        bench.send(each, model="many" if each == "many" else "one")
+    await settle()
+    streamed = list(bench.stream._requests)
+    assert all(request.pending is not None for request in streamed)
+    bench.inference.answer("b", "a")
+    await bench.receive()
+    bench.stream.cancel()
+    assert [(request.pending, request.answer) for request in streamed] == [(None, None)] * 3
 
 
 # ── who leaves ──────────────────────────────────────────────────────────────────────────────────────────────────────

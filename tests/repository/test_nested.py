@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from penstock.errors import (
     NotFound,
     Unavailable,
 )
-from penstock.repository.nested import MAX_DEPTH, Tensors, Terms, terms_of
+from penstock.repository.nested import MAX_DEPTH, NestedCall, Tensors, Terms, terms_of
 from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.sequence_pool import SequencePool
 from penstock.scheduling.sequence_slots import SequencePolicy
@@ -114,6 +116,21 @@ async def test_an_error_is_the_answer(make_pool: Make) -> None:
     await call.bench.workers[0].fail("out of luck")
     (answer,) = call.answers
     assert isinstance(answer, ModelFailed)
+
+
+def test_an_answered_call_knows_its_caller_no_more() -> None:
+    """The caller knows the call: together they would be garbage that only a collection finds."""
+
+    class Caller:
+        def hear(self, _: object) -> None: ...
+
+    caller = Caller()
+    call = NestedCall(caller.hear, 1, Terms(), lambda: None)
+    alive = ref(caller)
+    request: Any = None
+    call.respond(request, ModelFailed("oh"))
+    del caller
+    assert alive() is None
 
 
 async def test_what_is_cancelled_does_not_run(make_pool: Make) -> None:

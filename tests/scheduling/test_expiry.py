@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ def watched(*requests: Request) -> Expiry[Request]:
 def answer(expiry: Expiry[Request], request: Request) -> None:
     """As the pool does it."""
     request.done = True
-    expiry.answered()
+    expiry.answered(request)
 
 
 def test_each_is_due_at_its_time_and_once() -> None:
@@ -75,6 +75,17 @@ def test_the_next_deadline() -> None:
     assert expiry.next_us == 200
     assert len(list(expiry.due(200))) == 1
     assert expiry.next_us is None
+
+
+def test_what_is_answered_is_forgotten_long_before_its_deadline() -> None:
+    """A request and its answer may be megabytes."""
+    request = Request(1e12)
+    expiry = watched(request)
+    alive = ref(request)
+    answer(expiry, request)
+    del request
+    assert alive() is None
+    assert list(expiry.due(1e13)) == []
 
 
 def test_what_is_answered_does_not_stay_in_memory() -> None:

@@ -235,3 +235,81 @@ def test_the_next_gateway_does_not_answer_what_the_last_one_was_asked(gateway: G
     gateway.channel.send(messages.Reset(5))
     assert gone(call.next())
     assert gateway.inbox.take()[0] == messages.Reset(5)
+
+
+# ── who waits for something else ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_waits_for_another_answer_holds_nobody_up(gateway: Gateway) -> None:
+    """The model that sends the responses may be the one that is to answer."""
+    stream = gateway.others.ask(request(decoupled=True))
+    sent = gateway.asked()
+    gateway.answer(sent, final=False)
+    assert not stream.next().final
+    assert gateway.asked() == messages.CallTaken(sent.call)
+    other = gateway.others.ask(request())
+    asked = gateway.asked()
+    gateway.answer(sent, final=False)
+    gateway.answer(sent, final=False)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(other.next)
+        assert [gateway.asked() for _ in range(2)] == [messages.CallTaken(sent.call)] * 2
+        gateway.answer(asked)
+        assert waiting.result().final
+    assert not stream.next().final
+    assert not stream.next().final
+    gateway.answer(sent, final=False)
+    assert not stream.next().final
+    assert gateway.asked() == messages.CallTaken(sent.call), "what was told is not told again"
+
+
+async def test_a_task_that_waits_for_another_answer_holds_nobody_up(gateway: Gateway) -> None:
+    stream = gateway.others.ask(request(decoupled=True))
+    sent = gateway.asked()
+    other = gateway.others.ask(request())
+    asked = gateway.asked()
+    gateway.answer(sent, final=False)
+    waiting = asyncio.ensure_future(other.next_async())
+    assert await asyncio.to_thread(gateway.asked) == messages.CallTaken(sent.call)
+    gateway.answer(asked)
+    assert (await waiting).final
+    gateway.answer(sent)
+    assert not (await stream.next_async()).final
+    assert (await stream.next_async()).final
+
+
+def test_who_is_slow_is_waited_for_though_others_wait(gateway: Gateway) -> None:
+    """They are at work for other requests."""
+    slow = gateway.others.ask(ModelRequest("m", "", {"X": ONES}, decoupled=True, batch=1))
+    sent = gateway.asked()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(gateway.others.ask, ModelRequest("m", "", {"X": ONES}, batch=2))
+        asked = gateway.asked()
+        waiting = pool.submit(other.result().next)
+        gateway.answer(sent, final=False)
+        gateway.answer(asked)
+        assert waiting.result().final
+    gateway.others.ask(request())
+    assert isinstance(gateway.asked(), messages.CallModel), "nothing was taken"
+    assert not slow.next().final
+    assert gateway.asked() == messages.CallTaken(sent.call)
+
+
+def test_a_call_may_be_cancelled_by_a_finalizer_in_the_middle_of_a_send(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = gateway.others.ask(request(decoupled=True))
+    number = gateway.asked().call
+    send = Channel.send
+
+    def send_and_collect(channel: Channel, *message: Any) -> None:
+        monkeypatch.undo()
+        call.cancel()
+        send(channel, *message)
+
+    monkeypatch.setattr(Channel, "send", send_and_collect)
+    asking = Thread(target=gateway.others.ask, args=(request(),), daemon=True)
+    asking.start()
+    assert isinstance(gateway.asked(), messages.CallModel)
+    assert gateway.asked() == messages.CancelCall(number)
+    asking.join()

@@ -16,6 +16,9 @@ TAG_INFER_RESPONSE: Final = b"\x12"
 FINAL: Final = "triton_final_response"
 """Parameter of every response on a stream: whether it is the last one of its request."""
 
+UNKNOWN_BYTES: Final = 1 << 20
+"""How large an answer is taken for of a model that has given none yet."""
+
 
 class StreamEncoder(GrpcEncoder):
     """Encodes one model version's responses on streams. The only response of a request is its last one, and so is what
@@ -32,6 +35,15 @@ class StreamEncoder(GrpcEncoder):
             for flag in (True, False)
         )
         self._constant = self._last
+        self.expected_bytes = UNKNOWN_BYTES
+        """How large the model's next answer may well be: as the largest of late."""
+        self._any = False
+
+    def learn(self, nbytes: int) -> None:
+        """An answer was so large."""
+        before = self.expected_bytes if self._any else 0
+        self.expected_bytes = max(nbytes, before - before // 8)
+        self._any = True
 
     def part(self, request: PendingRequest, outputs: list[OutputTensor], *, final: bool) -> bytes:
         """One of several responses. Raises InvalidRequest as for any response."""

@@ -32,7 +32,7 @@ MAX_REQUESTS: Final = 1024
 """Requests under way, and responses that wait to be sent, of one stream: with more of them no request is read."""
 
 MAX_BYTES: Final = 64 << 20
-"""As MAX_REQUESTS, their bytes."""
+"""As MAX_REQUESTS, their bytes, and those that answers are expected to have."""
 
 SHUTTING_DOWN: Final = "GRPC server is shutting down and has stopped accepting new requests."
 
@@ -105,6 +105,7 @@ class InferStream:
         self.outbox.close()
         for request in list(self._requests):
             request.cancel()
+            request.forget()
         self._requests.clear()
         self._in_order.clear()
         self._wake_reader()
@@ -151,7 +152,9 @@ class InferStream:
             decoded = await self._intake.decode(message)
             if self.over:
                 return
+            before = request.nbytes
             bound = self._intake.bind(request, decoded)
+            self._nbytes += request.nbytes - before
             if not request.decoupled:
                 self._in_order.append(request)
             self._intake.submit(request, bound, decoded, terms)
@@ -205,18 +208,19 @@ class InferStream:
             self._send_last(request, answer)
         else:
             self._nbytes -= request.nbytes
-            request.nbytes = 0 if isinstance(answer, PenstockError) else len(answer)
+            request.answered(answer)
             self._nbytes += request.nbytes
-            request.answer = answer
             while self._in_order and (due := self._in_order[0].answer) is not None:
                 self._send_last(self._in_order.popleft(), due)
                 if self.over:
                     return
+            self._room()
         self._end_if_idle()
 
     def _send_last(self, request: StreamedRequest, answer: Answer) -> None:
         self._requests.discard(request)
         self._nbytes -= request.nbytes
+        request.forget()
         if not isinstance(answer, PenstockError):
             if answer:
                 self.outbox.put(answer)

@@ -53,16 +53,18 @@ class StreamIntake:
         self, request: StreamedRequest, bound: Bound, decoded: Decoded, terms: CallTerms
     ) -> None:
         """Queue a request that is bound."""
-        request.pending = self._inference.submit(
+        pending = self._inference.submit(
             bound,
             request.id,
             decoded[2],
             request.encode,
             request.respond,
-            request.nbytes,
+            request.received_bytes,
             terms,
             request if request.decoupled else None,
         )
+        if not pending.done:
+            request.pending = pending
 
     async def identify(self, request: StreamedRequest, message: bytes) -> None:
         """Have a request that could not be bound know what its client knows it by."""

@@ -50,6 +50,7 @@ class StreamedRequest:
         "model",
         "nbytes",
         "pending",
+        "received_bytes",
         "tells_end",
         "version",
     )
@@ -59,8 +60,8 @@ class StreamedRequest:
         self._stream = stream
         self._encoder: StreamEncoder | None = None
         self._final = True
-        self.nbytes = nbytes
-        """What it holds: its message, and later its answer."""
+        self.received_bytes = self.nbytes = nbytes
+        """What it holds: its message and the answer that it is to get, and later its answer."""
         self.id = self.model = self.version = ""
         self.decoupled = False
         """Its responses are sent as they come; those of others in the order of the requests."""
@@ -76,6 +77,9 @@ class StreamedRequest:
         self.model, self.version = encoder.name, encoder.version
         self.decoupled = decoupled
         self.tells_end = tells_end
+        if not decoupled:
+            # it is kept until the client takes it
+            self.nbytes += encoder.expected_bytes
 
     @property
     def bound(self) -> bool:
@@ -86,6 +90,20 @@ class StreamedRequest:
         """Nobody waits for its responses any more."""
         if self.pending is not None:
             self.pending.cancel()
+
+    def forget(self) -> None:
+        """Its last response is sent, or not wanted. It and its pending request know each other: their memory, which may
+        be megabytes of inputs and answer, should not wait for a collection that is seldom due."""
+        self.pending = self.answer = None
+
+    def answered(self, answer: Answer) -> None:
+        """It has its answer, which is not sent yet."""
+        self.nbytes = 0
+        if not isinstance(answer, PenstockError):
+            self.nbytes = len(answer)
+            if self._encoder is not None:
+                self._encoder.learn(self.nbytes)
+        self.answer = answer
 
     def encode(self, pending: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """As `Encode` says."""

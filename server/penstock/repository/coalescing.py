@@ -193,7 +193,7 @@ class Coalescing:
             flight.boarded.remove(request)
             self._room.leave(request)
         if request.deadline_us != inf:
-            self._expiry.answered()
+            self._expiry.answered(request)
 
     def _end_expired(self) -> None:
         """Each waits for as long as it itself may."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from penstock.errors import (
+    Cancelled,
     InternalError,
     InvalidRequest,
     ModelFailed,
@@ -17,10 +18,12 @@ from penstock.errors import (
 )
 from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Terms
 from penstock.repository.overrides import Override, check_given
+from penstock.repository.pool import CLIENT_GONE
 from penstock.types import OutputTensor, Parameter
 from penstock.workers import messages
 from penstock.workers.gather import REQUEST_ERRORS
 from penstock.workers.instance import Asked, Instance
+from penstock.workers.open_request import RunningBatch, StreamingBatch
 from penstock.workers.request import Part, PendingRequest
 
 log = logging.getLogger(__name__)
@@ -147,6 +150,9 @@ class ModelCalls:
             self._under_way.pop(key, None)
             call.answer(answer)
 
+        if batch is not None and _is_for_nobody(batch, asked.requests):
+            call.answer(Cancelled(CLIENT_GONE))
+            return
         self._under_way[key] = call
         try:
             call.nested = self._nested.submit(
@@ -206,6 +212,14 @@ def terms_of_all(parents: Sequence[PendingRequest], pool: object) -> Terms:
         next((parent.trace for parent in parents if parent.trace is not None), None),
         pool,
     )
+
+
+def _is_for_nobody(batch: RunningBatch, places: Sequence[int]) -> bool:
+    """Whether nobody waits for the answers of these requests any more. What a decoupled model asks after its own final
+    response it wants to know itself."""
+    if isinstance(batch, StreamingBatch) and any(batch.opened[place].ended for place in places):
+        return False
+    return bool(places) and all(batch.requests[place].done for place in places)
 
 
 def _with_priority(

@@ -158,12 +158,14 @@ class NestedCall:
         lease, self._lease = self._lease, None
         outputs, self._outputs = self._outputs, ()
         self.request = None
+        # who gets the answer knows this call, and the requests that it was for
+        on_answer, self._on_answer = self._on_answer, _answered
         if not isinstance(answer, PenstockError):
-            self._on_answer(Tensors(outputs, self.rows, self._times, lease, self._parameters))
+            on_answer(Tensors(outputs, self.rows, self._times, lease, self._parameters))
             return
         if lease is not None:
             lease.release()
-        self._on_answer(answer)
+        on_answer(answer)
 
 
 class Models(Protocol):
@@ -309,6 +311,10 @@ class NestedCalls:
         if key is not None:
             self._plans[key] = bound
         return bound
+
+
+def _answered(_: Tensors | PenstockError) -> None:
+    """Nobody waits any more."""
 
 
 def _copied(tensor: OutputTensor) -> OutputTensor:

@@ -122,7 +122,7 @@ class Scheduler(Generic[Request]):
     def answered(self, request: Request, *, in_time: bool) -> None:
         """It has its answer, or needs none any more; `in_time`: it is the one that its client wanted."""
         if request.deadline_us != inf:
-            self._expiry.answered()
+            self._expiry.answered(request)
             if in_time:
                 self._margin.kept()
 
@@ -134,7 +134,7 @@ class Scheduler(Generic[Request]):
         if self.batcher.times is not None:
             for request, error in self._end_waits(now_us):
                 if request.deadline_us != inf:
-                    self._expiry.answered()
+                    self._expiry.answered(request)
                 yield request, error
 
     def missed(self, request: Request) -> Unavailable:

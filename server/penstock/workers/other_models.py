@@ -1,7 +1,7 @@
 """A worker's way to the server's other models: what its model asks goes to the gateway, and answers come back.
 
 Who waits for an answer reads the worker's channel (see `inbox`). In an event loop nobody may wait: while some task
-does, a thread reads for all of them.
+does, a thread reads for all of them. Who waits for one answer does not hold up those that send others (see `untaken`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import count
 from threading import Lock, Thread
 from typing import Final, Literal
@@ -32,6 +33,7 @@ from penstock.workers.messages import (
     Reset,
     ResponseTensor,
 )
+from penstock.workers.untaken import NO_BATCH, Streams, Untaken, User, this_user
 
 GONE: Final = "the server is gone"
 
@@ -43,6 +45,7 @@ class OtherModels:
         self._inbox = inbox
         self._numbers = count(1)
         self._open: dict[int, Call] = {}
+        self._streams: Final = Streams()
         self._awaited: set[Call] = set()
         """Those that tasks wait for."""
         self._reads = False
@@ -57,6 +60,7 @@ class OtherModels:
         """Send a request. Raises InvalidRequest on an input that is no tensor."""
         inputs = tuple([_tensor(name, array) for name, array in request.inputs.items()])
         return self._send(
+            request.batch,
             lambda number: CallModel(
                 number,
                 request.batch,
@@ -68,7 +72,8 @@ class OtherModels:
                 request.outputs,
                 dict(request.parameters),
                 request.decoupled,
-            )
+            ),
+            decoupled=request.decoupled,
         )
 
     def check_ready(self, model: str, version: str) -> None:
@@ -95,17 +100,27 @@ class OtherModels:
     ) -> None:
         given = dict(files or {})
         call = self._send(
+            NO_BATCH,
             lambda number: ControlModel(
                 number, action, model, version, config, given, unload_dependents
-            )
+            ),
         )
         error = call.next().error
         if error is not None:
             raise error
 
-    def _send(self, make: Callable[[int], CallModel | ControlModel]) -> Call:
+    def _send(
+        self,
+        batch: int,
+        make: Callable[[int], CallModel | ControlModel],
+        *,
+        decoupled: bool = False,
+    ) -> Call:
         number = next(self._numbers)
-        call = self._open[number] = Call(self, number)
+        call = self._open[number] = Call(self, number, batch)
+        if decoupled:
+            call.untaken = Untaken(this_user(batch), lambda: self._tell(CallTaken(number)))
+            self._streams.open(number, call.untaken)
         try:
             self._inbox.send(make(number))
         except ChannelClosed:
@@ -114,15 +129,19 @@ class OtherModels:
 
     # ── for calls ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def wait(self, call: Call) -> None:
+    def wait(self, call: Call, user: User) -> None:
         """Until it has a response."""
+        self._streams.begin_wait(call.number, user)
         try:
             self._inbox.wait(lambda: bool(call.answers))
         except ChannelClosed:
             self._end_all()
+        finally:
+            self._streams.end_wait(call.number)
 
-    def begin_await(self, call: Call) -> None:
+    def begin_await(self, call: Call, user: User) -> None:
         """Have a thread read until it, and all others that tasks wait for, have a response."""
+        self._streams.begin_wait(call.number, user)
         with self._guard:
             self._awaited.add(call)
             if not self._reads:
@@ -132,17 +151,15 @@ class OtherModels:
     def end_await(self, call: Call) -> None:
         """No task waits for it any more."""
         self._awaited.discard(call)
-
-    def taken(self, call: Call) -> None:
-        """A response was taken, and another may come."""
-        self._tell(CallTaken(call.number))
+        self._streams.end_wait(call.number)
 
     def cancel(self, call: Call) -> None:
-        """No response is needed any more."""
+        """No response is needed any more. Finalizers call this too."""
         if call.number in self._open:
-            self._tell(CancelCall(call.number))
+            with suppress(ChannelClosed):
+                self._inbox.post(CancelCall(call.number))
 
-    def _tell(self, message: CallTaken | CancelCall) -> None:
+    def _tell(self, message: CallTaken) -> None:
         try:
             self._inbox.send(message)
         except ChannelClosed:
@@ -165,8 +182,11 @@ class OtherModels:
             return
         if answered.final:
             del self._open[answered.call]
+            self._streams.ended(answered.call)
         self._awaited.discard(call)
         call.hand_over(answered)
+        if not answered.final:
+            self._streams.came(answered.call)
 
     def _end_all(self) -> None:
         """Nobody answers any more."""
@@ -174,37 +194,44 @@ class OtherModels:
             # another thread may have seen it too
             if (call := self._open.pop(number, None)) is not None:
                 self._awaited.discard(call)
+                self._streams.ended(number)
                 call.hand_over(None)
 
 
 class Call:
     """As `backends.base.OpenCall` says."""
 
-    def __init__(self, others: OtherModels, number: int) -> None:
+    untaken: Untaken | None = None
+    """Of a call that may have many responses."""
+
+    def __init__(self, others: OtherModels, number: int, batch: int) -> None:
         self._others = others
+        self._batch = batch
         self.number = number
         self.answers: deque[CallAnswered | None] = deque()
         self._wake: Callable[[], object] | None = None
 
     def next(self) -> ModelAnswer:
         """Wait for the next response."""
+        user = this_user(self._batch)
         if not self.answers:
-            self._others.wait(self)
-        return self._take()
+            self._others.wait(self, user)
+        return self._take(user)
 
     async def next_async(self) -> ModelAnswer:
         """As `next`, in an event loop."""
         loop = asyncio.get_running_loop()
         there = asyncio.Event()
         self._wake = lambda: loop.call_soon_threadsafe(there.set)
-        self._others.begin_await(self)
+        user = this_user(self._batch, in_task=True)
+        self._others.begin_await(self, user)
         try:
             if not self.answers:
                 await there.wait()
         finally:
             self._wake = None
             self._others.end_await(self)
-        return self._take()
+        return self._take(user)
 
     def cancel(self) -> None:
         """No response is needed any more."""
@@ -217,12 +244,14 @@ class Call:
         if wake is not None:
             wake()
 
-    def _take(self) -> ModelAnswer:
+    def _take(self, user: User) -> ModelAnswer:
         answered = self.answers.popleft()
         if answered is None:
             return ModelAnswer({}, {}, Unavailable(GONE), final=True)
-        if not answered.final:
-            self._others.taken(self)
+        if self.untaken is not None:
+            self.untaken.user = user
+            if not answered.final:
+                self.untaken.taken()
         error = None
         if answered.error is not None:
             kind = REQUEST_ERRORS.get(answered.error.kind, ModelFailed)
