@@ -319,6 +319,17 @@ def test_models_that_ask_each_other_all_end(channel: grpc.Channel) -> None:
     assert y_of(send(channel, "caller", asking("caller_alone")).result()) == [1, 2]
 
 
+@pytest.mark.parametrize("do", ["unload", "load"])
+def test_a_model_that_is_asked_can_not_end_the_one_that_asks(
+    channel: grpc.Channel, do: str
+) -> None:
+    """It would wait until that has its answer, which is its own."""
+    asked = asking("caller", {"do": do, "model": "caller_alone"})
+    _, text = error_of(send(channel, "caller_alone", asked))
+    assert "'caller_alone' can't be loaded or unloaded now: it waits for the model" in text
+    assert y_of(send(channel, "caller_alone", asking("caller")).result()) == [1, 2]
+
+
 # ── crashes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

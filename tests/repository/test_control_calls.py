@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from fake_workers import until
+from nested_bench import Models
 from penstock.repository.model_calls import ModelCalls
+from penstock.repository.nested import NestedCalls
 from penstock.repository.overrides import Override
+from penstock.repository.served_model import ServedModel
 from penstock.workers import messages
 
 
@@ -25,6 +28,10 @@ class Control:
         """Never asked."""
         raise AssertionError(name, version)
 
+    def served(self) -> list[ServedModel]:
+        """None."""
+        return []
+
     async def load(self, name: str, override: Override | None = None) -> None:
         """Note it."""
         self.done.append((name, override))
@@ -39,7 +46,7 @@ class Asking:
 
     def __init__(self) -> None:
         self.control = Control()
-        self._calls = ModelCalls(None, self.control)  # type: ignore[arg-type]
+        self._calls = ModelCalls(NestedCalls(Models()), self.control)
         self.answers: list[messages.CallAnswered] = []
 
     def answer(self, answer: messages.CallAnswered) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from penstock.errors import (
@@ -19,6 +19,7 @@ from penstock.errors import (
 from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Terms
 from penstock.repository.overrides import Override, check_given
 from penstock.repository.pool import CLIENT_GONE
+from penstock.repository.served_model import ServedModel
 from penstock.types import OutputTensor, Parameter
 from penstock.workers import messages
 from penstock.workers.gather import REQUEST_ERRORS
@@ -38,6 +39,10 @@ class Control(Protocol):
 
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether the model can take work now. Raises InvalidRequest on a version that is no number."""
+        ...
+
+    def served(self) -> Iterable[ServedModel]:
+        """All loaded versions of all models."""
         ...
 
     async def load(self, name: str, override: Override | None = None) -> None:
@@ -124,7 +129,9 @@ class ModelCalls:
                 if call := self._under_way.get((instance, number)):
                     call.nested.cancel()
             case messages.ControlModel():
-                task = asyncio.get_running_loop().create_task(self._do(model, instance, asked))
+                task = asyncio.get_running_loop().create_task(
+                    self._do(model, pool, instance, asked)
+                )
                 self._controlling.add(task)
                 task.add_done_callback(self._controlling.discard)
 
@@ -169,10 +176,12 @@ class ModelCalls:
         except PenstockError as error:
             answered(error)
 
-    async def _do(self, caller: str, instance: Instance, asked: messages.ControlModel) -> None:
+    async def _do(
+        self, caller: str, pool: object, instance: Instance, asked: messages.ControlModel
+    ) -> None:
         error: PenstockError | None = None
         try:
-            await self._control_model(caller, asked)
+            await self._control_model(caller, pool, asked)
         except PenstockError as refused:
             error = refused
         except Exception:
@@ -181,7 +190,7 @@ class ModelCalls:
         refusal = None if error is None else _refusal(error)
         instance.answer(messages.CallAnswered(asked.call, (), {}, refusal, final=True))
 
-    async def _control_model(self, caller: str, asked: messages.ControlModel) -> None:
+    async def _control_model(self, caller: str, pool: object, asked: messages.ControlModel) -> None:
         if asked.action == "ready":
             if not self._control.is_ready(asked.model, asked.version):
                 raise Unavailable(f"model '{asked.model}' is not ready")
@@ -191,10 +200,13 @@ class ModelCalls:
             raise InvalidRequest(
                 f"model '{caller}' can't {asked.action} itself: it would wait for its own request to end"
             )
-        if asked.action == "load":
-            await self._control.load(asked.model, _override(asked))
-        else:
-            await self._control.unload(asked.model, dependents=asked.unload_dependents)
+        # those that are served go only when they have answered what is there, the caller's request maybe too
+        pools = [model.pool for model in self._control.served() if model.name == asked.model]
+        with self._nested.waiting(pool, pools, asked.model):
+            if asked.action == "load":
+                await self._control.load(asked.model, _override(asked))
+            else:
+                await self._control.unload(asked.model, dependents=asked.unload_dependents)
 
 
 def terms_of_all(parents: Sequence[PendingRequest], pool: object) -> Terms:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Final, Protocol
@@ -259,6 +260,22 @@ class NestedCalls:
             call.request = None
             raise
         return call
+
+    @contextmanager
+    def waiting(self, holder: object, pools: Sequence[object], model: str) -> Iterator[None]:
+        """While an instance of the holder waits for the pools of a model to end. Raises InvalidRequest where they wait
+        for it."""
+        if any(self._waits.circular(holder, pool) for pool in pools):
+            raise InvalidRequest(
+                f"model '{model}' can't be loaded or unloaded now: it waits for the model that asks for that"
+            )
+        for pool in pools:
+            self._waits.begin(holder, pool)
+        try:
+            yield
+        finally:
+            for pool in pools:
+                self._waits.end(holder, pool)
 
     def _submit(self, request: PendingRequest, holder: object, pool: ModelPool) -> None:
         if holder is None:

@@ -9,6 +9,7 @@ from typing import Final
 from penstock.errors import (
     AlreadyExists,
     Cancelled,
+    DeadlineExceeded,
     InvalidRequest,
     ModelFailed,
     NotFound,
@@ -40,6 +41,7 @@ REQUEST_ERRORS: Final[Mapping[str, type[PenstockError]]] = MappingProxyType(
         for kind in (
             AlreadyExists,
             Cancelled,
+            DeadlineExceeded,
             InvalidRequest,
             ModelFailed,
             NotFound,
