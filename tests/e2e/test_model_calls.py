@@ -108,6 +108,11 @@ def cancelled(server: Served) -> float:
     return server.metric("nv_inference_request_failure", "caller", reason="CANCELED")
 
 
+def wait_for_queue(server: Served, model: str, requests: int) -> None:
+    """Until so many wait there."""
+    eventually(lambda: queued(server, model) == requests, f"not {requests} wait for {model}")
+
+
 # ── what is asked, and answered ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -249,11 +254,11 @@ def test_a_batch_of_several_tenants(
             held._sent.append(stuck)
             eventually(lambda: queued(server, "puppet") == 1, "it does not wait")
             parameters = asking("puppet_levels") | ({"first": True} if first else {})
-            for tenant in ("blue", "green"):
+            for waiting, tenant in enumerate(("blue", "green"), start=1):
                 held._sent.append(
                     send(channel, "caller", parameters, metadata=(("x-tenant", tenant),))
                 )
-            eventually(lambda: queued(server, "caller") == 2, "they are not in one batch")
+                wait_for_queue(server, "caller", waiting)
             caller_held.open()
         held.wait_queued(1)
         levels = server.get("/v2/models/puppet_levels/explain").json["queue"]["levels"]
