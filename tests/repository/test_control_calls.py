@@ -46,12 +46,22 @@ class Asking:
 
     def __init__(self) -> None:
         self.control = Control()
-        self._calls = ModelCalls(NestedCalls(Models()), self.control)
+        self.models = Models()
+        self.running: dict[int, Any] = {}
+        self.streaming: dict[int, Any] = {}
+        self._calls = ModelCalls(NestedCalls(self.models), self.control)
         self.answers: list[messages.CallAnswered] = []
 
     def answer(self, answer: messages.CallAnswered) -> None:
         """As Instance."""
         self.answers.append(answer)
+
+    def call(self) -> str:
+        """Ask model `m`; the error's text."""
+        asked = messages.CallModel(1, -1, (), "m", "", "", (), (), {}, False)
+        self._calls.hear("caller", None, self, asked)  # type: ignore[arg-type]
+        error = self.answers.pop().error
+        return "" if error is None else error.reason
 
     async def __call__(
         self, action: Any, config: str = "", files: Any = None, *, dependents: bool = False
@@ -91,3 +101,15 @@ async def test_bad_files(ask: Asking) -> None:
     assert "unrecognized load parameter 'x'." in await ask("load", "{}", {"x": b""})
     assert "it has a part '..'" in await ask("load", "{}", {"file:../x": b""})
     assert ask.control.done == []
+
+
+async def test_a_call_that_fails_by_a_bug_is_answered_too(
+    ask: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "'m' is not found" in ask.call()
+
+    def broken(name: str, version: str = "") -> ServedModel:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(ask.models, "get", broken)
+    assert ask.call() == "internal error"

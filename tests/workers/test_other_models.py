@@ -105,6 +105,25 @@ def test_an_array_that_no_datatype_stands_for(gateway: Gateway) -> None:
         gateway.others.ask(request(X=np.ones(1, complex)))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": None}, {"version": 1}, {"outputs": (5,)}, {"parameters": {"p": [1]}}, {"id": b"x"}],
+)
+def test_what_no_message_can_hold_is_refused_at_once(
+    gateway: Gateway, wrong: dict[str, Any]
+) -> None:
+    """The gateway could not read it: the model would wait for ever."""
+    asked = ModelRequest(**{"model": "m", "version": "", "inputs": {"X": ONES}} | wrong)
+    with pytest.raises(InvalidRequest, match="other models can't be asked this: Expected"):
+        gateway.others.ask(asked)
+    text: Any = None
+    with pytest.raises(InvalidRequest, match="other models can't be asked this: Expected"):
+        gateway.others.load("m", text, {})
+    good = ModelRequest("m", "", {}, ("Y",), "i", {"a": 1, "b": True, "c": 0.5, "d": "e"})
+    gateway.others.ask(good)
+    assert gateway.asked().parameters == good.parameters
+
+
 def test_an_error_is_an_answer(gateway: Gateway) -> None:
     call = gateway.others.ask(request())
     gateway.answer(gateway.asked(), error=messages.RequestError(0, "no", "Unavailable"))

@@ -175,6 +175,10 @@ class ModelCalls:
             )
         except PenstockError as error:
             answered(error)
+        except Exception:
+            # else the model would wait for ever
+            log.exception("a request of a model to model %s could not be sent", asked.model)
+            answered(InternalError("not sent"))
 
     async def _do(
         self, caller: str, pool: object, instance: Instance, asked: messages.ControlModel

@@ -14,13 +14,14 @@ from itertools import count
 from threading import Lock, Thread
 from typing import Final, Literal
 
+import msgspec
 import numpy as np
 
 from penstock.backends.base import ModelAnswer, ModelRequest
 from penstock.backends.byte_arrays import to_byte_array
 from penstock.errors import InvalidRequest, ModelFailed, Unavailable
 from penstock.tensors import as_array, serialize_bytes
-from penstock.types import DATATYPES, Array
+from penstock.types import DATATYPES, Array, Parameter
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.gather import REQUEST_ERRORS
 from penstock.workers.inbox import Inbox
@@ -57,7 +58,9 @@ class OtherModels:
         inbox.on_early(Reset, lambda _: self._end_all())
 
     def ask(self, request: ModelRequest) -> Call:
-        """Send a request. Raises InvalidRequest on an input that is no tensor."""
+        """Send a request. Raises InvalidRequest on an input that is no tensor, and on what no message can hold."""
+        told = request.model, request.version, request.id, request.outputs, request.parameters
+        _check(told, _Asked)
         inputs = tuple([_tensor(name, array) for name, array in request.inputs.items()])
         return self._send(
             request.batch,
@@ -99,6 +102,7 @@ class OtherModels:
         unload_dependents: bool = False,
     ) -> None:
         given = dict(files or {})
+        _check((model, version, config, given), _Controlled)
         call = self._send(
             NO_BATCH,
             lambda number: ControlModel(
@@ -259,6 +263,18 @@ class Call:
         # copies: what a message holds can't be written to, and models may do that with what is theirs
         outputs = {t.name: as_array(t.datatype, t.shape, t.data).copy() for t in answered.outputs}
         return ModelAnswer(outputs, answered.parameters, error, answered.final)
+
+
+_Asked: Final = tuple[str, str, str, tuple[str, ...], dict[str, Parameter]]
+_Controlled: Final = tuple[str, str, str, dict[str, bytes]]
+
+
+def _check(told: object, kind: object) -> None:
+    """Raises InvalidRequest: the gateway could not read the message, and so never answer it."""
+    try:
+        msgspec.convert(told, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"other models can't be asked this: {error}") from error
 
 
 def _tensor(name: str, array: Array) -> ResponseTensor:
