@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.config import Settings, load_settings
+from penstock.config import Settings, flagged_settings, load_settings
 from penstock.errors import ConfigError
 
 
@@ -162,4 +162,62 @@ def test_a_missing_config_file_is_an_error() -> None:
 
 
 def test_every_setting_has_its_help() -> None:
-    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+    assert [name for name, field in flagged_settings() if not field.description] == []
+
+
+def test_a_table_is_settings_too(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (empty_folder / "etc").mkdir()
+    (empty_folder / "etc/p.toml").write_text(
+        '[access]\nmode = "required"\ntenants_file = "tenants.db"\nanonymous_roles = ["viewer"]\n'
+        '[access.roles.reader]\nverbs = ["read_metadata"]\n'
+        '[[access.certificates]]\nuri = "spiffe://a/*"\ntenant = "a"\nroles = ["reader"]\n'
+    )
+    monkeypatch.setenv("PENSTOCK_ACCESS_ANONYMOUS_ROLES", "user,monitor")
+    settings = load_settings({"access_anonymous_tenant": "nobody"}, Path("etc/p.toml"))
+    access = settings.access
+    assert access.mode == "required"
+    assert access.tenants_file == empty_folder / "etc/tenants.db"
+    assert access.anonymous_roles == ("user", "monitor")
+    assert access.anonymous_tenant == "nobody"
+    assert access.certificates[0].roles == ("reader",)
+    settings.write(empty_folder / "settings.json")
+    assert Settings.read(empty_folder / "settings.json") == settings
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("access = 1", "penstock.toml: access: expected a table, [access] (got 1)"),
+        (
+            "[access]\nmod = 1",
+            "penstock.toml: access.mod: there is no such setting",
+        ),
+        (
+            '[access]\nmode = "on"',
+            "penstock.toml: access.mode: input should be 'off' or 'required' (got 'on')",
+        ),
+        (
+            '[access]\nanonymous_roles = ["king"]',
+            "penstock.toml: access: anonymous_roles: there is no role 'king', expected one of",
+        ),
+        (
+            '[[access.certificates]]\ntenant = "a"\n',
+            "penstock.toml: access.certificates.0: expected one of uri, dns and subject",
+        ),
+        (
+            '[access.roles.admin]\nverbs = ["infer"]\n',
+            "penstock.toml: access: roles.admin: there is a built-in role of this name",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_named(empty_folder: Path, toml: str, message: str) -> None:
+    (empty_folder / "penstock.toml").write_text(toml)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_wrong_variable_of_a_table_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_ACCESS_MODE", "on")
+    with pytest.raises(ConfigError, match=r"^PENSTOCK_ACCESS_MODE: input should be"):
+        load_settings({})

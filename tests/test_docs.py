@@ -16,7 +16,7 @@ from markdown import blocks, flags, headings, links
 from penstock.backends import registry
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
 from penstock.commands.serve import ALIASES, NOT_YET
-from penstock.config import Settings, flag_of, load_settings
+from penstock.config import flag_of, flagged_settings, load_settings
 from penstock.errors import ConfigError
 from penstock.repository.config_file import read_config
 from penstock.repository.dependencies import needs_of
@@ -25,7 +25,7 @@ from penstock_loadtest.marked import between
 PAGES: Final = [doc_tables.README, *sorted(doc_tables.DOCS.glob("*.md"))]
 MODELS: Final = doc_tables.DOCS / "models.md"
 FLAGS: Final = {
-    *map(flag_of, Settings.model_fields),
+    *(flag_of(name) for name, _ in flagged_settings()),
     *(spelling for spellings in ALIASES.values() for spelling in spellings),
     *NOT_YET,
     *("--config", "--input"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,10 +17,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
+from penstock.access_config import AccessSettings
 from penstock.cache_config import CacheConfig, parse_cache_config
+from penstock.config_section import Section, beside
 from penstock.cores import available_cores
 from penstock.errors import ConfigError
 from penstock.logs import LogFormat, LogSettings
@@ -171,6 +174,9 @@ class Settings(BaseSettings):
     """Append all log lines to this file; else they go to standard error."""
     run_dir: Path | None = None
     """Where each run makes its own private folder, for sockets and what load requests give; else a temporary one."""
+
+    access: AccessSettings = Field(default_factory=AccessSettings)
+    """Who may do what."""
 
     @classmethod
     def settings_customise_sources(
@@ -356,6 +362,24 @@ class Settings(BaseSettings):
         return cls.model_validate_json(Path(path).read_bytes())
 
 
+SECTIONS: Final[Mapping[str, type[Section]]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+"""The file's tables, by name."""
+
+
+def flagged_settings() -> Iterator[tuple[str, FieldInfo]]:
+    """Name and field of all that have a flag: `http_port`, and `access_mode` of the table `access`."""
+    for name, field in Settings.model_fields.items():
+        if name not in SECTIONS:
+            yield name, field
+    for section, cls in SECTIONS.items():
+        for name, field in cls.flagged():
+            yield f"{section}_{name}", field
+
+
 def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Settings:
     """The settings of this start. `flags`: what the command line gave, by setting's name.
 
@@ -371,17 +395,60 @@ def settings_and_sources(
     """As `load_settings`, with where each setting was given, by its name. Those that were not are left out."""
     path = file or DEFAULT_FILE
     from_file = _read_toml(path) if file or path.exists() else {}
-    from_environment = EnvSettingsSource(Settings, env_ignore_empty=True)()
+    from_environment = _environment()
     platforms = platform_settings(os.environ, {*from_environment, *flags})
     from_platform = {name: setting.value for name, setting in platforms.items()}
     given = {**from_file, **from_platform, **from_environment, **flags}
     sources = {name: _source(name, flags, from_environment, platforms, path) for name in given}
     try:
-        return Settings(**given), sources
+        return Settings(**_nested(given)), sources
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        source = sources.get(str(first["loc"][0])) if first["loc"] else None
+        source = _source_of(first["loc"], sources, path)
         raise ConfigError(_explain(f"{source}: " if source else "", dict(first))) from None
+
+
+def _environment() -> dict[str, Any]:
+    """What PENSTOCK_* say, by setting's name."""
+    found = EnvSettingsSource(Settings, env_ignore_empty=True)()
+    values = {name: value for name, value in found.items() if name not in SECTIONS}
+    for section, cls in SECTIONS.items():
+        for field, _ in cls.flagged():
+            name = f"{section}_{field}"
+            if value := os.environ.get(f"{ENV_PREFIX}{name.upper()}"):
+                values[name] = value
+    return values
+
+
+def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat names → tables."""
+    nested = {name: value for name, value in given.items() if _section_of(name) is None}
+    for name, value in given.items():
+        if (section := _section_of(name)) is not None:
+            table = nested.get(section, {})
+            if isinstance(table, Mapping):
+                nested[section] = {**table, name.removeprefix(f"{section}_"): value}
+    return nested
+
+
+def _section_of(name: str) -> str | None:
+    """The table that a flat name belongs to."""
+    section, _, field = name.partition("_")
+    return section if field and section in SECTIONS else None
+
+
+def _source_of(
+    location: tuple[int | str, ...], sources: Mapping[str, str], file: Path
+) -> str | None:
+    """Who said what is wrong."""
+    if not location:
+        return None
+    name, *rest = map(str, location)
+    if name not in SECTIONS:
+        return sources.get(name)
+    if rest and (source := sources.get(f"{name}_{rest[0]}")) is not None:
+        return source
+    return f"{file}: {'.'.join((name, *rest))}"
 
 
 def flag_of(name: str) -> str:
@@ -397,12 +464,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    return {name: _beside(path, name, value) for name, value in values.items()}
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in SECTIONS and not isinstance(value, dict):
+            raise ConfigError(f"{path}: {name}: expected a table, [{name}] (got {_shown(value)})")
+        given[name] = _beside(path, name, value)
+    return given
 
 
 def _beside(file: Path, name: str, value: Any) -> Any:
     """Paths in a file are relative to that file's folder."""
     folder = file.absolute().parent
+    if name in SECTIONS:
+        return beside(SECTIONS[name], value, folder)
     if name in ("run_dir", "log_file") and isinstance(value, str):
         return folder / value
     if name != "model_repository":

@@ -4,16 +4,20 @@ PenstockError
 ├── InvalidRequest            the client sent something wrong; the text says what and where
 │   ├── PayloadTooLarge       a body or message over the limit
 │   └── AlreadyExists
+├── Unauthenticated           the request says not, or wrongly, whose it is
+├── Forbidden                 its sender may not do this; says nothing of whether the thing exists
 ├── NotFound                  no such model, version, route
 ├── Unsupported               known to the protocol, not done by this server
 ├── Unavailable               try again later
 │   ├── QueueFull             the model's queue is at its bound
+│   ├── QuotaExceeded         the tenant's quota is used up
 │   └── DeadlineExceeded      the request could not be answered in time
 ├── ModelFailed               the model's own code raised, or gave something it may not give
 │   ├── UnknownError          the same, and the model told the client that it can't say of what kind
 │   └── WorkerCrashed         the request ends the process that runs it: trying again would not help
 ├── Cancelled                 nobody waits for the answer any more
 ├── LoadFailed                a model can't be loaded; the text says why
+│   └── Untrusted             its files are not those that somebody trusted has signed
 ├── ConfigError               a file or setting is wrong; names file, line, what was expected
 └── InternalError             a bug of ours; its text is never shown to clients
 """
@@ -40,6 +44,14 @@ class AlreadyExists(InvalidRequest):
     """What was to be created is there already."""
 
 
+class Unauthenticated(PenstockError):
+    """The request has no credential, or one that does not hold."""
+
+
+class Forbidden(PenstockError):
+    """Who sent the request may not do this. Says nothing of whether what is asked for exists."""
+
+
 class NotFound(PenstockError):
     """The named model, version or resource is not known."""
 
@@ -59,6 +71,20 @@ class Unavailable(PenstockError):
 
 class QueueFull(Unavailable):
     """The model's queue holds as many requests, bytes, or time as it may."""
+
+
+class QuotaExceeded(Unavailable):
+    """The tenant has used what it may use."""
+
+    def __init__(
+        self,
+        text: str,
+        retry_after_s: float | None = None,
+        limits: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(text, retry_after_s)
+        self.limits = limits
+        """Headers that say how much of what there is."""
 
 
 class DeadlineExceeded(Unavailable):
@@ -83,6 +109,10 @@ class Cancelled(PenstockError):
 
 class LoadFailed(PenstockError):
     """The model could not be loaded."""
+
+
+class Untrusted(LoadFailed):
+    """The model's files are not what somebody who is trusted has signed."""
 
 
 class ConfigError(PenstockError):

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from extensions import extensions_table
 from penstock.commands.serve import ALIASES, NOT_YET
-from penstock.config import Settings, flag_of
+from penstock.config import SECTIONS, flag_of, flagged_settings
 from penstock.errors import PenstockError
 from penstock.gateway.status import status_of
 from penstock.scheduling.refusals import Refusal
@@ -69,9 +69,9 @@ BASELINES: Final = {
 }
 NOT_MEASURED: Final = "-"
 VALUES: Final = {
+    "host": "address",
     "tenant_header": "header",
     "tenant_weights": "NAME=WEIGHT",
-    "log_file": "file",
     "trace_config": "[MODE,]NAME=VALUE",
     "metrics_config": "NAME=VALUE",
     "sagemaker_safe_port_range": "LOW-HIGH",
@@ -92,11 +92,11 @@ def settings_table() -> str:
     rows = [
         (
             _flags(name),
-            VALUES.get(name) or _values(field),
+            VALUES.get(name) or _values(field, name),
             _default(field.get_default(call_default_factory=True)),
             field.description or "",
         )
-        for name, field in Settings.model_fields.items()
+        for name, field in flagged_settings()
     ]
     return table(("flag", "values", "default", "meaning"), rows)
 
@@ -187,17 +187,20 @@ def _flags(name: str) -> str:
     return ", ".join(f"`{flag}`" for flag in (flag_of(name), *ALIASES.get(name, ())))
 
 
-def _values(field: FieldInfo) -> str:
+def _values(field: FieldInfo, name: str) -> str:
     kind = field.annotation
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
-    names = {bool: "true, false", int: "number", float: "seconds", ByteSize: "size", str: "address"}
-    return names.get(kind, "") if isinstance(kind, type) else _of_list(field)
+    names = {bool: "true, false", int: "number", float: "seconds", ByteSize: "size", str: "text"}
+    return names.get(kind, "") if isinstance(kind, type) else _of_several(field, name)
 
 
-def _of_list(field: FieldInfo) -> str:
+def _of_several(field: FieldInfo, name: str) -> str:
+    """Of lists, and of what may be none."""
     items = get_args(field.annotation)
-    return "model" if str in items else "folder"
+    if Path in items:
+        return "file" if name.endswith("_file") else "folder"
+    return "text" if name.partition("_")[0] in SECTIONS else "model"
 
 
 def _default(value: object) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from penstock.config import Settings, flag_of, load_settings
+from penstock.config import Settings, flag_of, flagged_settings, load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
 from penstock.supervisor.supervisor import Supervisor
@@ -26,7 +26,7 @@ ALIASES: Final = {
 """Setting → further spellings."""
 
 BARE_FLAGS: Final = frozenset(
-    flag_of(name) for name, field in Settings.model_fields.items() if field.annotation is bool
+    flag_of(name) for name, field in flagged_settings() if field.annotation is bool
 )
 """Flags that may stand without a value."""
 
@@ -180,7 +180,7 @@ def _signature() -> inspect.Signature:
         inspect.Parameter("repositories", keyword, default=argument, annotation=list[str] | None),
         inspect.Parameter("config", keyword, default=config, annotation=Path | None),
     ]
-    for name, field in Settings.model_fields.items():
+    for name, field in flagged_settings():
         annotation = list[str] | None if _repeatable(name, field) else str | None
         parameters.append(
             inspect.Parameter(name, keyword, default=_option(name, field), annotation=annotation)
@@ -232,6 +232,10 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "NAME=WEIGHT"
     if name in _TEXTS:
         return _TEXTS[name]
+    if kind is str:
+        return "TEXT"
+    if Path in (kind, *get_args(kind)):
+        return "FILE"
     return "SECONDS" if kind is float else "NUMBER"
 
 

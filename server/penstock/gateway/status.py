@@ -20,10 +20,12 @@ class GrpcCode(IntEnum):
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,12 @@ TABLE: Final[dict[type[errors.PenstockError], Status]] = {
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, GrpcCode.RESOURCE_EXHAUSTED
     ),
     errors.AlreadyExists: Status(HTTPStatus.BAD_REQUEST, GrpcCode.ALREADY_EXISTS),
+    errors.Unauthenticated: Status(HTTPStatus.UNAUTHORIZED, GrpcCode.UNAUTHENTICATED),
+    errors.Forbidden: Status(HTTPStatus.FORBIDDEN, GrpcCode.PERMISSION_DENIED),
     errors.NotFound: Status(HTTPStatus.NOT_FOUND, GrpcCode.NOT_FOUND),
     errors.Unsupported: Status(HTTPStatus.NOT_IMPLEMENTED, GrpcCode.UNIMPLEMENTED),
     errors.Unavailable: Status(HTTPStatus.SERVICE_UNAVAILABLE, GrpcCode.UNAVAILABLE),
+    errors.QuotaExceeded: Status(HTTPStatus.TOO_MANY_REQUESTS, GrpcCode.RESOURCE_EXHAUSTED),
     errors.DeadlineExceeded: Status(HTTPStatus.GATEWAY_TIMEOUT, GrpcCode.DEADLINE_EXCEEDED),
     errors.ModelFailed: Status(HTTPStatus.INTERNAL_SERVER_ERROR, GrpcCode.INTERNAL),
     errors.UnknownError: Status(HTTPStatus.BAD_REQUEST, GrpcCode.UNKNOWN),
