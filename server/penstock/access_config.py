@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -12,6 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from penstock.config_section import Section
+from penstock.verbs import Verb
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """Of names, with `*`, `?` and `[…]` as in a shell."""
@@ -19,23 +19,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,
 
 OWN: Final = "@own"
 """In place of a tenant's name: the caller's own."""
-
-
-class Verb(StrEnum):
-    """What can be done with a server."""
-
-    INFER = "infer"
-    READ_METADATA = "read_metadata"
-    """Of the server, and of models: names, versions, configuration, whether they are ready."""
-    READ_STATISTICS = "read_statistics"
-    LOAD = "load"
-    """Load and unload models, and read why a load failed."""
-    ROLLOUT = "rollout"
-    MANAGE_TENANTS = "manage_tenants"
-    READ_AUDIT = "read_audit"
-    METRICS = "metrics"
-    CONFIGURE = "configure"
-    """Read and change trace and log settings."""
 
 
 class Role(Section):

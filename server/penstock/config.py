@@ -269,6 +269,11 @@ class Settings(BaseSettings):
             )
         if "*" in self.load_model and len(self.load_model) > 1:
             raise ValueError("load_model: `*` means all models, and must stand alone")
+        if self.tenant_header and self.access.mode != "off":
+            raise ValueError(
+                "tenant_header and access.mode exclude each other: with access control the tenant is whose"
+                " credential it is, and no header can say another one"
+            )
         self._check_platforms()
         used: dict[int, str] = {}
         for name, port in self.ports().items():

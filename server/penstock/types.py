@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
 from ml_dtypes import bfloat16
 from numpy.typing import NDArray
+
+from penstock.verbs import Verb
 
 Parameter = bool | int | float | str
 """What the protocol's request and response parameters can hold."""
@@ -158,6 +160,29 @@ class TracedCall(msgspec.Struct):
     """When all of it was here; 0: not yet."""
 
 
+class Lease(Protocol):
+    """What a request has of its tenant's quota until it is answered."""
+
+    def release(self) -> None:
+        """Give it back. Called once."""
+        ...
+
+
+class CallSession(Protocol):
+    """Whose a call is, and what it may do. Made by `penstock.access`."""
+
+    @property
+    def tenant(self) -> str: ...
+
+    def check(self, verb: Verb, model: str = "") -> None:
+        """Raises Forbidden."""
+        ...
+
+    def admit(self, model: str, rows: int, nbytes: int) -> Lease | None:
+        """Take a request's share of the tenant's quota; None: nothing has to be given back. Raises QuotaExceeded."""
+        ...
+
+
 class CallTerms(msgspec.Struct, frozen=True):
     """What comes with a call rather than in its message: for whom it is, and how long its client waits."""
 
@@ -167,6 +192,8 @@ class CallTerms(msgspec.Struct, frozen=True):
     """Whose share of the model it takes."""
     traced: TracedCall | None = None
     """Set while requests may be traced."""
+    session: CallSession | None = None
+    """None: access is not controlled."""
 
 
 NO_TERMS: Final = CallTerms()

@@ -18,6 +18,8 @@ from google.rpc.status_pb2 import Status
 
 from asgi_driver import Exchange, drive, scope
 from pending import pending
+from penstock.access.rules import Rule
+from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest, ModelFailed, NotFound, PenstockError, QueueFull
 from penstock.gateway.asgi import Message
 from penstock.gateway.aside import LARGE_BYTES
@@ -45,6 +47,7 @@ class FakeService:
         self.requests: list[PendingRequest] = []
         self.terms: list[CallTerms] = []
         self.error: BaseException | None = None
+        self.rules: dict[str, Rule] = {}
         self.unary = {"/echo": self._echo}
         self.streams = {"/stream": self._stream, "/fails": self._fails, "/silent": self._silent}
 
@@ -64,25 +67,25 @@ class FakeService:
         self.requests.append(request)
         return request
 
-    async def _echo(self, message: bytes) -> bytes:
+    async def _echo(self, message: bytes, _: AnySession) -> bytes:
         self.messages.append(message)
         if self.error is not None:
             raise self.error
         return framed(message)
 
-    async def _stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _stream(self, messages: AsyncIterator[bytes], _: AnySession) -> AsyncIterator[bytes]:
         async for message in messages:
             self.messages.append(message)
             yield framed(message)
 
-    async def _fails(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _fails(self, messages: AsyncIterator[bytes], _: AnySession) -> AsyncIterator[bytes]:
         async for message in messages:
             yield framed(message)
             assert self.error is not None
             raise self.error
 
-    async def _silent(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for _ in messages:
+    async def _silent(self, messages: AsyncIterator[bytes], _: AnySession) -> AsyncIterator[bytes]:
+        async for _unused in messages:
             if self.error is not None:
                 raise self.error
         return

@@ -14,6 +14,7 @@ import pytest
 from asgi_driver import Exchange, drive, scope
 from fake_workers import settle
 from pending import pending as make_pending
+from penstock.access.session import AnySession
 from penstock.errors import ModelFailed, NotFound, PenstockError, QueueFull
 from penstock.gateway.asgi import Message
 from penstock.gateway.disconnects import Disconnects
@@ -37,6 +38,9 @@ class FakeRoutes:
         self.requests: list[tuple[str, HttpRequest]] = []
         self.error: BaseException | None = None
         self.reply: Reply | None = None
+
+    def admit(self, method: str, path: str, session: AnySession) -> None:
+        """Anybody."""
 
     async def __call__(self, path: str, request: HttpRequest) -> Reply:
         self.requests.append((path, request))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from penstock.access.session import OPEN
 from penstock.errors import InvalidRequest
 from penstock.gateway.http_types import HttpRequest
 from penstock.gateway.model_control import CHUNK_CHARACTERS, ModelControl
@@ -57,7 +58,7 @@ class Wires:
     def __init__(self) -> None:
         self.repository = Repository()
         self.control = ModelControl(self.repository)  # type: ignore[arg-type]
-        self.rpcs = {name: (request, call) for name, request, call in self.control.rpcs()}
+        self.rpcs = {name: (request, call) for name, request, _, call in self.control.rpcs()}
 
     async def load(self, body: Any = b"", name: str = "m") -> Override | None:
         """Over HTTP: what the repository was given."""
@@ -72,7 +73,7 @@ class Wires:
     async def call(self, rpc: str, **fields: Any) -> Message:
         """Over gRPC."""
         message, answer = self.rpcs[rpc]
-        return await answer(message_class(f"inference.{message}")(**fields))
+        return await answer(message_class(f"inference.{message}")(**fields), OPEN)
 
     async def load_rpc(
         self, parameters: Mapping[str, Any] = MappingProxyType({}), name: str = "m"

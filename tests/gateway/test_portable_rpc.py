@@ -13,6 +13,8 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from penstock.access.rules import Rule
+from penstock.access.session import OPEN, AnySession
 from penstock.errors import DeadlineExceeded, NotFound, PenstockError, QueueFull
 from penstock.gateway.grpc_service import MODEL_INFER
 from penstock.gateway.portable import RpcTable
@@ -42,22 +44,23 @@ class FakeService:
         self.terms: list[CallTerms] = []
         self.arrived_s: list[float] = []
         self.refusals: list[PenstockError] = []
+        self.rules: dict[str, Rule] = {}
         self.unary = {"/refuse": self._refuse}
         self.streams = {"/stream": self._stream}
 
     async def model_infer(self, message: bytes, terms: CallTerms) -> bytes:
         self.terms.append(terms)
-        return await self._refuse(message)
+        return await self._refuse(message, OPEN)
 
-    async def _refuse(self, message: bytes) -> bytes:
+    async def _refuse(self, message: bytes, _: AnySession) -> bytes:
         self.arrived_s.append(time.monotonic())
         if self.refusals:
             raise self.refusals.pop(0)
         return message
 
-    async def _stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _stream(self, messages: AsyncIterator[bytes], _: AnySession) -> AsyncIterator[bytes]:
         async for message in messages:
-            yield await self._refuse(message)
+            yield await self._refuse(message, OPEN)
 
 
 @pytest.fixture

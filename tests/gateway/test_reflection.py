@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+from penstock.access.session import OPEN
 from penstock.errors import InvalidRequest
 from penstock.gateway.reflection import ReflectionService
 from penstock.protobuf import message_class
@@ -35,7 +36,7 @@ async def ask(version: str, *requests: dict[str, Any] | bytes) -> list[Any]:
                 yield request_class(**fields).SerializeToString()
 
     call = ReflectionService(frame).methods[f"/{package}ServerReflection/ServerReflectionInfo"]
-    return [response_class.FromString(answer[5:]) async for answer in call(messages())]
+    return [response_class.FromString(answer[5:]) async for answer in call(messages(), OPEN)]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

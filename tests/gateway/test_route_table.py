@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.access.rules import PUBLIC
 from penstock.errors import NotFound
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.route_table import Description, PathParameters, Route, RouteTable
@@ -20,7 +21,7 @@ def route(method: str, template: str) -> Route:
         told = [method, template, *(f"{k}={v}" for k, v in parameters.items())]
         return HttpResponse(" ".join(told).encode())
 
-    return Route(method, template, answer, Description(tag="t", summary="s"))
+    return Route(method, template, answer, Description(tag="t", rule=PUBLIC, summary="s"))
 
 
 TABLE = RouteTable(
@@ -99,7 +100,7 @@ async def test_any_name_is_given_as_it_came(name: str) -> None:
         found.append(parameters)
         return HttpResponse()
 
-    told = Description(tag="t", summary="s")
+    told = Description(tag="t", rule=PUBLIC, summary="s")
     table = RouteTable([Route("GET", "/m/{model}/config", answer, told)])
     await table(f"/m/{name}/config", HttpRequest("GET", {}, b""))
     assert found == [{"model": name}]

@@ -94,7 +94,7 @@ def settings_table() -> str:
             _flags(name),
             VALUES.get(name) or _values(field, name),
             _default(field.get_default(call_default_factory=True)),
-            field.description or "",
+            " ".join((field.description or "").split()),
         )
         for name, field in flagged_settings()
     ]

@@ -18,6 +18,7 @@ from penstock.gateway.infer_stream import InferStream
 from penstock.gateway.infer_streams import InferStreams
 from penstock.gateway.stream_intake import StreamIntake
 from penstock.gateway.stream_terms import StreamTerms
+from penstock.gateway.terms import TermsReader
 from penstock.model_config import ModelConfig, TransactionPolicy
 from penstock.types import CallTerms, InferHeader, OutputTensor, Parameter, TraceSwitch
 from penstock.workers.request import Part, PendingRequest, RequestPlan
@@ -36,7 +37,7 @@ class FakeInference:
         self._models: dict[str, Any] = {}
         self._arrived = asyncio.Event()
 
-    def bind(self, header: InferHeader) -> Any:
+    def bind(self, header: InferHeader, session: object) -> Any:
         name = header.model_name
         if name == "none":
             raise NotFound(f"Request for unknown model: '{name}' is not found")
@@ -128,7 +129,8 @@ class StreamBench:
         )
         self.streams = InferStreams(intake)
         self.switch = TraceSwitch()
-        terms = StreamTerms(CallTerms(timeout_us, "blue"), headers, self.switch)
+        reader = TermsReader(switch=self.switch)
+        terms = StreamTerms(CallTerms(timeout_us, "blue"), headers, reader)
         self.stream: InferStream = self.streams.open(terms)
         self._messages: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
         self.read = 0

@@ -9,6 +9,8 @@ import msgspec
 from google.protobuf.message import Message
 from msgspec import UNSET, UnsetType
 
+from penstock.access.rules import of
+from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest, NotFound
 from penstock.gateway import descriptions as described
 from penstock.gateway.client_memory import ClientMemory
@@ -16,9 +18,13 @@ from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
 from penstock.gateway.route_table import PathParameters, Route
 from penstock.gateway.rpc import Rpc
 from penstock.protobuf import message_class
+from penstock.verbs import Verb
 from penstock.workers.client_regions import Region
 
 T = TypeVar("T")
+
+MEMORY: Final = of(Verb.INFER)
+"""Who may run models may say where their tensors lie."""
 
 
 class _Registration(msgspec.Struct, frozen=True):
@@ -61,16 +67,22 @@ class SystemMemoryApi:
     def rpcs(self) -> tuple[Rpc, ...]:
         """The RPCs."""
         return (
-            ("SystemSharedMemoryStatus", "SystemSharedMemoryStatusRequest", self._status),
-            ("SystemSharedMemoryRegister", "SystemSharedMemoryRegisterRequest", self._register),
+            ("SystemSharedMemoryStatus", "SystemSharedMemoryStatusRequest", MEMORY, self._status),
+            (
+                "SystemSharedMemoryRegister",
+                "SystemSharedMemoryRegisterRequest",
+                MEMORY,
+                self._register,
+            ),
             (
                 "SystemSharedMemoryUnregister",
                 "SystemSharedMemoryUnregisterRequest",
+                MEMORY,
                 self._unregister,
             ),
         )
 
-    async def _status(self, request: Any) -> Message:
+    async def _status(self, request: Any, _: AnySession) -> Message:
         response: Any = _message("SystemSharedMemoryStatusResponse")
         for region in self._memory.status(request.name):
             shown = response.regions[region.name]
@@ -78,11 +90,11 @@ class SystemMemoryApi:
                 setattr(shown, field, value)
         return response  # type: ignore[no-any-return]
 
-    async def _register(self, request: Any) -> Message:
+    async def _register(self, request: Any, _: AnySession) -> Message:
         self._memory.register(request.name, request.key, request.offset, request.byte_size)
         return _message("SystemSharedMemoryRegisterResponse")
 
-    async def _unregister(self, request: Any) -> Message:
+    async def _unregister(self, request: Any, _: AnySession) -> Message:
         self._memory.unregister(request.name)
         return _message("SystemSharedMemoryUnregisterResponse")
 
@@ -111,19 +123,24 @@ class CudaMemoryApi:
     def rpcs(self) -> tuple[Rpc, ...]:
         """The RPCs."""
         return (
-            ("CudaSharedMemoryStatus", "CudaSharedMemoryStatusRequest", self._status),
-            ("CudaSharedMemoryRegister", "CudaSharedMemoryRegisterRequest", self._register),
-            ("CudaSharedMemoryUnregister", "CudaSharedMemoryUnregisterRequest", self._unregister),
+            ("CudaSharedMemoryStatus", "CudaSharedMemoryStatusRequest", MEMORY, self._status),
+            ("CudaSharedMemoryRegister", "CudaSharedMemoryRegisterRequest", MEMORY, self._register),
+            (
+                "CudaSharedMemoryUnregister",
+                "CudaSharedMemoryUnregisterRequest",
+                MEMORY,
+                self._unregister,
+            ),
         )
 
-    async def _status(self, request: Any) -> Message:
+    async def _status(self, request: Any, _: AnySession) -> Message:
         self._check(request.name)
         return _message("CudaSharedMemoryStatusResponse")
 
-    async def _register(self, request: Any) -> Message:
+    async def _register(self, request: Any, _: AnySession) -> Message:
         raise self._refusal(request.name)
 
-    async def _unregister(self, _: Any) -> Message:
+    async def _unregister(self, _: Any, __: AnySession) -> Message:
         self._memory.check_allowed()
         return _message("CudaSharedMemoryUnregisterResponse")
 

@@ -1,43 +1,61 @@
-"""What `/openapi.json` says of each route. Schemas are named as in `openapi_schemas.py`."""
+"""What each route asks of its caller, and what `/openapi.json` says of it.
+
+Schemas are named as in `openapi_schemas.py`.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
+from penstock.access.rules import PUBLIC, of, of_model
 from penstock.gateway.route_table import Description
+from penstock.verbs import Verb
 
 _MODEL: Final = (400, 404, 503)
 _SHARED_MEMORY: Final = (400, 404, 501)
 
-LIVE: Final = Description(tag="health", summary="Whether the server runs")
+LIVE: Final = Description(tag="health", rule=PUBLIC, summary="Whether the server runs")
 READY: Final = Description(
     tag="health",
+    rule=PUBLIC,
     summary="Whether the server takes requests; 400 when not, as in Triton",
     errors=(400,),
 )
 READYZ: Final = Description(
-    tag="health", summary="Whether the server takes requests; 503 when not", errors=(503,)
+    tag="health",
+    rule=PUBLIC,
+    summary="Whether the server takes requests; 503 when not",
+    errors=(503,),
 )
 MODEL_READY: Final = Description(
     tag="health",
+    rule=of_model(Verb.READ_METADATA),
     summary="Whether a model takes requests; 400 when not, as in Triton",
     errors=(400,),
 )
 
 SERVER: Final = Description(
-    tag="metadata", summary="The server's name, version and extensions", response="Server"
+    tag="metadata",
+    rule=of(Verb.READ_METADATA),
+    summary="The server's name, version and extensions",
+    response="Server",
 )
 MODELS: Final = Description(
-    tag="metadata", summary="The names of all models that are served", response="Models"
+    tag="metadata",
+    rule=of(Verb.READ_METADATA),
+    summary="The names of all models that are served",
+    response="Models",
 )
 METADATA: Final = Description(
     tag="metadata",
+    rule=of_model(Verb.READ_METADATA),
     summary="A model's versions, inputs and outputs",
     response="ModelMetadata",
     errors=_MODEL,
 )
 CONFIG: Final = Description(
     tag="metadata",
+    rule=of_model(Verb.READ_METADATA),
     summary="A model's complete configuration",
     response="ModelConfig",
     errors=_MODEL,
@@ -48,6 +66,7 @@ HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 
 INFER: Final = Description(
     tag="inference",
+    rule=of_model(Verb.INFER),
     summary="Run a model",
     headers=(TIMEOUT, HEADER_LENGTH),
     request="InferRequest",
@@ -56,6 +75,7 @@ INFER: Final = Description(
 )
 GENERATE: Final = Description(
     tag="inference",
+    rule=of_model(Verb.INFER),
     summary="Run a model with inputs and outputs as plain JSON",
     headers=(TIMEOUT,),
     request="Any",
@@ -64,6 +84,7 @@ GENERATE: Final = Description(
 )
 GENERATE_STREAM: Final = Description(
     tag="inference",
+    rule=of_model(Verb.INFER),
     summary="As generate, with each response as a server-sent event",
     headers=(TIMEOUT,),
     request="Any",
@@ -74,32 +95,46 @@ GENERATE_STREAM: Final = Description(
 
 STATISTICS: Final = Description(
     tag="observation",
+    rule=of_model(Verb.READ_STATISTICS),
     summary="What models did, and how long it took",
     response="Statistics",
     errors=_MODEL,
 )
 EXPLAIN: Final = Description(
-    tag="observation", summary="How a model is scheduled", response="Any", errors=_MODEL
+    tag="observation",
+    rule=of_model(Verb.READ_STATISTICS),
+    summary="How a model is scheduled",
+    response="Any",
+    errors=_MODEL,
 )
 METRICS: Final = Description(
     tag="observation",
+    rule=of(Verb.METRICS),
     summary="Metrics for Prometheus",
     response="Text",
     media_type="text/plain; version=0.0.4",
 )
 TRACE: Final = Description(
-    tag="observation", summary="What is traced", response="TraceSettings", errors=(404,)
+    tag="observation",
+    rule=of_model(Verb.CONFIGURE),
+    summary="What is traced",
+    response="TraceSettings",
+    errors=(404,),
 )
 SET_TRACE: Final = Description(
     tag="observation",
+    rule=of_model(Verb.CONFIGURE),
     summary="Change what is traced",
     request="TraceSettings",
     response="TraceSettings",
     errors=(400, 404),
 )
-LOGGING: Final = Description(tag="observation", summary="What is logged", response="LogSettings")
+LOGGING: Final = Description(
+    tag="observation", rule=of(Verb.CONFIGURE), summary="What is logged", response="LogSettings"
+)
 SET_LOGGING: Final = Description(
     tag="observation",
+    rule=of(Verb.CONFIGURE),
     summary="Change what is logged",
     request="LogSettings",
     response="LogSettings",
@@ -108,6 +143,7 @@ SET_LOGGING: Final = Description(
 
 INDEX: Final = Description(
     tag="repository",
+    rule=of(Verb.READ_METADATA),
     summary="All models and versions, also those that can't be served",
     request="IndexRequest",
     optional_body=True,
@@ -116,6 +152,7 @@ INDEX: Final = Description(
 )
 LOAD: Final = Description(
     tag="repository",
+    rule=of_model(Verb.LOAD),
     summary="Load a model, or load it anew",
     request="LoadRequest",
     optional_body=True,
@@ -123,6 +160,7 @@ LOAD: Final = Description(
 )
 UNLOAD: Final = Description(
     tag="repository",
+    rule=of_model(Verb.LOAD),
     summary="Stop serving a model",
     request="UnloadRequest",
     optional_body=True,
@@ -131,39 +169,47 @@ UNLOAD: Final = Description(
 
 REGION_STATUS: Final = Description(
     tag="shared memory",
+    rule=of(Verb.INFER),
     summary="The regions that are registered",
     response="Regions",
     errors=_SHARED_MEMORY,
 )
 REGISTER: Final = Description(
     tag="shared memory",
+    rule=of(Verb.INFER),
     summary="Register a region",
     request="Registration",
     errors=_SHARED_MEMORY,
 )
 REGISTER_NAMELESS: Final = Description(
     tag="shared memory",
+    rule=of(Verb.INFER),
     summary="Refused: a region needs a name",
     request="Registration",
     errors=(400,),
 )
 UNREGISTER: Final = Description(
     tag="shared memory",
+    rule=of(Verb.INFER),
     summary="Forget a region, or all of them",
     request="Any",
     optional_body=True,
     errors=_SHARED_MEMORY,
 )
 
-OPENAPI: Final = Description(tag="documentation", summary="This document", response="Any")
+OPENAPI: Final = Description(
+    tag="documentation", rule=of(Verb.READ_METADATA), summary="This document", response="Any"
+)
 DOCS: Final = Description(
     tag="documentation",
+    rule=PUBLIC,
     summary="This document as a page to try requests on",
     response="Text",
     media_type="text/html",
 )
 DOCS_FILE: Final = Description(
     tag="documentation",
+    rule=PUBLIC,
     summary="What the page consists of",
     response="Text",
     media_type="text/plain",
@@ -171,16 +217,21 @@ DOCS_FILE: Final = Description(
 )
 
 V1_MODELS: Final = Description(
-    tag="KServe V1", summary="The names of all models that are served", response="Models"
+    tag="KServe V1",
+    rule=of(Verb.READ_METADATA),
+    summary="The names of all models that are served",
+    response="Models",
 )
 V1_READY: Final = Description(
     tag="KServe V1",
+    rule=of_model(Verb.READ_METADATA),
     summary="Whether a model takes requests",
     response="V1Ready",
     errors=(404, 503),
 )
 V1_PREDICT: Final = Description(
     tag="KServe V1",
+    rule=of_model(Verb.INFER),
     headers=(TIMEOUT,),
     summary="Run a model",
     request="PredictRequest",
@@ -189,16 +240,21 @@ V1_PREDICT: Final = Description(
 )
 V1_EXPLAIN: Final = Description(
     tag="KServe V1",
+    rule=of_model(Verb.INFER),
     summary="Not supported: models explain nothing",
     request="PredictRequest",
     errors=(501,),
 )
 
 PING: Final = Description(
-    tag="SageMaker", summary="Whether the server takes requests; 400 when not", errors=(400,)
+    tag="SageMaker",
+    rule=PUBLIC,
+    summary="Whether the server takes requests; 400 when not",
+    errors=(400,),
 )
 INVOCATIONS: Final = Description(
     tag="SageMaker",
+    rule=of(Verb.INFER),
     headers=("X-Amzn-SageMaker-Target-Model",),
     summary="Run the default model, or the one that X-Amzn-SageMaker-Target-Model names",
     request="InferRequest",
@@ -206,20 +262,31 @@ INVOCATIONS: Final = Description(
     errors=(400, 404, 413, 500, 503, 504),
 )
 MME_LIST: Final = Description(
-    tag="SageMaker", summary="The models that were loaded by request", response="MmeModels"
+    tag="SageMaker",
+    rule=of(Verb.READ_METADATA),
+    summary="The models that were loaded by request",
+    response="MmeModels",
 )
 MME_GET: Final = Description(
-    tag="SageMaker", summary="One of them", response="MmeModel", errors=(404,)
+    tag="SageMaker",
+    rule=of_model(Verb.READ_METADATA),
+    summary="One of them",
+    response="MmeModel",
+    errors=(404,),
 )
 MME_LOAD: Final = Description(
     tag="SageMaker",
+    rule=of(Verb.LOAD),
     summary="Load a model from a local folder",
     request="MmeLoad",
     errors=(400, 409, 503, 507),
 )
-MME_UNLOAD: Final = Description(tag="SageMaker", summary="Stop serving it", errors=(404, 503))
+MME_UNLOAD: Final = Description(
+    tag="SageMaker", rule=of_model(Verb.LOAD), summary="Stop serving it", errors=(404, 503)
+)
 MME_INVOKE: Final = Description(
     tag="SageMaker",
+    rule=of_model(Verb.INFER),
     summary="Run it",
     request="InferRequest",
     response="InferResponse",
@@ -227,10 +294,14 @@ MME_INVOKE: Final = Description(
 )
 
 VERTEX_HEALTH: Final = Description(
-    tag="Vertex AI", summary="Whether the server takes requests; 400 when not", errors=(400,)
+    tag="Vertex AI",
+    rule=PUBLIC,
+    summary="Whether the server takes requests; 400 when not",
+    errors=(400,),
 )
 VERTEX_PREDICT: Final = Description(
     tag="Vertex AI",
+    rule=of(Verb.INFER),
     headers=("X-Vertex-Ai-Triton-Redirect",),
     summary="Run the default model, or ask the route that X-Vertex-Ai-Triton-Redirect names",
     request="InferRequest",

@@ -47,10 +47,10 @@ class Doors:
         documented = [OpenPort("http_port", self.routes.table)] if settings.allow_http else []
         if port := ports.get("metrics_port"):
             table = self._metrics_table()
-            self.by_port[port] = _only(table, "this port has /metrics only")
+            self.by_port[port] = _Only(table, "this port has /metrics only")
             documented.append(OpenPort("metrics_port", table))
         if port := ports.get("grpc_port"):
-            self.by_port[port] = _only(RouteTable(()), "this port has gRPC only")
+            self.by_port[port] = _Only(RouteTable(()), "this port has gRPC only")
         if port := ports.get("sagemaker_port"):
             sagemaker = SageMaker(state, self.inference, linked)
             self.by_port[port] = sagemaker
@@ -72,13 +72,16 @@ class Doors:
         return RouteTable([Route("GET", "/metrics", metrics, described.METRICS)])
 
 
-def _only(table: RouteTable, otherwise: str) -> Door:
+class _Only:
     """The door of a table, which says of other paths what they look for in vain."""
 
-    async def answer(path: str, request: HttpRequest) -> Reply:
-        try:
-            return await table(path, request)
-        except NotFound as error:
-            raise NotFound(otherwise) from error
+    def __init__(self, table: RouteTable, otherwise: str) -> None:
+        self._table = table
+        self._otherwise = otherwise
+        self.admit: Final = table.admit
 
-    return answer
+    async def __call__(self, path: str, request: HttpRequest) -> Reply:
+        try:
+            return await self._table(path, request)
+        except NotFound as error:
+            raise NotFound(self._otherwise) from error

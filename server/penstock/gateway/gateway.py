@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from penstock.access.assembly import guard_of
 from penstock.config import Settings
 from penstock.gateway.asgi import Receive, Scope, Send
 from penstock.gateway.aside import Aside
@@ -57,7 +58,8 @@ class Gateway:
             settings.metrics,
         )
         disconnects = Disconnects()
-        self.terms = TermsReader(settings.tenant_header, self._tracing.switch)
+        guard = guard_of(settings)
+        self.terms = TermsReader(settings.tenant_header, self._tracing.switch, guard)
         self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)
         self.grpc_over_asgi = GrpcOverAsgi(
             self.grpc,

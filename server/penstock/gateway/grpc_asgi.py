@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import quote
 
+from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
 from penstock.gateway.asgi import Message, Receive, Scope, Send, forget_frames
 from penstock.gateway.aside import LARGE_BYTES
@@ -23,7 +24,7 @@ from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcS
 from penstock.gateway.infer_stream import InferStream
 from penstock.gateway.outbox import JOIN_BYTES
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
-from penstock.gateway.rpc import Stream, Unary
+from penstock.gateway.rpc import Stream, admit
 from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
 from penstock.gateway.stream_terms import StreamTerms
 from penstock.gateway.terms import TermsReader, from_now
@@ -96,23 +97,30 @@ class GrpcOverAsgi:
                 self._disconnects.watch(request, receive)
             elif path == MODEL_STREAM_INFER:
                 await self._infer_stream(scope, receive, send)
-            elif unary := self._service.unary.get(path):
-                await self._unary(unary, scope, receive, send)
-            elif stream := self._service.streams.get(path):
-                await self._stream(stream, scope, receive, send)
             else:
-                raise Unsupported(f"unknown method {path}")
+                await self._other(path, scope, receive, send)
         except BaseException as error:  # noqa: BLE001 - all of them end the response
             await _send_error(send, *_outcome(path, error))
 
-    async def _unary(self, unary: Unary, scope: Scope, receive: Receive, send: Send) -> None:
-        await _send_message(send, await unary(await self._read_message(scope, receive)))
+    async def _other(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whatever is not inference."""
+        session = self._terms.session(dict(scope["headers"]))
+        # before its message is read
+        admit(self._service.rules.get(path), session)
+        if unary := self._service.unary.get(path):
+            await _send_message(
+                send, await unary(await self._read_message(scope, receive), session)
+            )
+        elif stream := self._service.streams.get(path):
+            await self._stream(stream, scope, receive, send, session)
+        else:
+            raise Unsupported(f"unknown method {path}")
 
     async def _infer_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write the responses, while another task reads the requests. It ends with the call: the bridge can't stand
         that a `receive` is cancelled."""
         headers = dict(scope["headers"])
-        terms = StreamTerms(self._terms.of_grpc(scope["headers"]), headers, self._terms.switch)
+        terms = StreamTerms(self._terms.of_grpc(scope["headers"]), headers, self._terms)
         stream = self._service.infer_streams.open(terms)
         reader = asyncio.get_running_loop().create_task(self._read(stream, scope, receive))
         self._readers.add(reader)
@@ -139,10 +147,12 @@ class GrpcOverAsgi:
         if not stream.over:
             self._disconnects.watch(stream, receive)
 
-    async def _stream(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _stream(
+        self, stream: Stream, scope: Scope, receive: Receive, send: Send, session: AnySession
+    ) -> None:
         started = False
         try:
-            async for response in stream(self._messages(scope, receive)):
+            async for response in stream(self._messages(scope, receive), session):
                 if not started:
                     await send(START)
                     started = True

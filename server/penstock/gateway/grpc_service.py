@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from penstock.access.rules import PUBLIC, Rule, of, of_model
+from penstock.access.session import AnySession
 from penstock.errors import NotFound
 from penstock.gateway.aside import LARGE_BYTES, Aside
 from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi
@@ -18,7 +20,8 @@ from penstock.gateway.infer_streams import InferStreams
 from penstock.gateway.inference import Bound, Inference
 from penstock.gateway.model_control import ModelControl
 from penstock.gateway.reflection import ReflectionService
-from penstock.gateway.rpc import Stream, Unary, parse
+from penstock.gateway.rpc import Answer as RpcAnswer
+from penstock.gateway.rpc import Rpc, Stream, Unary, parse
 from penstock.gateway.server_state import SERVER_NAME, ServerState
 from penstock.gateway.stream_intake import StreamIntake
 from penstock.gateway.terms import from_now
@@ -27,12 +30,19 @@ from penstock.protobuf import message_class
 from penstock.repository.config_json import config_to_proto
 from penstock.repository.served_model import ServedModel
 from penstock.types import CallTerms
+from penstock.verbs import Verb
 from penstock.workers.request import PendingRequest, Respond, into
 
 INFERENCE: Final = "/inference.GRPCInferenceService/"
 HEALTH: Final = "/grpc.health.v1.Health/"
 MODEL_INFER: Final = f"{INFERENCE}ModelInfer"
 MODEL_STREAM_INFER: Final = f"{INFERENCE}ModelStreamInfer"
+
+METADATA: Final = of_model(Verb.READ_METADATA, "name")
+STATISTICS: Final = of_model(Verb.READ_STATISTICS, "name")
+
+SERVER_SERVICES: Final = ("", "inference.GRPCInferenceService")
+"""Names by which the server itself is asked for."""
 
 # grpc.health.v1.HealthCheckResponse.ServingStatus
 SERVING: Final = 1
@@ -59,28 +69,68 @@ class GrpcService:
         )
         self._encoders: dict[int, tuple[ServedModel, GrpcEncoder]] = {}
         self._encoders_of = self._repository.generation
+        rpcs: tuple[Rpc, ...] = (
+            ("ServerLive", "ServerLiveRequest", PUBLIC, self._server_live),
+            ("ServerReady", "ServerReadyRequest", PUBLIC, self._server_ready),
+            (
+                "ModelReady",
+                "ModelReadyRequest",
+                METADATA,
+                self._model_ready,
+            ),
+            (
+                "ServerMetadata",
+                "ServerMetadataRequest",
+                of(Verb.READ_METADATA),
+                self._server_metadata,
+            ),
+            (
+                "ModelMetadata",
+                "ModelMetadataRequest",
+                METADATA,
+                self._model_metadata,
+            ),
+            (
+                "ModelConfig",
+                "ModelConfigRequest",
+                METADATA,
+                self._model_config,
+            ),
+            (
+                "ModelStatistics",
+                "ModelStatisticsRequest",
+                STATISTICS,
+                self._model_statistics,
+            ),
+            *ModelControl(state.repository).rpcs(),
+            (
+                "TraceSetting",
+                "TraceSettingRequest",
+                of_model(Verb.CONFIGURE, "model_name"),
+                self._trace_setting,
+            ),
+            ("LogSettings", "LogSettingsRequest", of(Verb.CONFIGURE), self._log_settings),
+            *SystemMemoryApi(state.client_memory).rpcs(),
+            *CudaMemoryApi(state.client_memory).rpcs(),
+        )
+        self.rules: dict[str, Rule] = {
+            MODEL_INFER: of(Verb.INFER),
+            MODEL_STREAM_INFER: of(Verb.INFER),
+            f"{HEALTH}Check": PUBLIC,
+            f"{HEALTH}Watch": PUBLIC,
+            **{INFERENCE + name: rule for name, _, rule, _ in rpcs},
+        }
+        """What each RPC asks of its caller. Inference is allowed or not by its model."""
         self.unary: dict[str, Unary] = {
-            INFERENCE + name: self._message(request, answer)
-            for name, request, answer in (
-                ("ServerLive", "ServerLiveRequest", self._server_live),
-                ("ServerReady", "ServerReadyRequest", self._server_ready),
-                ("ModelReady", "ModelReadyRequest", self._model_ready),
-                ("ServerMetadata", "ServerMetadataRequest", self._server_metadata),
-                ("ModelMetadata", "ModelMetadataRequest", self._model_metadata),
-                ("ModelConfig", "ModelConfigRequest", self._model_config),
-                ("ModelStatistics", "ModelStatisticsRequest", self._model_statistics),
-                *ModelControl(state.repository).rpcs(),
-                ("TraceSetting", "TraceSettingRequest", self._trace_setting),
-                ("LogSettings", "LogSettingsRequest", self._log_settings),
-                *SystemMemoryApi(state.client_memory).rpcs(),
-                *CudaMemoryApi(state.client_memory).rpcs(),
-            )
+            INFERENCE + name: self._message(request, rule, answer)
+            for name, request, rule, answer in rpcs
         }
         self.unary[f"{HEALTH}Check"] = self._message(
-            "grpc.health.v1.HealthCheckRequest", self._check
+            "grpc.health.v1.HealthCheckRequest", PUBLIC, self._check
         )
         reflection = ReflectionService(self._frame)
         self.streams: dict[str, Stream] = {f"{HEALTH}Watch": self._watch, **reflection.methods}
+        self.rules |= dict.fromkeys(reflection.methods, of(Verb.READ_METADATA))
 
     def infer(self, message: bytes, respond: Respond, terms: CallTerms) -> PendingRequest:
         """A request's way in: decode, bind to its model, submit. `respond` gets the answer's bytes, or its error.
@@ -102,7 +152,7 @@ class GrpcService:
     ) -> PendingRequest:
         """The second half of `infer`: bind and submit."""
         header, request_id, buffers = decoded
-        bound = self._inference.bind(header)
+        bound = self._inference.bind(header, terms.session)
         encoder = self._encoder(bound)
         return self._inference.submit(
             bound, request_id, buffers, encoder, respond, received_bytes, terms
@@ -133,18 +183,18 @@ class GrpcService:
 
     # ── one small function an RPC ───────────────────────────────────────────────────────────────────────────────────
 
-    async def _server_live(self, _: Any) -> Message:
+    async def _server_live(self, _: Any, __: AnySession) -> Message:
         return _make("ServerLiveResponse", live=True)
 
-    async def _server_ready(self, _: Any) -> Message:
+    async def _server_ready(self, _: Any, __: AnySession) -> Message:
         return _make("ServerReadyResponse", ready=self._state.ready)
 
-    async def _model_ready(self, request: Any) -> Message:
+    async def _model_ready(self, request: Any, _: AnySession) -> Message:
         return _make(
             "ModelReadyResponse", ready=self._repository.is_ready(request.name, request.version)
         )
 
-    async def _server_metadata(self, _: Any) -> Message:
+    async def _server_metadata(self, _: Any, __: AnySession) -> Message:
         return _make(
             "ServerMetadataResponse",
             name=SERVER_NAME,
@@ -152,7 +202,7 @@ class GrpcService:
             extensions=self._state.extensions,
         )
 
-    async def _model_metadata(self, request: Any) -> Message:
+    async def _model_metadata(self, request: Any, _: AnySession) -> Message:
         model = self._repository.get(request.name, request.version)
         largest = model.config.max_batch_size
         tensor = message_class("inference.ModelMetadataResponse.TensorMetadata")
@@ -171,29 +221,34 @@ class GrpcService:
             ],
         )
 
-    async def _model_config(self, request: Any) -> Message:
+    async def _model_config(self, request: Any, _: AnySession) -> Message:
         model = self._repository.get(request.name, request.version)
         return _make("ModelConfigResponse", config=config_to_proto(model.config_dict))
 
-    async def _model_statistics(self, request: Any) -> Message:
+    async def _model_statistics(self, request: Any, session: AnySession) -> Message:
         response: Any = _make("ModelStatisticsResponse")
         for model in self._repository.matching(request.name, request.version):
-            model.statistics.fill_proto(response.model_stats.add())
+            if session.may(Verb.READ_STATISTICS, model.name):
+                model.statistics.fill_proto(response.model_stats.add())
         return response  # type: ignore[no-any-return]
 
-    async def _trace_setting(self, request: Any) -> Message:
+    async def _trace_setting(self, request: Any, _: AnySession) -> Message:
         return await self._state.traces.answer(request)
 
-    async def _log_settings(self, request: Any) -> Message:
+    async def _log_settings(self, request: Any, _: AnySession) -> Message:
         return self._state.logs.answer(request)
 
-    async def _check(self, request: Any) -> Message:
+    async def _check(self, request: Any, session: AnySession) -> Message:
+        self._check_service(request.service, session)
         return self._health(request.service)
 
-    async def _watch(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _watch(
+        self, requests: AsyncIterator[bytes], session: AnySession
+    ) -> AsyncIterator[bytes]:
         """grpc.health.v1 Watch: the status now, and again whenever it changes, until the server drains."""
         message = await anext(requests, b"")
         request: Any = parse(message_class("grpc.health.v1.HealthCheckRequest"), message)
+        self._check_service(request.service, session)
         told = None
         while True:
             # looked at first: a drain that begins while the client takes its message has a status yet to be told
@@ -208,6 +263,11 @@ class GrpcService:
                 if self._watched(request.service) == told and not self._state.draining.is_set():
                     await self._state.changed.wait()
 
+    def _check_service(self, service: str, session: AnySession) -> None:
+        """Whether the server lives is for all to know; whether a model does is not."""
+        if service not in SERVER_SERVICES:
+            session.check(Verb.READ_METADATA, service)
+
     def _watched(self, service: str) -> Message:
         """As `_health`, but a service that is not known has a status too."""
         try:
@@ -217,7 +277,7 @@ class GrpcService:
 
     def _health(self, service: str) -> Message:
         """`""` and the service's own name are the server; any other name is a model's."""
-        if service in ("", "inference.GRPCInferenceService"):
+        if service in SERVER_SERVICES:
             return _health_response(SERVING if self._state.ready else NOT_SERVING)
         if not self._repository.knows(service):
             raise NotFound(f"unknown service '{service}'")
@@ -225,12 +285,16 @@ class GrpcService:
 
     # ── bytes ↔ messages ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _message(self, request: str, answer: Callable[[Any], Awaitable[Message]]) -> Unary:
+    def _message(self, request: str, rule: Rule, answer: RpcAnswer) -> Unary:
         """An RPC on bytes out of one on messages."""
         cls = message_class(request if "." in request else f"inference.{request}")
+        verb, field = rule.verb, rule.model
 
-        async def call(message: bytes) -> bytes:
-            return self._frame(await answer(parse(cls, message)))
+        async def call(message: bytes, session: AnySession) -> bytes:
+            parsed = parse(cls, message)
+            if verb is not None and field:
+                session.check(verb, getattr(parsed, field))
+            return self._frame(await answer(parsed, session))
 
         return call
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Protocol
 
+from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError
 from penstock.gateway.asgi import Receive, Scope, Send, SendNow, forget_frames
 from penstock.gateway.compression import decompress
@@ -31,13 +33,24 @@ from penstock.gateway.refusals import http_refusal
 from penstock.gateway.route_table import Reply
 from penstock.gateway.status import HIDDEN_TEXT
 from penstock.gateway.terms import TermsReader, from_now
-from penstock.types import NO_TERMS
+from penstock.types import NO_TERMS, CallTerms
+from penstock.verbs import Verb
 from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
 
-Door = Callable[[str, HttpRequest], Awaitable[Reply]]
-"""Answers the requests of one port, by path. Raises PenstockError."""
+
+class Door(Protocol):
+    """Answers the requests of one port, by path."""
+
+    def admit(self, method: str, path: str, session: AnySession) -> None:
+        """What can be said of a request before its body is read. Raises Unauthenticated, Forbidden."""
+        ...
+
+    async def __call__(self, path: str, request: HttpRequest) -> Reply:
+        """Answer a request. Raises PenstockError."""
+        ...
+
 
 MAX_TARGETS = 1024
 ACTIONS = frozenset(("infer", "generate", "generate_stream"))
@@ -102,6 +115,7 @@ class HttpOverAsgi:
         if target[2] != "infer":
             return await self._generate(target, headers, receive, send)
         terms = self._terms.of_http(headers)
+        _admit(terms, target[0])
         began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
         request = HttpRequest(method, headers, await self._read_body(headers, receive))
         if terms is not NO_TERMS:
@@ -116,12 +130,16 @@ class HttpOverAsgi:
     ) -> HttpResponse | None:
         """As `_answer`, of whatever is not the protocol's own inference."""
         began_ns = time.monotonic_ns()
+        session = self._terms.session(headers)
+        method, path = scope["method"], scope["path"]
+        door.admit(method, path, session)
         body = await self._read_body(headers, receive)
-        request = HttpRequest(scope["method"], headers, body)
-        reply = await door(scope["path"], request)
+        request = HttpRequest(method, headers, body, session)
+        reply = await door(path, request)
         if isinstance(reply, HttpResponse):
             return reply
         terms = from_now(self._terms.of_http(headers), began_ns)
+        _admit(terms, reply.name)
         answer = HttpAnswer(send, self._disconnects, reply.wire, request)
         pending = await reply.wire.submit(reply.name, reply.version, request, answer, terms)
         self._disconnects.watch(pending, receive)
@@ -133,6 +151,7 @@ class HttpOverAsgi:
         """The response of `generate`; None for `generate_stream`, whose events are sent."""
         name, version, action = target
         terms = self._terms.of_http(headers)
+        _admit(terms, name)
         began_ns = time.monotonic_ns()
         self._generation.check(name, version, headers)
         body = await self._read_body(headers, receive)
@@ -193,6 +212,12 @@ class HttpOverAsgi:
 
     def _too_large(self, size: int) -> str:
         return f"the body has {size} bytes or more, the limit is {self._max_body_bytes}"
+
+
+def _admit(terms: CallTerms, model: str) -> None:
+    """Before the body is read, and before anything is said of the model. Raises Forbidden."""
+    if terms.session is not None:
+        terms.session.check(Verb.INFER, model)
 
 
 def _content_length(headers: Headers) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest, NotFound
 from penstock.gateway import descriptions as described
 from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi, memory_routes
@@ -17,6 +18,7 @@ from penstock.gateway.route_table import Handler, PathParameters, Reply, Route, 
 from penstock.gateway.server_state import SERVER_NAME, ServerState
 from penstock.model_config import Tensor, wire_shape
 from penstock.telemetry.metrics import MetricsPage
+from penstock.verbs import Verb
 
 
 class HttpRoutes:
@@ -35,6 +37,10 @@ class HttpRoutes:
             "cudasharedmemory": CudaMemoryApi(state.client_memory),
         }
         self.table = RouteTable([*self._own_routes(), *others])
+
+    def admit(self, method: str, path: str, session: AnySession) -> None:
+        """As Door says."""
+        self.table.admit(method, path, session)
 
     async def __call__(self, path: str, request: HttpRequest) -> Reply:
         """Answer a request. Raises NotFound on an unknown route, and whatever the handler raises."""
@@ -55,12 +61,11 @@ class HttpRoutes:
         yield Route("GET", "/healthz", _plain(self._healthz), described.READYZ)
         yield Route("GET", "/readyz", _plain(self._healthz), described.READYZ)
         yield Route("GET", "/v2/models", _plain(self._models), described.MODELS)
-        stats = _plain(self._all_statistics)
-        yield Route("GET", "/v2/models/stats", stats, described.STATISTICS)
+        yield Route("GET", "/v2/models/stats", self._statistics, described.STATISTICS)
         yield Route("GET", model, _of_model(self._metadata), described.METADATA)
         yield Route("GET", f"{model}/ready", _of_model(self._model_ready), described.MODEL_READY)
         yield Route("GET", f"{model}/config", _of_model(self._config), described.CONFIG)
-        yield Route("GET", f"{model}/stats", _of_model(self._statistics), described.STATISTICS)
+        yield Route("GET", f"{model}/stats", self._statistics, described.STATISTICS)
         yield Route("GET", f"{model}/explain", _of_model(self._explain), described.EXPLAIN)
         # only what is no POST gets here: `HttpOverAsgi` answers inference itself
         yield Route("POST", f"{model}/infer", _unknown, described.INFER)
@@ -121,8 +126,11 @@ class HttpRoutes:
             }
         )
 
-    async def _models(self, _: HttpRequest) -> HttpResponse:
-        names = sorted({model.name for model in self._repository.served()})
+    async def _models(self, request: HttpRequest) -> HttpResponse:
+        may = request.session.may
+        names = sorted(
+            {m.name for m in self._repository.served() if may(Verb.READ_METADATA, m.name)}
+        )
         return json_response({"models": names})
 
     async def _metadata(self, name: str, version: str) -> HttpResponse:
@@ -150,18 +158,22 @@ class HttpRoutes:
     async def _config(self, name: str, version: str) -> HttpResponse:
         return json_response(self._repository.get(name, version).config_dict)
 
-    async def _statistics(self, name: str, version: str) -> HttpResponse:
-        models = self._repository.matching(name, version)
-        return json_response({"model_stats": [model.statistics.to_json() for model in models]})
+    async def _statistics(self, parameters: PathParameters, request: HttpRequest) -> HttpResponse:
+        """Of one model, or of all that its reader may know of."""
+        name, version = parameters.get("model", ""), parameters.get("version", "")
+        may = request.session.may
+        models = [
+            model.statistics.to_json()
+            for model in self._repository.matching(name, version)
+            if may(Verb.READ_STATISTICS, model.name)
+        ]
+        return json_response({"model_stats": models})
 
     async def _explain(self, name: str, version: str) -> HttpResponse:
         model = self._repository.get(name, version)
         return json_response(
             {"model": model.name, "version": str(model.version), **model.pool.explain()}
         )
-
-    async def _all_statistics(self, _: HttpRequest) -> HttpResponse:
-        return await self._statistics("", "")
 
     async def _trace_setting(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
         return json_response(self._state.traces.to_json(parameters.get("model", "")))

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from penstock.access.session import OPEN, AnySession
 from penstock.types import CallTerms
 from penstock.workers.request import PendingRequest, Respond
 
@@ -25,6 +26,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     method: str
     headers: Headers
     body: bytes
+    session: AnySession = OPEN
+    """Whose it is."""
 
 
 class HttpResponse(msgspec.Struct, frozen=True):

@@ -153,7 +153,7 @@ class InferStream:
             if self.over:
                 return
             before = request.nbytes
-            bound = self._intake.bind(request, decoded)
+            bound = self._intake.bind(request, decoded, terms)
             self._nbytes += request.nbytes - before
             if not request.decoupled:
                 self._in_order.append(request)

@@ -14,7 +14,8 @@ from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
 from penstock.telemetry.tracing.tracing import Tracing
-from penstock.types import NO_TERMS, Buffer, CallTerms, InferHeader, TracedCall
+from penstock.types import NO_TERMS, Buffer, CallSession, CallTerms, InferHeader, TracedCall
+from penstock.verbs import Verb
 from penstock.workers.client_regions import Input
 from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respond, Sink
 
@@ -69,7 +70,8 @@ class Inference:
         `received_bytes`: how long the whole message or body was, which the buffers may keep alive. `sink`: takes the
         responses of a decoupled model.
 
-        Raises InvalidRequest, NotFound, Unsupported, QueueFull, DeadlineExceeded, Unavailable, WorkerCrashed.
+        Raises InvalidRequest, NotFound, Unsupported, QuotaExceeded, QueueFull, DeadlineExceeded, Unavailable,
+        WorkerCrashed.
         """
         plan = bound.plan
         inputs: Sequence[Input] = buffers
@@ -99,11 +101,17 @@ class Inference:
         )
         if sink is not None:
             request.sink = sink
+        if terms.session is not None:
+            self._admit(request, bound.model, terms.session)
         if terms.traced is None:
             pool.submit(request)
         else:
             self._submit_traced(request, bound.model, terms.traced)
         return request
+
+    def _admit(self, request: PendingRequest, model: ServedModel, session: CallSession) -> None:
+        """Take what it costs from its tenant's quota, until it is answered."""
+        request.quota = session.admit(model.name, request.rows, request.nbytes)
 
     def _submit_traced(self, request: PendingRequest, model: ServedModel, call: TracedCall) -> None:
         """As any other, with a trace where its turn has come."""
@@ -120,11 +128,14 @@ class Inference:
             trace.end(error)
             raise
 
-    def bind(self, header: InferHeader) -> Bound:
+    def bind(self, header: InferHeader, session: CallSession | None) -> Bound:
         """The model that answers the header, and its plan. A header that was seen before costs one look-up.
 
-        Raises NotFound, Unavailable, InvalidRequest.
+        Raises Forbidden, NotFound, Unavailable, InvalidRequest.
         """
+        if session is not None:
+            # first: those who may not run it are not told whether there is such a model
+            session.check(Verb.INFER, header.model_name)
         bound = self._bound.get(id(header))
         if bound is not None and bound.generation == self._repository.generation:
             return bound

@@ -11,6 +11,9 @@ from typing import Any, Final
 import msgspec
 from google.protobuf.message import Message
 
+from penstock.access.permissions import ANY
+from penstock.access.rules import of, of_model
+from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest
 from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
 from penstock.gateway.json_depth import check_json_depth
@@ -18,10 +21,13 @@ from penstock.gateway.rpc import Rpc
 from penstock.protobuf import message_class
 from penstock.repository.overrides import PREFIX, Override, check_given
 from penstock.repository.repository import ModelRepository
+from penstock.verbs import Verb
 from penstock.workers.messages import ModelReport
 
 CHUNK_CHARACTERS: Final = 4 << 18
 """Of base64, decoded at once: the event loop takes its turn in between."""
+
+LOAD: Final = of_model(Verb.LOAD, "model_name")
 
 
 class ModelControl:
@@ -38,8 +44,8 @@ class ModelControl:
         only_ready = body.get("ready", False)
         if not isinstance(only_ready, bool):
             raise InvalidRequest("'ready' must be true or false")
-        lines = await self._lines(repository, only_ready=only_ready)
-        return json_response([_line(line) for line in lines])
+        lines = await self._lines(repository, request.session, only_ready=only_ready)
+        return json_response(list(lines))
 
     async def load(self, name: str, request: HttpRequest, repository: str = "") -> HttpResponse:
         """Load a model, with what the body's parameters give."""
@@ -58,6 +64,8 @@ class ModelControl:
             raise InvalidRequest(
                 "Unable to parse 'unload_dependents': attempt to access JSON non-boolean as boolean"
             )
+        if dependents:
+            request.session.check(Verb.LOAD, ANY)
         await self._repository.unload(name, dependents=dependents, repository=repository)
         return HttpResponse()
 
@@ -66,22 +74,32 @@ class ModelControl:
     def rpcs(self) -> tuple[Rpc, ...]:
         """The RPCs."""
         return (
-            ("RepositoryIndex", "RepositoryIndexRequest", self._index_rpc),
-            ("RepositoryModelLoad", "RepositoryModelLoadRequest", self._load_rpc),
-            ("RepositoryModelUnload", "RepositoryModelUnloadRequest", self._unload_rpc),
+            ("RepositoryIndex", "RepositoryIndexRequest", of(Verb.READ_METADATA), self._index_rpc),
+            (
+                "RepositoryModelLoad",
+                "RepositoryModelLoadRequest",
+                LOAD,
+                self._load_rpc,
+            ),
+            (
+                "RepositoryModelUnload",
+                "RepositoryModelUnloadRequest",
+                LOAD,
+                self._unload_rpc,
+            ),
         )
 
-    async def _index_rpc(self, request: Any) -> Message:
-        lines = await self._lines(request.repository_name, only_ready=request.ready)
-        return message_class("inference.RepositoryIndexResponse")(models=map(_line, lines))
+    async def _index_rpc(self, request: Any, session: AnySession) -> Message:
+        lines = await self._lines(request.repository_name, session, only_ready=request.ready)
+        return message_class("inference.RepositoryIndexResponse")(models=lines)
 
-    async def _load_rpc(self, request: Any) -> Message:
+    async def _load_rpc(self, request: Any, _: AnySession) -> Message:
         self._repository.check_control_allowed()
         override = _override_of_message(request)
         await self._repository.load(request.model_name, override, request.repository_name)
         return message_class("inference.RepositoryModelLoadResponse")()
 
-    async def _unload_rpc(self, request: Any) -> Message:
+    async def _unload_rpc(self, request: Any, session: AnySession) -> Message:
         self._repository.check_control_allowed()
         name = "unload_dependents"
         _check_names(request.parameters, (name,), "unrecognized unload parameter")
@@ -92,22 +110,32 @@ class ModelControl:
                     f"invalid value type for '{name}' parameter, expected bool_param."
                 )
             dependents = request.parameters[name].bool_param
+        if dependents:
+            session.check(Verb.LOAD, ANY)
         await self._repository.unload(
             request.model_name, dependents=dependents, repository=request.repository_name
         )
         return message_class("inference.RepositoryModelUnloadResponse")()
 
-    async def _lines(self, repository: str, *, only_ready: bool) -> Iterator[ModelReport]:
+    async def _lines(
+        self, repository: str, session: AnySession, *, only_ready: bool
+    ) -> Iterator[dict[str, str]]:
         lines = await self._repository.listing(repository)
-        return (line for line in lines if line.state == "READY" or not only_ready)
+        return (
+            _line(line, session)
+            for line in lines
+            if (line.state == "READY" or not only_ready)
+            and session.may(Verb.READ_METADATA, line.name)
+        )
 
 
-def _line(line: ModelReport) -> dict[str, str]:
+def _line(line: ModelReport, session: AnySession) -> dict[str, str]:
+    """Why a model can't be loaded is for those to know who load it: it may tell of files."""
     return {
         "name": line.name,
         "version": line.version,
         "state": line.state,
-        "reason": line.reason,
+        "reason": line.reason if session.may(Verb.LOAD, line.name) else "",
     }
 
 

@@ -4,19 +4,21 @@ the signatures of the models that are served."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
+from penstock.access.session import AnySession
 from penstock.gateway import descriptions as described
 from penstock.gateway import openapi_schemas as schemas
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.route_table import PathParameters, Route, RouteTable
 from penstock.gateway.server_state import ServerState
 from penstock.model_config import ModelConfig
+from penstock.verbs import Verb
 
 Json = dict[str, Any]
 
@@ -28,6 +30,14 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Amzn-SageMaker-Target-Model": "The model, where it is not the default one",
     "X-Vertex-Ai-Triton-Redirect": "Another route, such as v2/models/M/infer",
 }
+
+KINDS: Final[Mapping[str, Json]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a JWT"},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+    "certificate": {"type": "mutualTLS"},
+}
+"""Credentials, where access is controlled."""
+SCHEMES: Final[Json] = {"securitySchemes": dict(KINDS)}
 
 
 class OpenPort(NamedTuple):
@@ -43,27 +53,29 @@ class OpenApi:
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._document = b""
-        self._generation = -1
+        self._made_of: tuple[int, tuple[str, ...]] = (-1, ())
+        self._secured = state.settings.access.mode != "off"
         self.ports: Sequence[OpenPort] = ()
         """What it describes."""
 
     def routes(self) -> Iterator[Route]:
         """`/openapi.json` itself."""
 
-        async def show(_: PathParameters, __: HttpRequest) -> HttpResponse:
-            return HttpResponse(self._encoded())
+        async def show(_: PathParameters, request: HttpRequest) -> HttpResponse:
+            return HttpResponse(self._encoded(request.session))
 
         yield Route("GET", "/openapi.json", show, described.OPENAPI)
 
-    def _encoded(self) -> bytes:
-        generation = self._state.repository.generation
-        if generation != self._generation:
-            self._document = msgspec.json.encode(self.document())
-            self._generation = generation
+    def _encoded(self, session: AnySession) -> bytes:
+        models = [m for m in self._models() if session.may(Verb.READ_METADATA, m.name)]
+        made_of = self._state.repository.generation, tuple(model.name for model in models)
+        if made_of != self._made_of:
+            self._document = msgspec.json.encode(self.document(models))
+            self._made_of = made_of
         return self._document
 
-    def document(self) -> Json:
-        """The document."""
+    def document(self, models: Iterable[ModelConfig]) -> Json:
+        """The document, with these models."""
         paths: dict[str, Json] = {}
         for open_port in self.ports:
             own_server = self._server(open_port.setting)
@@ -71,9 +83,11 @@ class OpenApi:
                 for path in route.paths:
                     # of two ports with one path the first has it
                     operation = {**_operation(route, path), **own_server}
+                    if self._secured and route.description.rule.verb is None:
+                        operation["security"] = []
                     paths.setdefault(path, {}).setdefault(route.method.lower(), operation)
         if any(port.setting == "http_port" for port in self.ports):
-            for config in self._models():
+            for config in models:
                 paths |= _model_paths(config)
         return {
             "openapi": "3.1.0",
@@ -84,7 +98,8 @@ class OpenApi:
             },
             "servers": [{"url": "/"}],
             "paths": paths,
-            "components": {"schemas": schemas.SHARED},
+            "components": {"schemas": schemas.SHARED, **(SCHEMES if self._secured else {})},
+            **({"security": [{name: []} for name in KINDS]} if self._secured else {}),
         }
 
     def _server(self, setting: str) -> Json:

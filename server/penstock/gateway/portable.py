@@ -18,7 +18,7 @@ from penstock.errors import InvalidRequest, PenstockError
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
-from penstock.gateway.rpc import Stream, Unary
+from penstock.gateway.rpc import Stream, Unary, admit
 from penstock.gateway.status import GrpcCode, status_of, text_of
 from penstock.gateway.stream_terms import StreamTerms
 from penstock.gateway.terms import TermsReader, metadata_of
@@ -33,14 +33,14 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Hands grpc.aio the RPCs of a GrpcService by path; messages stay bytes."""
 
     def __init__(self, service: GrpcService, terms: TermsReader) -> None:
-        unary = {path: _unary(path, call) for path, call in service.unary.items()}
+        unary = {path: _unary(path, call, service, terms) for path, call in service.unary.items()}
         unary[MODEL_INFER] = _infer(service, terms)
         self._handlers = {
             # as streams: for a call without a whole message grpc.aio's unary handlers would never answer
             path: grpc.stream_unary_rpc_method_handler(handle)
             for path, handle in unary.items()
         } | {
-            path: grpc.stream_stream_rpc_method_handler(_stream(path, call))
+            path: grpc.stream_stream_rpc_method_handler(_stream(path, call, service, terms))
             for path, call in service.streams.items()
         }
         self._handlers[MODEL_STREAM_INFER] = grpc.stream_stream_rpc_method_handler(
@@ -52,10 +52,14 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._handlers.get(handler_call_details.method)
 
 
-def _unary(path: str, call: Unary) -> Callable[[Any, Context], Awaitable[bytes]]:
+def _unary(
+    path: str, call: Unary, service: GrpcService, reader: TermsReader
+) -> Callable[[Any, Context], Awaitable[bytes]]:
     async def handle(requests: Any, context: Context) -> bytes:
         try:
-            return await call(await _only(aiter(requests)))
+            session = reader.session_of_call(context)
+            admit(service.rules.get(path), session)
+            return await call(await _only(aiter(requests)), session)
         except Exception as error:  # noqa: BLE001 - `_abort` logs it
             await _abort(context, path, error)
 
@@ -65,6 +69,8 @@ def _unary(path: str, call: Unary) -> Callable[[Any, Context], Awaitable[bytes]]
 def _infer(service: GrpcService, reader: TermsReader) -> Callable[[Any, Context], Awaitable[bytes]]:
     async def handle(requests: Any, context: Context) -> bytes:
         try:
+            # who it is before its message is read
+            reader.session_of_call(context).known()
             message = await _only(aiter(requests))
             # now, for the time that the message took is gone
             return await service.model_infer(message, reader.of_call(context))
@@ -84,10 +90,14 @@ async def _only(messages: AsyncIterator[bytes]) -> bytes:
     return message
 
 
-def _stream(path: str, call: Stream) -> Callable[[Any, Context], AsyncIterator[bytes]]:
+def _stream(
+    path: str, call: Stream, service: GrpcService, reader: TermsReader
+) -> Callable[[Any, Context], AsyncIterator[bytes]]:
     async def handle(requests: Any, context: Context) -> AsyncIterator[bytes]:
         try:
-            async for response in call(aiter(requests)):
+            session = reader.session_of_call(context)
+            admit(service.rules.get(path), session)
+            async for response in call(aiter(requests), session):
                 yield response
         except Exception as error:  # noqa: BLE001 - `_abort` logs it
             await _abort(context, path, error)
@@ -102,7 +112,7 @@ def _infer_stream(
         # not a generator: gRPC would leave it to the garbage collector when the call is cancelled
         try:
             call_terms = reader.of_call(context)
-            terms = StreamTerms(call_terms, metadata_of(context), reader.switch)
+            terms = StreamTerms(call_terms, metadata_of(context), reader)
             stream = service.infer_streams.open(terms)
         except Exception as error:  # noqa: BLE001 - `_abort` logs it
             await _abort(context, MODEL_STREAM_INFER, error)

@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from penstock import protobuf
+from penstock.access.session import AnySession
 from penstock.errors import NotFound
 from penstock.gateway.rpc import Stream, parse
 from penstock.gateway.status import GrpcCode
@@ -30,7 +31,7 @@ class ReflectionService:
         request_class = protobuf.message_class(f"{package}.ServerReflectionRequest")
         response_class = protobuf.message_class(f"{package}.ServerReflectionResponse")
 
-        async def info(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async def info(requests: AsyncIterator[bytes], _: AnySession) -> AsyncIterator[bytes]:
             async for data in requests:
                 request: Any = parse(request_class, data)
                 response: Any = response_class(valid_host=request.host, original_request=request)

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from penstock.access.rules import PUBLIC, Rule
+from penstock.access.session import AnySession
 from penstock.errors import NotFound
 from penstock.gateway.http_types import HttpRequest, HttpResponse, InferCall, error_response
 
@@ -27,6 +29,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
     tag: str
     summary: str
+    rule: Rule
+    """What is asked of who calls it. Inference is allowed or not by its model as well."""
     request: str = ""
     """Name of the schema of the body; empty: there is none."""
     optional_body: bool = False
@@ -61,29 +65,45 @@ class RouteTable:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes: Final = tuple(routes)
-        self._by_template: dict[str, tuple[re.Pattern[str], dict[str, Handler]]] = {}
+        self._by_template: dict[str, tuple[re.Pattern[str], dict[str, Route]]] = {}
         for route in self.routes:
             known = self._by_template.get(route.template)
             pattern, methods = known or (_pattern(route.template), {})
-            methods[route.method] = route.handler
+            methods[route.method] = route
             self._by_template[route.template] = pattern, methods
 
+    def admit(self, method: str, path: str, session: AnySession) -> None:
+        """What can be said of a request before its body is read. Raises Unauthenticated, Forbidden.
+
+        Who is not known is not told either which routes there are."""
+        try:
+            methods, parameters = self._find(path)
+        except NotFound:
+            session.known()
+            return
+        route = methods.get(method)
+        rule = PUBLIC if route is None else route.description.rule
+        if rule.verb is not None:
+            session.check(rule.verb, parameters.get(rule.model, ""))
+
     async def __call__(self, path: str, request: HttpRequest) -> Reply:
-        """Answer a request. Raises NotFound on an unknown route, and whatever the handler raises."""
+        """Answer a request. Raises Unauthenticated, Forbidden, NotFound on an unknown route, and whatever the handler
+        raises."""
+        self.admit(request.method, path, request.session)
         methods, parameters = self._find(path)
-        handler = methods.get(request.method)
-        if handler is None:
+        route = methods.get(request.method)
+        if route is None:
             allowed = ", ".join(methods)
             text = f"method {request.method} is not allowed, use {allowed}"
             headers = (("allow", allowed),)
             return error_response(text, HTTPStatus.METHOD_NOT_ALLOWED, headers)
-        return await handler(parameters, request)
+        return await route.handler(parameters, request)
 
     def methods(self, path: str) -> tuple[str, ...]:
         """What the path may be asked with. Raises NotFound."""
         return tuple(self._find(path)[0])
 
-    def _find(self, path: str) -> tuple[Mapping[str, Handler], PathParameters]:
+    def _find(self, path: str) -> tuple[Mapping[str, Route], PathParameters]:
         bare = f"/{path.strip('/')}"
         for pattern, methods in self._by_template.values():
             if found := pattern.fullmatch(bare):

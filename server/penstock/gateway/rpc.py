@@ -7,12 +7,27 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from penstock.access.rules import Rule
+from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest
 
-Unary = Callable[[bytes], Awaitable[bytes]]
-Stream = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
-Rpc = tuple[str, str, Callable[[Any], Awaitable[Message]]]
-"""Method, its request's message, and what answers it."""
+Unary = Callable[[bytes, AnySession], Awaitable[bytes]]
+"""Checks what its rule leaves open, and answers a message."""
+Stream = Callable[[AsyncIterator[bytes], AnySession], AsyncIterator[bytes]]
+Answer = Callable[[Any, AnySession], Awaitable[Message]]
+Rpc = tuple[str, str, Rule, Answer]
+"""Method, its request's message, what it asks of its caller, and what answers it."""
+
+
+def admit(rule: Rule | None, session: AnySession) -> None:
+    """What can be said of a call before its message is here; None: there is no such RPC.
+
+    Raises Unauthenticated, Forbidden.
+    """
+    if rule is None or rule.model:
+        session.known()
+    elif rule.verb is not None:
+        session.check(rule.verb)
 
 
 def parse(cls: type[Message], data: bytes) -> Message:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from penstock.access.session import AnySession
 from penstock.errors import AlreadyExists, InvalidRequest, LoadFailed, NotFound, PenstockError
 from penstock.gateway import descriptions as described
 from penstock.gateway.http_types import (
@@ -29,6 +30,7 @@ from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTabl
 from penstock.gateway.server_state import ServerState
 from penstock.repository.folders import versions_in
 from penstock.repository.linked_models import LinkedModels
+from penstock.verbs import Verb
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,10 @@ class SageMaker:
         self._default = state.settings.sagemaker_default_model or NO_DEFAULT_MODEL
         self.table = RouteTable(self._routes())
 
+    def admit(self, method: str, path: str, session: AnySession) -> None:
+        """As Door says."""
+        self.table.admit(method, path, session)
+
     async def __call__(self, path: str, request: HttpRequest) -> Reply:
         """Answer a request. Raises PenstockError."""
         return await self.table(path, request)
@@ -83,11 +89,11 @@ class SageMaker:
     async def _invoke(self, parameters: PathParameters, _: HttpRequest) -> InferCall:
         return InferCall(self._wire, self._known(parameters))
 
-    async def _list(self, _: PathParameters, __: HttpRequest) -> HttpResponse:
+    async def _list(self, _: PathParameters, request: HttpRequest) -> HttpResponse:
         found = [
             _described(name, folder)
             for name, folder in self._models.folders().items()
-            if self._repository.is_ready(name)
+            if self._repository.is_ready(name) and request.session.may(Verb.READ_METADATA, name)
         ]
         return json_response({"models": found})
 
@@ -101,6 +107,7 @@ class SageMaker:
             wanted = msgspec.json.decode(request.body, type=_Load)
         except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidRequest(f"load model: {error}") from error
+        request.session.check(Verb.LOAD, wanted.model_name)
         target = header(request.headers, TARGET_MODEL) or wanted.model_name
         log.info("loading SageMaker's model %s (%s)", wanted.model_name, target)
         folder = await asyncio.to_thread(model_folder, Path(wanted.url))

@@ -38,10 +38,10 @@ class StreamIntake:
             return self._decoder.decode(message)
         return await self._aside.run(self._decoder.decode, message)
 
-    def bind(self, request: StreamedRequest, decoded: Decoded) -> Bound:
+    def bind(self, request: StreamedRequest, decoded: Decoded, terms: CallTerms) -> Bound:
         """The request's model, which the request learns too."""
         header, request.id, _ = decoded
-        bound = self._inference.bind(header)
+        bound = self._inference.bind(header, terms.session)
         request.bind(
             self._encoder(bound),
             decoupled=bound.model.config.decoupled,

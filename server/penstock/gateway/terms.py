@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, Protocol
 
-from penstock.errors import InvalidRequest
+from penstock.access.credentials import of_headers
+from penstock.access.guard import Guard
+from penstock.access.session import OPEN, AnySession, Session
+from penstock.errors import InvalidRequest, Unauthenticated
 from penstock.types import NO_TERMS, CallTerms, TracedCall, TraceSwitch
+from penstock.verbs import Verb
 
 HTTP_TIMEOUT: Final = b"x-request-timeout-ms"
 GRPC_TIMEOUT: Final = b"grpc-timeout"
@@ -49,16 +53,24 @@ class TermsReader:
     Clients repeat their values, so those are parsed once. A header that is sent twice counts as it was sent last.
     """
 
-    def __init__(self, tenant_header: str = "", switch: TraceSwitch | None = None) -> None:
+    def __init__(
+        self,
+        tenant_header: str = "",
+        switch: TraceSwitch | None = None,
+        guard: Guard | None = None,
+    ) -> None:
         """`tenant_header`: the header that names the tenant, in lower case; empty: none does. `switch`: tells whether
-        calls are traced."""
+        calls are traced. `guard`: tells whose they are; None: access is not controlled."""
+        self._guard = guard
         self.switch: Final = switch or TraceSwitch()
         self._tenant_header = tenant_header.encode()
-        self._grpc = _Parsed(parse_grpc_timeout, tenant_header)
-        self._http = _Parsed(parse_http_timeout, tenant_header)
+        self._grpc = _Parsed(parse_grpc_timeout, GRPC_TIMEOUT, tenant_header)
+        self._http = _Parsed(parse_http_timeout, HTTP_TIMEOUT, tenant_header)
 
     def of_grpc(self, headers: Iterable[tuple[bytes, bytes]]) -> CallTerms:
         """The terms of a gRPC call, from its HTTP/2 headers."""
+        if self._guard is not None:
+            return self._guarded(self._guard, self._grpc, "GRPC", dict(headers))
         if self._tenant_header or self.switch.on:
             return self._of_all_headers(headers)
         for name, value in headers:
@@ -74,6 +86,8 @@ class TermsReader:
 
     def of_http(self, headers: Mapping[bytes, bytes]) -> CallTerms:
         """The terms of an HTTP request."""
+        if self._guard is not None:
+            return self._guarded(self._guard, self._http, "HTTP", headers)
         timeout = headers.get(HTTP_TIMEOUT)
         tenant = headers.get(self._tenant_header, b"") if self._tenant_header else b""
         if self.switch.on:
@@ -84,6 +98,8 @@ class TermsReader:
 
     def of_call(self, call: Call) -> CallTerms:
         """The terms of a gRPC call as grpc.aio tells them, which has read `grpc-timeout` itself."""
+        if self._guard is not None:
+            return self._guarded_call(self._guard, call)
         remaining_s = call.time_remaining()
         known: dict[bytes, bytes] = {}
         if self._tenant_header or self.switch.on:
@@ -97,11 +113,63 @@ class TermsReader:
             terms = received(traced(terms, "GRPC", known.get))
         return terms
 
+    def session(self, headers: Mapping[bytes, bytes]) -> AnySession:
+        """Whose a call is that may need no credential. Raises nothing: who checks the session does."""
+        if self._guard is None:
+            return OPEN
+        return self._guard.session_or_unknown(of_headers(headers))
+
+    def session_of_call(self, call: Call) -> AnySession:
+        """As `session`, of a call as grpc.aio tells of it."""
+        return OPEN if self._guard is None else self.session(metadata_of(call))
+
+    def renewed(self, headers: Mapping[bytes, bytes]) -> CallTerms:
+        """The terms, without a time-out, of a later request of a call that had these headers. Only where access is
+        controlled. Raises Unauthenticated."""
+        assert self._guard is not None
+        return _known(self._guard, headers).terms
+
+    def _guarded(
+        self,
+        guard: Guard,
+        parsed: _Parsed,
+        protocol: Literal["HTTP", "GRPC"],
+        headers: Mapping[bytes, bytes],
+    ) -> CallTerms:
+        session = _known(guard, headers)
+        timeout = headers.get(parsed.timeout_header)
+        terms = session.terms
+        if timeout is not None:
+            timeout_us = parsed.terms(timeout, b"").timeout_us
+            terms = CallTerms(timeout_us, session.tenant, None, session)
+        return traced(terms, protocol, headers.get) if self.switch.on else terms
+
+    def _guarded_call(self, guard: Guard, call: Call) -> CallTerms:
+        headers = metadata_of(call)
+        session = _known(guard, headers)
+        remaining_s = call.time_remaining()
+        terms = session.terms
+        if remaining_s is not None:
+            terms = CallTerms(int(remaining_s * 1e6), session.tenant, None, session)
+        return received(traced(terms, "GRPC", headers.get)) if self.switch.on else terms
+
+
+def _known(guard: Guard, headers: Mapping[bytes, bytes]) -> Session:
+    """Raises Unauthenticated."""
+    try:
+        return guard.session(of_headers(headers))
+    except Unauthenticated as error:
+        guard.on_refusal(None, error, Verb.INFER, "")
+        raise
+
 
 class _Parsed:
     """Values of headers → terms, each distinct one parsed once."""
 
-    def __init__(self, parse_timeout: Callable[[bytes], int], tenant_header: str) -> None:
+    def __init__(
+        self, parse_timeout: Callable[[bytes], int], timeout_header: bytes, tenant_header: str
+    ) -> None:
+        self.timeout_header: Final = timeout_header
         self._parse_timeout = parse_timeout
         self._tenant_header = tenant_header
         self._known: dict[tuple[bytes | None, bytes], CallTerms] = {(None, b""): NO_TERMS}
@@ -132,7 +200,8 @@ def from_now(terms: CallTerms, began_ns: int) -> CallTerms:
     spent_us = (time.monotonic_ns() - began_ns) // 1000
     if spent_us < WORTH_TELLING_US:
         return terms
-    return CallTerms(max(0, terms.timeout_us - spent_us), terms.tenant, terms.traced)
+    left_us = max(0, terms.timeout_us - spent_us)
+    return CallTerms(left_us, terms.tenant, terms.traced, terms.session)
 
 
 def received(terms: CallTerms) -> CallTerms:
@@ -156,7 +225,7 @@ def traced(
         parent.decode("latin-1"),
         state.decode("latin-1"),
     )
-    return CallTerms(terms.timeout_us, terms.tenant, call)
+    return CallTerms(terms.timeout_us, terms.tenant, call, terms.session)
 
 
 def metadata_of(call: Call) -> dict[bytes, bytes]:

@@ -26,6 +26,7 @@ from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.tensors import as_array
 from penstock.types import CallTerms, InferHeader, OutputTensor, TensorSpec
+from penstock.verbs import Verb
 from penstock.workers.request import PendingRequest, Respond
 
 MAX_HEADERS: Final = 1024
@@ -107,7 +108,7 @@ class V1Inference:
             began_ns = time.monotonic_ns()
             decoded = await self._aside.run(decode_predict, request.body, model.config)
             terms = from_now(terms, began_ns)
-        bound = self._inference.bind(self._header(name, version, decoded))
+        bound = self._inference.bind(self._header(name, version, decoded), terms.session)
         encoder = V1Encoder(bound.model, decoded.is_row)
         return self._inference.submit(bound, "", decoded.buffers, encoder, respond, received, terms)
 
@@ -119,8 +120,11 @@ class V1Inference:
         """All of them."""
         model = "/v1/models/{model}"
 
-        async def models(_: PathParameters, __: HttpRequest) -> HttpResponse:
-            names = sorted({served.name for served in self._repository.served()})
+        async def models(_: PathParameters, request: HttpRequest) -> HttpResponse:
+            may = request.session.may
+            names = sorted(
+                {m.name for m in self._repository.served() if may(Verb.READ_METADATA, m.name)}
+            )
             return json_response({"models": names})
 
         async def ready(parameters: PathParameters, _: HttpRequest) -> HttpResponse:

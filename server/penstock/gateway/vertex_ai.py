@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import structs
 
+from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest, NotFound
 from penstock.gateway import descriptions as described
 from penstock.gateway.http_routes import HttpRoutes, model_path
@@ -15,6 +16,7 @@ from penstock.gateway.http_types import HttpRequest, HttpResponse, InferCall, In
 from penstock.gateway.mime_inference import MimeInference
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.server_state import ServerState
+from penstock.verbs import Verb
 
 REDIRECT: Final = b"x-vertex-ai-triton-redirect"
 
@@ -28,6 +30,10 @@ class VertexAi:
         self._wire = MimeInference(inference, "vertex-ai")
         self._all = routes
         self.table = RouteTable(self._routes())
+
+    def admit(self, method: str, path: str, session: AnySession) -> None:
+        """As Door says."""
+        self.table.admit(method, path, session)
 
     async def __call__(self, path: str, request: HttpRequest) -> Reply:
         """Answer a request. Raises PenstockError."""
@@ -65,6 +71,7 @@ class VertexAi:
         if target is not None and target[2] == "infer":
             return InferCall(self._wire, target[0], target[1])
         if path == "/metrics":
+            request.session.check(Verb.METRICS)
             return self._all.metrics(request)
         if not path.startswith("/v2"):
             raise NotFound(f"unknown route {path[:200]}")

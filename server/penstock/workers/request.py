@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock.errors import PenstockError
-from penstock.types import NO_PARAMETERS, OutputTensor, Parameter, SequenceTerms, Step
+from penstock.types import NO_PARAMETERS, Lease, OutputTensor, Parameter, SequenceTerms, Step
 from penstock.workers.client_regions import Input, RegionInput
 from penstock.workers.uneven_plan import UnevenPlan
 
@@ -165,6 +165,7 @@ class PendingRequest:
         "plan",
         "priority",
         "queue",
+        "quota",
         "respond",
         "response_parameters",
         "rows",
@@ -219,6 +220,8 @@ class PendingRequest:
         self.trace: RequestTrace | None = None
         self.caller: Caller | None = None
         """None: a client."""
+        self.quota: Lease | None = None
+        """What it has of its tenant's quota while it is not answered."""
         self.shared: Shared | None = None
         """Set for what is run for several: its deadline, which is one of theirs, tells its place in the queue, but not
         when it is given up. Who submits it sees to that."""
@@ -235,6 +238,8 @@ class PendingRequest:
         """Hand out the answer; what comes after the first one is dropped."""
         if not self.done:
             self.done = True
+            if self.quota is not None:
+                self.quota.release()
             self.respond(self, answer)
 
     @property
