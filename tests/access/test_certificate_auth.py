@@ -1,0 +1,77 @@
+"""Client certificates → principals, and Envoy's text of what a certificate says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.access.certificate_auth import CertificateAuthenticator, names_in
+from penstock.access.credentials import Credentials
+from penstock.access_config import CertificateIdentity
+
+SPIFFE = 'Hash=ab;Subject="CN=loader,O=A \\"quoted\\"; x=y";URI=spiffe://example.org/team-a/loader;DNS=a.example.org;DNS=b.example.org'
+
+
+def test_names() -> None:
+    assert names_in(SPIFFE.encode()) == {
+        "subject": ['CN=loader,O=A "quoted"; x=y'],
+        "uri": ["spiffe://example.org/team-a/loader"],
+        "dns": ["a.example.org", "b.example.org"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [
+        ({"uri": "spiffe://example.org/team-a/*"}, "cert:spiffe://example.org/team-a/loader"),
+        ({"dns": "b.example.org"}, "cert:b.example.org"),
+        ({"subject": "CN=loader,*"}, 'cert:CN=loader,O=A "quoted"; x=y'),
+        ({"uri": "spiffe://example.org/team-b/*"}, None),
+        ({"dns": "spiffe://*"}, None),
+        ({"subject": "loader"}, None),
+    ],
+)
+def test_identity(identity: dict[str, str], expected: str | None) -> None:
+    known = CertificateIdentity(tenant="a", roles=("user",), **identity)
+    found = CertificateAuthenticator([known]).authenticate(Credentials(certificate=SPIFFE.encode()))
+    assert (found and found.id) == expected
+    assert found is None or (found.tenant, found.roles, found.kind) == (
+        "a",
+        ("user",),
+        "certificate",
+    )
+
+
+def test_the_first_that_fits_holds() -> None:
+    first = CertificateIdentity(dns="*.example.org", tenant="first")
+    second = CertificateIdentity(uri="spiffe://*", tenant="second")
+    shown = Credentials(certificate=SPIFFE.encode())
+    for identities, tenant in (([first, second], "first"), ([second, first], "second")):
+        found = CertificateAuthenticator(identities).authenticate(shown)
+        assert found is not None
+        assert found.tenant == tenant
+
+
+def test_no_certificate_is_nobodys() -> None:
+    everybody = CertificateIdentity(subject="*", tenant="a")
+    assert CertificateAuthenticator([everybody]).authenticate(Credentials()) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_text_can_be_read(text: bytes) -> None:
+    found = names_in(text)
+    assert set(found) == {"subject", "uri", "dns"}
+
+
+@given(st.text(st.characters(codec="latin-1"), max_size=40), st.booleans())
+def test_a_subject_can_say_nothing_of_other_names(subject: str, first: bool) -> None:
+    """Whatever stands in a quoted subject stays in it."""
+    quoted = subject.replace("\\", "\\\\").replace('"', '\\"')
+    parts = [f'Subject="{quoted}"', "URI=spiffe://a/b"]
+    text = ";".join(parts if first else reversed(parts))
+    assert names_in(text.encode("latin-1")) == {
+        "subject": [subject] if subject else [],
+        "uri": ["spiffe://a/b"],
+        "dns": [],
+    }
