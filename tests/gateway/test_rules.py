@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
 
+from every_rule import doors, routes_and_doors, service
 from penstock.access.permissions import Permissions
 from penstock.access.principal import Principal
 from penstock.access.rules import Rule
 from penstock.access.session import AnySession, Session, UnknownSession
-from penstock.access_config import AccessSettings, Role
-from penstock.config import Settings
+from penstock.access_config import Role
 from penstock.errors import Forbidden, PenstockError, Unauthenticated
-from penstock.gateway.aside import Aside
-from penstock.gateway.doors import Doors
-from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
+from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER
 from penstock.gateway.http_asgi import Door
-from penstock.gateway.inference import Inference
-from penstock.gateway.route_table import Route, RouteTable
+from penstock.gateway.route_table import Route
 from penstock.gateway.rpc import admit
-from penstock.gateway.server_state import ServerState
 from penstock.protobuf import descriptor_pool, message_class, service_names
-from penstock.telemetry.host import HostReader
-from penstock.telemetry.metrics import MetricsPage
 from penstock.verbs import Verb
-
-SETTINGS: Final = Settings(
-    access=AccessSettings(mode="required"),
-    allow_sagemaker=True,
-    sagemaker_port=8081,
-    allow_vertex_ai=True,
-    vertex_ai_port=8082,
-    vertex_ai_predict_route="/predict",
-    vertex_ai_health_route="/health",
-    allow_client_shm=True,
-)
 
 PUBLIC_ROUTES: Final = {
     "/v2/health/live",
@@ -63,33 +44,9 @@ PUBLIC_RPCS: Final = {
 NOT_SERVED: Final = {"/grpc.health.v1.Health/List"}
 
 
-def doors(settings: Settings = SETTINGS) -> Doors:
-    repository: Any = SimpleNamespace(set_logging=None, generation=0, served=lambda: ())
-    state = ServerState(settings, repository)
-    inference = Inference(repository, state.client_memory)
-    metrics = MetricsPage(lambda: (), HostReader(interval_ns=10**9), settings.metrics)
-    linked: Any = SimpleNamespace()
-    return Doors(state, inference, Aside(), metrics, linked)
-
-
-def service() -> GrpcService:
-    repository: Any = SimpleNamespace(set_logging=None, generation=0, served=lambda: ())
-    state = ServerState(SETTINGS, repository)
-    return GrpcService(state, Inference(repository, state.client_memory), Aside(), framed=True)
-
-
-def every_route() -> Iterator[tuple[Door, Route]]:
-    made = doors()
-    for door in (made.routes, *made.by_port.values()):
-        table = getattr(door, "table", None) or getattr(door, "_table")  # noqa: B009
-        assert isinstance(table, RouteTable)
-        for route in table.routes:
-            yield door, route
-
-
 ROUTES: Final = [
     pytest.param(door, route, id=f"{route.method} {route.template}")
-    for door, route in every_route()
+    for door, route in routes_and_doors()
 ]
 
 

@@ -17,7 +17,9 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from every_rule import every_route, every_rpc
 from extensions import extensions_table
+from penstock.access_config import BUILT_IN
 from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import SECTIONS, flag_of, flagged_settings
 from penstock.errors import PenstockError
@@ -48,6 +50,7 @@ from penstock.telemetry.families import (
     TRITON_COUNTERS,
 )
 from penstock.telemetry.latencies import FIRST_RESPONSE
+from penstock.verbs import Verb
 from penstock_loadtest.cases import EMBEDDER_CASE, PEER_CASES, Case
 from penstock_loadtest.marked import fill, table
 from penstock_loadtest.resilience.page import MAKERS, part_of
@@ -173,12 +176,42 @@ def benchmark_table(report: Mapping[str, Any]) -> str:
     return table(heads, rows)
 
 
+def roles_table() -> str:
+    """A row for each built-in role."""
+    rows = [
+        (
+            f"`{name}`",
+            ", ".join(f"`{verb.value}`" for verb in role.verbs),
+            "all" if role.tenants == ("*",) else "its own",
+        )
+        for name, role in BUILT_IN.items()
+    ]
+    return table(("role", "may", "of tenants"), rows)
+
+
+def rules_table() -> str:
+    """A row for each verb, with all routes and RPCs that ask for it."""
+    asked: dict[str, list[str]] = {}
+    for route in every_route():
+        verb = route.description.rule.verb
+        name = f"`{route.method} {route.template}`"
+        asked.setdefault("" if verb is None else verb.value, []).append(name)
+    for path, rule in every_rpc().items():
+        name = f"`{path.rpartition('.')[2] if 'inference' in path else path[1:]}`"
+        asked.setdefault("" if rule.verb is None else rule.verb.value, []).append(name)
+    verbs = ["", *(verb.value for verb in Verb if verb.value in asked)]
+    rows = [(f"`{verb}`" if verb else "nothing", ", ".join(asked[verb])) for verb in verbs]
+    return table(("asks for", "routes and RPCs"), rows)
+
+
 GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
     (DOCS / "configuration.md", "settings", settings_table),
     (DOCS / "configuration.md", "refused", refused_flags),
     (DOCS / "protocol.md", "statuses", statuses_table),
     (DOCS / "protocol.md", "extensions", extensions_table),
     (DOCS / "metrics.md", "metrics", metrics_table),
+    (DOCS / "access.md", "roles", roles_table),
+    (DOCS / "access.md", "rules", rules_table),
     *((RESILIENCE, name, partial(part_of, RESILIENCE.parent / "plots", name)) for name in MAKERS),
 )
 
