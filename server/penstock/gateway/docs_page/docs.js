@@ -4,6 +4,13 @@
 const METHODS = ["get", "post", "put", "delete"];
 const LONGEST_SHOWN = 20000;
 
+// what the person typed, for as long as the page is open, and nowhere else
+let credential = "";
+
+function authorized(headers = {}) {
+  return credential ? { ...headers, Authorization: `Bearer ${credential}` } : headers;
+}
+
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
@@ -63,6 +70,7 @@ function quoted(text) {
 function curl(method, path, headers, body) {
   const parts = ["curl", "-X", method.toUpperCase(), quoted(location.origin + path)];
   for (const [name, value] of Object.entries(headers)) parts.push("-H", quoted(`${name}: ${value}`));
+  if (credential) parts.push("-H", '"Authorization: Bearer $PENSTOCK_API_KEY"');
   if (body) parts.push("-d", quoted(body));
   return parts.join(" ");
 }
@@ -82,10 +90,11 @@ async function send(method, path, fields, bodyField, out) {
   const body = bodyField ? bodyField.value.trim() : "";
   const headers = body ? { ...to.headers, "Content-Type": "application/json" } : to.headers;
   const command = curl(method, to.path, headers, body);
+  const sent = authorized(headers);
   const began = performance.now();
   let status, text;
   try {
-    const response = await fetch(to.path, { method: method.toUpperCase(), headers, body: body || undefined });
+    const response = await fetch(to.path, { method: method.toUpperCase(), headers: sent, body: body || undefined });
     const bytes = await response.text();
     const milliseconds = (performance.now() - began).toFixed(1);
     status = element("p", {
@@ -188,19 +197,30 @@ function filter(words) {
   }
 }
 
-async function main() {
+async function show() {
   const operations = document.getElementById("operations");
+  const form = document.getElementById("credential");
   try {
-    const response = await fetch("/openapi.json");
+    const response = await fetch("/openapi.json", { headers: authorized() });
     const root = await response.json();
+    if (response.status === 401) form.hidden = false;
     if (!response.ok) throw new Error(root.error);
     document.getElementById("version").textContent = root.info.version;
     operations.replaceChildren(...grouped(root).map(([tag, boxes]) =>
       element("section", {}, element("h2", { textContent: tag }), ...boxes)));
   } catch (error) {
     operations.replaceChildren(element("p", { className: "bad", textContent: `/openapi.json can't be shown: ${error.message}` }));
-    return;
   }
+}
+
+function main() {
+  const form = document.getElementById("credential");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    credential = form.querySelector("input").value.trim();
+    show();
+  });
+  show();
   const search = document.getElementById("search");
   search.addEventListener("input", () => filter(search.value.toLowerCase().split(/\s+/)));
 }
