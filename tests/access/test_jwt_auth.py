@@ -21,7 +21,7 @@ from penstock.access.credentials import Credentials
 from penstock.access.jwks import FileKeys, SecretKeys
 from penstock.access.jwt_auth import REFUSED, JwtAuthenticator
 from penstock.access.principal import Principal
-from penstock.errors import Unauthenticated, Unavailable
+from penstock.errors import ConfigError, Unauthenticated, Unavailable
 from penstock.jwt_config import ASYMMETRIC, SYMMETRIC, JwtIssuer
 
 ISSUER = "https://id.example.org"
@@ -431,3 +431,19 @@ def test_a_secret_that_was_changed(known: Known) -> None:
     authenticator.refresh(0)
     assert authenticator.generation != before
     refused(authenticator, token)
+
+
+def test_an_issuer_that_is_broken_does_not_take_others_along(known: Known) -> None:
+    """The start says so; whoever goes on all the same has the other's keys, and its own once it is mended."""
+    known.add(KEY).add(KEY, issuer="other")
+    (known.folder / "0.json").write_bytes(b"{")
+    authenticator = JwtAuthenticator.of(known.made, lambda ref: SECRET)
+    with pytest.raises(ConfigError, match=r"0\.json: no keys"):
+        authenticator.start()
+    token = KEY.sign(claims_of(ISSUER))
+    with pytest.raises(Unavailable):
+        authenticator.authenticate(bearer(token))
+    assert authenticator.authenticate(bearer(KEY.sign(claims_of("other")))) is not None
+    (known.folder / "0.json").write_bytes(key_set(KEY))
+    authenticator.refresh(0)
+    assert authenticator.authenticate(bearer(token)) is not None

@@ -218,7 +218,10 @@ class FileKeys:
         self._seen: tuple[int, ...] = ()
         self.keys = _NO_KEYS
         self.version = 0
-        self.is_pending = False
+
+    @property
+    def is_pending(self) -> bool:
+        return not self.keys.keys
 
     def start(self) -> None:
         self._seen = self._look()
@@ -269,9 +272,12 @@ class SecretKeys:
         self._issuer, self._read_secret = issuer, read_secret
         self.keys = _NO_KEYS
         self.version = 0
-        self.is_pending = False
         self._complaint = ""
         """What the log was told last: it is told once."""
+
+    @property
+    def is_pending(self) -> bool:
+        return not self.keys.keys
 
     def start(self) -> None:
         try:

@@ -15,7 +15,7 @@ from penstock.access.jwks import KeySource, ReadSecret, key_source
 from penstock.access.jwt_claims import ClaimRules, Identity
 from penstock.access.jwt_text import TokenRefused, UnverifiedToken, is_token, read_token
 from penstock.access.principal import Principal
-from penstock.errors import Unauthenticated, Unavailable
+from penstock.errors import ConfigError, Unauthenticated, Unavailable
 from penstock.jwt_config import JwtIssuer
 
 _log = logging.getLogger(__name__)
@@ -69,9 +69,16 @@ class JwtAuthenticator:
         return cls(issuers, lambda issuer: key_source(issuer, read_secret))
 
     def start(self) -> None:
-        """Begin to get keys; those of files are here at once. Raises ConfigError."""
+        """Begin to get keys; those of files are here at once. Raises ConfigError for the first of those that can't be
+        had; they are when they are mended."""
+        problems = []
         for issuer in self._issuers.values():
-            issuer.source.start()
+            try:
+                issuer.source.start()
+            except ConfigError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
     def close(self) -> None:
         """End all fetches. May block for a moment."""
