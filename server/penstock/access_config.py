@@ -6,16 +6,13 @@ import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-from penstock.config_section import Section
+from penstock.config_section import Name, Pattern, Section
+from penstock.jwt_config import JwtIssuer
 from penstock.verbs import Verb
-
-Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-"""Of names, with `*`, `?` and `[…]` as in a shell."""
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 
 OWN: Final = "@own"
 """In place of a tenant's name: the caller's own."""
@@ -91,16 +88,22 @@ class AccessSettings(Section):
     """Further roles, by name."""
     certificates: tuple[CertificateIdentity, ...] = ()
     """Who clients with certificates are."""
+    jwt: tuple[JwtIssuer, ...] = ()
+    """Issuers of tokens (OpenID Connect) that are accepted."""
 
     @model_validator(mode="after")
     def _check_roles(self) -> AccessSettings:
         for name in self.roles:
             if name in BUILT_IN:
                 raise ValueError(f"roles.{name}: there is a built-in role of this name")
+        for at, issuer in enumerate(self.jwt):
+            if issuer.issuer in (other.issuer for other in self.jwt[:at]):
+                raise ValueError(f"jwt.{at}.issuer: there is one of this name before")
         known = self.all_roles
         used = {
             "anonymous_roles": self.anonymous_roles,
             **{f"certificates.{n}.roles": c.roles for n, c in enumerate(self.certificates)},
+            **{f"jwt.{n}": issuer.all_roles for n, issuer in enumerate(self.jwt)},
         }
         for where, names in used.items():
             for name in names:

@@ -24,6 +24,7 @@ class Authenticator(Protocol):
     def authenticate(self, credentials: Credentials) -> Principal | None:
         """Who that is; None: there is no credential of this kind. Called once a distinct credential and generation.
 
-        Raises Unauthenticated when there is one that does not hold, with a text that helps only its owner.
+        Raises Unauthenticated when there is one that does not hold, with a text that helps only its owner; Unavailable
+        when that can't be told yet.
         """
         ...

@@ -12,7 +12,7 @@ from penstock.access.permissions import Permissions
 from penstock.access.principal import Principal
 from penstock.access.session import OnRefusal, Quota, Session, UnknownSession
 from penstock.access_config import AccessSettings
-from penstock.errors import Unauthenticated
+from penstock.errors import Unauthenticated, Unavailable
 
 MAX_SESSIONS: Final = 4096
 REFRESH_NS: Final = 200_000_000
@@ -54,7 +54,8 @@ class Guard:
     def session(self, credentials: Credentials) -> Session:
         """Of the call that shows these. One that was seen before costs one look-up.
 
-        Raises Unauthenticated, which `on_refusal` is to be told of by who knows what was asked for.
+        Raises Unauthenticated, which `on_refusal` is to be told of by who knows what was asked for, and Unavailable
+        while nobody can tell.
         """
         if time.monotonic_ns() >= self._fresh_until_ns:
             self._refresh()
@@ -65,7 +66,7 @@ class Guard:
         """As `session`, for who does not know yet whether one is needed."""
         try:
             return self.session(credentials)
-        except Unauthenticated as error:
+        except (Unauthenticated, Unavailable) as error:
             return UnknownSession(error, self.on_refusal)
 
     def _refresh(self) -> None:

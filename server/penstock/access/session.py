@@ -9,7 +9,7 @@ from typing import Final, NoReturn, Protocol
 
 from penstock.access.permissions import Permissions
 from penstock.access.principal import Principal
-from penstock.errors import Forbidden, PenstockError, QuotaExceeded, Unauthenticated
+from penstock.errors import Forbidden, PenstockError, QuotaExceeded, Unauthenticated, Unavailable
 from penstock.types import CallTerms, Lease
 from penstock.verbs import Verb
 
@@ -124,7 +124,7 @@ class UnknownSession:
     tenant: Final = ""
     principal: Final[Principal | None] = None
 
-    def __init__(self, error: Unauthenticated, on_refusal: OnRefusal) -> None:
+    def __init__(self, error: Unauthenticated | Unavailable, on_refusal: OnRefusal) -> None:
         self._error = error
         self._on_refusal = on_refusal
 
@@ -137,7 +137,7 @@ class UnknownSession:
         return False
 
     def check(self, verb: Verb, model: str = "") -> None:
-        """Raises Unauthenticated."""
+        """Raises Unauthenticated, or Unavailable."""
         self._refuse(verb, model)
 
     def may_of(self, verb: Verb, tenant: str) -> bool:
@@ -145,7 +145,7 @@ class UnknownSession:
         return False
 
     def check_of(self, verb: Verb, tenant: str) -> None:
-        """Raises Unauthenticated."""
+        """Raises Unauthenticated, or Unavailable."""
         self._refuse(verb)
 
     def _refuse(self, verb: str, model: str = "") -> NoReturn:

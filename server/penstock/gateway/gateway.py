@@ -9,8 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from penstock.access.assembly import guard_of
+from penstock.access.assembly import Access
 from penstock.config import Settings
+from penstock.errors import ConfigError
 from penstock.gateway.asgi import Receive, Scope, Send
 from penstock.gateway.aside import Aside
 from penstock.gateway.disconnects import Disconnects
@@ -58,8 +59,8 @@ class Gateway:
             settings.metrics,
         )
         disconnects = Disconnects()
-        guard = guard_of(settings)
-        self.terms = TermsReader(settings.tenant_header, self._tracing.switch, guard)
+        self._access = Access(settings)
+        self.terms = TermsReader(settings.tenant_header, self._tracing.switch, self._access.guard)
         self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)
         self.grpc_over_asgi = GrpcOverAsgi(
             self.grpc,
@@ -124,10 +125,13 @@ class Gateway:
         self._aside.close()
         await self.repository.close()
         await asyncio.to_thread(self._tracing.close)
+        await asyncio.to_thread(self._access.close)
         self.link.close()
 
     async def _load(self) -> None:
         try:
+            if not await self._start_access():
+                return
             await self.repository.start()
             problem = self._doors.problem()
             if problem and await self.link.inherited() is None:
@@ -143,6 +147,17 @@ class Gateway:
         self.state.started = True
         _spare_the_collector()
         self._changed()
+
+    async def _start_access(self) -> bool:
+        """Whether to go on: a gateway that takes the place of another serves whom it can."""
+        try:
+            await asyncio.to_thread(self._access.start)
+        except ConfigError as error:
+            if await self.link.inherited() is None:
+                self.link.fail(str(error))
+                return False
+            log.error("%s", error)  # noqa: TRY400 - it says all
+        return True
 
     def _changed(self) -> None:
         if self.state.started:
