@@ -82,6 +82,13 @@ def models(context: typer.Context) -> None:
     raise typer.Exit(_call(module.app, "penstock models", context.args))
 
 
+@app.command("certs", context_settings=_PASS_ON)
+def certs(context: typer.Context) -> None:
+    """A small private CA: make it, issue certificates, renew and list them."""
+    module = importlib.import_module("penstock.commands.certs")
+    raise typer.Exit(_call(module.app, "penstock certs", context.args))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 1 failed, 2 used wrongly, 130 interrupted."""
     try:

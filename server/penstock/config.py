@@ -30,6 +30,7 @@ from penstock.logs import LogFormat, LogSettings
 from penstock.metrics_config import MetricsConfig, parse_metrics_config
 from penstock.platforms import PlatformSetting, platform_settings
 from penstock.rate_limit_config import Resource, parse_rate_limit_resources
+from penstock.secrets_config import BAD_REFERENCE, SecretsSettings
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
 
 ENV_PREFIX: Final = "PENSTOCK_"
@@ -177,6 +178,8 @@ class Settings(BaseSettings):
 
     access: AccessSettings = Field(default_factory=AccessSettings)
     """Who may do what."""
+    secrets: SecretsSettings = Field(default_factory=SecretsSettings)
+    """Where secrets are kept."""
 
     @classmethod
     def settings_customise_sources(
@@ -515,6 +518,12 @@ def _explain(source: str, error: dict[str, Any]) -> str:
             return f"{source}there is no such setting"
         case "value_error" if not source:
             return message
+        case "value_error" if isinstance(error["input"], Mapping):
+            # of a whole table
+            return f"{source}{message}"
+        case t if t == BAD_REFERENCE:
+            # what was given may be the secret itself
+            return f"{source}{message[0].lower()}{message[1:]}"
     return f"{source}{message[0].lower()}{message[1:]} (got {_shown(error['input'])})"
 
 

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from penstock.config import Settings, flag_of, flagged_settings, load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
+from penstock.secrets_config import SecretRef
 from penstock.supervisor.supervisor import Supervisor
 from penstock.telemetry.tracing.array_file import check_writable
 
@@ -232,6 +233,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "NAME=WEIGHT"
     if name in _TEXTS:
         return _TEXTS[name]
+    if SecretRef in (kind, *get_args(kind)):
+        return "REFERENCE"
     if kind is str:
         return "TEXT"
     if Path in (kind, *get_args(kind)):

@@ -1,0 +1,1 @@
+"""A small private CA: its keys, its certificates, and what they say."""

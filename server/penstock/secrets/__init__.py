@@ -1,0 +1,1 @@
+"""Secrets: read from files, the environment or Vault, watched, and never shown."""
