@@ -1,0 +1,163 @@
+"""What is known of tenants: the rows of the store, and all of them at one moment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from penstock.access.limits import Limits
+from penstock.errors import InvalidRequest
+
+SECONDS_A_DAY: Final = 86_400
+LARGEST_WEIGHT: Final = 1_000_000
+LONGEST_LABEL: Final = 200
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+"""As in `access_config`: certificates name tenants too."""
+_PATTERN: Final = re.compile(r"[^\s,\x00-\x1f\x7f]{1,256}")
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose requests they are."""
+
+    name: str
+    created_at: float
+    """Unix seconds."""
+    disabled: bool = False
+    weight: float | None = None
+    """Its share of a busy model; None: what the server's settings say, or 1."""
+    models: tuple[str, ...] = ("*",)
+    """Patterns of the models that it may reach at all."""
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key, but for its secret, of which only a salted hash is known."""
+
+    id: str
+    tenant: str
+    salt: bytes
+    hash: bytes
+    roles: tuple[str, ...]
+    models: tuple[str, ...] = ("*",)
+    label: str = ""
+    created_at: float
+    expires_at: float = 0.0
+    """Unix seconds; 0: never."""
+    revoked_at: float = 0.0
+    """Unix seconds; 0: it is not."""
+    last_used_day: int = 0
+    """Days since 1970 (UTC); 0: never."""
+
+    def __repr__(self) -> str:
+        # a log needs no hashes
+        return f"ApiKey(id={self.id!r}, tenant={self.tenant!r}, state={self.state(0)!r})"
+
+    def state(self, now: float) -> str:
+        """`active`, `expired` or `revoked`."""
+        if self.revoked_at:
+            return "revoked"
+        return "expired" if 0 < self.expires_at <= now else "active"
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked of a model in a tenant's name on a day."""
+
+    tenant: str
+    model: str
+    day: int
+    """Days since 1970 (UTC)."""
+    requests: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+
+class TenantSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All that decisions are made from, at one moment."""
+
+    revision: int = 0
+    """Counts the changes of what is in here."""
+    tenants: Mapping[str, Tenant] = {}
+    keys: Mapping[str, ApiKey] = {}
+    """By id."""
+    limits: Mapping[tuple[str, str], Limits] = {}
+    """Of a tenant and a pattern of models."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Those that are set."""
+        return {
+            name: tenant.weight
+            for name, tenant in self.tenants.items()
+            if tenant.weight is not None
+        }
+
+    def disabled(self, tenant: str) -> bool:
+        """Whether the tenant is known, and disabled."""
+        known = self.tenants.get(tenant)
+        return known is not None and known.disabled
+
+    def keys_of(self, tenant: str) -> tuple[ApiKey, ...]:
+        """The oldest first."""
+        keys = (key for key in self.keys.values() if key.tenant == tenant)
+        return tuple(sorted(keys, key=lambda key: (key.created_at, key.id)))
+
+    def limits_of(self, tenant: str) -> dict[str, Limits]:
+        """By pattern."""
+        return {pattern: of for (name, pattern), of in self.limits.items() if name == tenant}
+
+
+def check_tenant_name(name: str) -> str:
+    """The name itself. Raises InvalidRequest."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            "a tenant's name has 1 to 64 letters, digits and `._@-`, the first a letter or digit;"
+            f" got {name[:160]!r}"
+        )
+    return name
+
+
+def check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Patterns of models' names, each once. Raises InvalidRequest."""
+    if not patterns:
+        raise InvalidRequest("expected at least one pattern of models, `*` for all")
+    for pattern in patterns:
+        if not _PATTERN.fullmatch(pattern):
+            raise InvalidRequest(
+                "a pattern of models has 1 to 256 characters, no blanks and no commas;"
+                f" got {pattern[:300]!r}"
+            )
+    return tuple(dict.fromkeys(patterns))
+
+
+def check_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of roles, each once; whether there are such roles the server's settings know. Raises InvalidRequest."""
+    if not roles:
+        raise InvalidRequest("a key needs at least one role")
+    for role in roles:
+        if not _NAME.fullmatch(role):
+            raise InvalidRequest(
+                "a role's name has 1 to 64 letters, digits and `._@-`, the first a letter or digit;"
+                f" got {role[:80]!r}"
+            )
+    return tuple(dict.fromkeys(roles))
+
+
+def check_label(label: str) -> str:
+    """The label itself. Raises InvalidRequest."""
+    if len(label) > LONGEST_LABEL or not label.isprintable():
+        raise InvalidRequest(
+            f"a label has at most {LONGEST_LABEL} printable characters; got {label[:80]!r}"
+        )
+    return label
+
+
+def check_weight(weight: float | None) -> float | None:
+    """The weight itself. Raises InvalidRequest."""
+    if weight is not None and not 0 < weight <= LARGEST_WEIGHT:
+        raise InvalidRequest(
+            f"a weight is a number above 0, up to {LARGEST_WEIGHT}; got {weight!r}"
+        )
+    return weight
