@@ -89,6 +89,13 @@ def certs(context: typer.Context) -> None:
     raise typer.Exit(_call(module.app, "penstock certs", context.args))
 
 
+@app.command("tenants", context_settings=_PASS_ON)
+def tenants(context: typer.Context) -> None:
+    """Manage tenants, their API keys and quotas."""
+    module = importlib.import_module("penstock.commands.tenants")
+    raise typer.Exit(_call(module.app, "penstock tenants", context.args))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 1 failed, 2 used wrongly, 130 interrupted."""
     try:

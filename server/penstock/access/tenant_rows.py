@@ -35,6 +35,13 @@ def find_tenant(connection: sqlite3.Connection, name: str) -> Tenant:
     raise NotFound(f"there is no tenant '{name[:160]}'")
 
 
+def find_in(snapshot: TenantSnapshot, name: str) -> Tenant:
+    """The same of a snapshot. Raises NotFound."""
+    if (tenant := snapshot.tenants.get(name)) is None:
+        raise NotFound(f"there is no tenant '{name[:160]}'")
+    return tenant
+
+
 def find_key(connection: sqlite3.Connection, tenant: str, key_id: str) -> ApiKey:
     """Raises NotFound."""
     find_tenant(connection, tenant)

@@ -1,0 +1,123 @@
+"""Tables of `penstock tenants`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from penstock.access.api_keys import PREFIX
+from penstock.access.limits import NAMES, Limits
+from penstock.access.tenant_json import day_text, time_text
+from penstock.access.tenant_records import ApiKey, Tenant, TenantSnapshot, Usage
+
+STYLES: Final = {
+    "active": "green",
+    "enabled": "green",
+    "expired": "yellow",
+    "revoked": "red",
+    "disabled": "red",
+}
+
+
+def show_tenants(snapshot: TenantSnapshot, now: float) -> None:
+    """A line each."""
+    table = Table("tenant", _whole("state"), "weight", "models", "keys", "limits", "created")
+    for tenant in snapshot.tenants.values():
+        active = sum(key.state(now) == "active" for key in snapshot.keys_of(tenant.name))
+        table.add_row(
+            Text(tenant.name),
+            _state(tenant),
+            _weight(tenant),
+            Text(", ".join(tenant.models)),
+            str(active),
+            str(sum(len(each.given()) for each in snapshot.limits_of(tenant.name).values())),
+            day_of(tenant.created_at),
+        )
+    Console().print(table)
+
+
+def show_tenant(tenant: Tenant, snapshot: TenantSnapshot, now: float) -> None:
+    """All that is known of one."""
+    console = Console()
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("tenant", Text(tenant.name, "bold")),
+        ("state", _state(tenant)),
+        ("weight", Text(_weight(tenant))),
+        ("models", Text(", ".join(tenant.models))),
+        ("created", Text(time_text(tenant.created_at))),
+    ):
+        facts.add_row(Text(name, "dim"), value)
+    console.print(facts)
+    if keys := snapshot.keys_of(tenant.name):
+        show_keys(keys, now)
+    if limits := snapshot.limits_of(tenant.name):
+        show_limits(limits)
+
+
+def show_keys(keys: Iterable[ApiKey], now: float) -> None:
+    """A line each."""
+    table = Table(_whole("key"), _whole("state"), "roles", "models", "label")
+    table.add_column("expires", no_wrap=True)
+    table.add_column("last used", no_wrap=True)
+    for key in keys:
+        state = key.state(now)
+        table.add_row(
+            PREFIX + key.id,
+            Text(state, STYLES[state]),
+            Text(" ".join(key.roles)),
+            Text(" ".join(key.models)),
+            Text(key.label),
+            time_text(key.expires_at)[:16] if key.expires_at else "never",
+            day_text(key.last_used_day) if key.last_used_day else "never",
+        )
+    Console().print(table)
+
+
+def show_limits(limits: dict[str, Limits]) -> None:
+    """A row a limit, a column a pattern of models."""
+    table = Table(_whole("limit"))
+    for pattern in limits:
+        table.add_column(Text(f"models {pattern}"), justify="right")
+    for name in NAMES:
+        values = [getattr(each, name) for each in limits.values()]
+        if any(value is not None for value in values):
+            table.add_row(name, *("" if value is None else f"{value:,.15g}" for value in values))
+    Console().print(table)
+
+
+def show_usage(usage: Iterable[Usage]) -> None:
+    """A row a tenant, day and model, and their sum."""
+    table = Table("tenant", _whole("day"), "model", show_footer=True)
+    sums = dict.fromkeys(("requests", "rows", "bytes"), 0)
+    lines = list(usage)
+    for name in sums:
+        sums[name] = sum(getattr(line, name) for line in lines)
+        table.add_column(name, f"{sums[name]:,}", justify="right", no_wrap=True)
+    for line in lines:
+        counts = (f"{getattr(line, name):,}" for name in sums)
+        table.add_row(Text(line.tenant), day_text(line.day), Text(line.model), *counts)
+    Console().print(table)
+
+
+def day_of(seconds: float) -> str:
+    """The day (UTC) of a moment."""
+    return time_text(seconds)[:10]
+
+
+def _state(tenant: Tenant) -> Text:
+    state = "disabled" if tenant.disabled else "enabled"
+    return Text(state, STYLES[state])
+
+
+def _weight(tenant: Tenant) -> str:
+    return "" if tenant.weight is None else f"{tenant.weight:g}"
+
+
+def _whole(name: str) -> Column:
+    """A column whose texts are never cut."""
+    return Column(name, no_wrap=True)
