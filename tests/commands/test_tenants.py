@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.access.api_keys import parse_key
+from penstock.access.tenant_changes import ChangeTrace
 from penstock.access.tenant_records import TenantSnapshot, Usage
 from penstock.access.tenants import TenantStore
 from penstock.cli import main
@@ -234,7 +235,7 @@ def test_what_is_wrong_is_one_line(
 def test_what_a_failed_change_was_is_told(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, str, str]] = []
 
-    class Trace(tenant_desk.ChangeTrace):
+    class Trace(ChangeTrace):
         def __init__(self, principal: str) -> None:
             assert principal.startswith("cli:")
             super().__init__(principal, lambda c: told.append((c.action, c.outcome, c.reason)))
