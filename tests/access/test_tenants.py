@@ -39,6 +39,15 @@ def test_tenants_are_created_changed_and_deleted(store: TenantStore, clock: Any)
     assert not store.read().disabled("team-a")
 
 
+def test_a_disabled_tenant_reaches_nothing(store: TenantStore) -> None:
+    store.create("a", models=("d*",))
+    assert store.read().reach("a") == ("d*",)
+    store.set_disabled("a", True)
+    assert store.read().reach("a") is None
+    # tokens and certificates name tenants that are in no file
+    assert store.read().reach("b") == ("*",)
+
+
 def test_one_name_is_one_tenant(store: TenantStore) -> None:
     store.create("a")
     with pytest.raises(AlreadyExists, match="there is a tenant 'a' already"):

@@ -23,6 +23,8 @@ NO_CREDENTIAL: Final = (
     "no credential: expected an API key or a JWT as 'authorization: Bearer …', an API key as 'x-api-key: …',"
     " or a client certificate"
 )
+NOT_ANY_MORE: Final = "the credential is not known, or does not hold any more"
+"""Of all that could be told from each other only by who has no business to."""
 
 
 class Guard:
@@ -35,11 +37,14 @@ class Guard:
         certificates: Authenticator,
         quota_of: Callable[[str], Quota | None] = lambda tenant: None,
         on_refusal: OnRefusal = lambda principal, error, verb, model: None,
+        reach_of: Callable[[str], tuple[str, ...] | None] = lambda tenant: ("*",),
     ) -> None:
-        """`authenticators`: of what comes in headers."""
+        """`authenticators`: of what comes in headers. `reach_of`: patterns of the models that a tenant may reach; None:
+        it is disabled. An authenticator's generation tells when that changes."""
         self._authenticators = authenticators
         self._certificates = certificates
         self._roles = settings.all_roles
+        self._reach_of = reach_of
         self._quota_of = quota_of
         self.on_refusal: Final = on_refusal
         self._anonymous: Principal | None = None
@@ -90,9 +95,13 @@ class Guard:
 
     def _open(self, credentials: Credentials) -> Session:
         principal = self._principal(credentials)
+        reach = self._reach_of(principal.tenant)
+        if reach is None:
+            # the tenant's, whatever tells that it is: a key, a token, a certificate
+            raise Unauthenticated(NOT_ANY_MORE)
         session = Session(
             principal,
-            Permissions(principal, self._roles),
+            Permissions(principal, self._roles, reach),
             self._quota_of(principal.tenant),
             self.on_refusal,
         )

@@ -19,16 +19,20 @@ SERVER_WIDE: Final = frozenset({Verb.METRICS, Verb.CONFIGURE})
 class Permissions:
     """Of one principal."""
 
-    def __init__(self, principal: Principal, roles: Mapping[str, Role]) -> None:
-        """A role that is not known, for it was taken out of the settings, allows nothing."""
+    def __init__(
+        self, principal: Principal, roles: Mapping[str, Role], reach: tuple[str, ...] = ("*",)
+    ) -> None:
+        """A role that is not known, for it was taken out of the settings, allows nothing. `reach`: patterns of the
+        models that the principal's tenant may have to do with."""
         self._principal = principal
+        self._reach = reach
         self._roles = [roles[name] for name in principal.roles if name in roles]
 
     def may(self, verb: Verb, model: str = "", tenant: str = "") -> bool:
         """Whether it may do that: with this model, where one is named, and with what is that tenant's."""
         if not model and verb in SERVER_WIDE:
             model = ANY
-        if model and not matches(model, self._principal.models):
+        if model and not (matches(model, self._principal.models) and matches(model, self._reach)):
             return False
         return any(
             verb in role.verbs

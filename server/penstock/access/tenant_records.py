@@ -99,6 +99,14 @@ class TenantSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         known = self.tenants.get(tenant)
         return known is not None and known.disabled
 
+    def reach(self, tenant: str) -> tuple[str, ...] | None:
+        """Patterns of the models that the tenant may reach; None: it is disabled. One that is named elsewhere, but not
+        in the file, is not kept from any."""
+        known = self.tenants.get(tenant)
+        if known is None:
+            return ("*",)
+        return None if known.disabled else known.models
+
     def keys_of(self, tenant: str) -> tuple[ApiKey, ...]:
         """The oldest first."""
         keys = (key for key in self.keys.values() if key.tenant == tenant)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from penstock.access.tenants import TenantStore
 from penstock.config import Settings, flag_of, flagged_settings, load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
@@ -116,6 +117,7 @@ def serve(
     settings = load_settings(_given(repositories or [], flags), config)
     _configure_logging(settings)
     _check_tracing(settings)
+    _check_tenants(settings)
     raise typer.Exit(asyncio.run(_run(settings)))
 
 
@@ -143,6 +145,12 @@ def _check_tracing(settings: Settings) -> None:
             raise ConfigError(
                 f"{flag_of('trace_config')}: {tracing.file} can't be written: {error.strerror}"
             ) from error
+
+
+def _check_tenants(settings: Settings) -> None:
+    """The file of tenants is made where it is missing, so that it is there for `penstock tenants`."""
+    if settings.access.mode != "off":
+        TenantStore(settings.access.tenants_path).close()
 
 
 async def _run(settings: Settings) -> int:
