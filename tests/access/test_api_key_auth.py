@@ -84,10 +84,10 @@ def test_whatever_else_is_wrong_is_not_told(door: Door, clock: Any) -> None:
     door.look()
     assert door.refused(revoked.text) == REFUSED
     assert door.refused(short.text) == REFUSED
-    door.store.set_disabled("a", True)
+    door.store.change("a", disabled=True)
     door.look()
     assert door.refused() == REFUSED
-    door.store.set_disabled("a", False)
+    door.store.change("a", disabled=False)
     door.look()
     assert door.ask()
     door.store.delete("a")

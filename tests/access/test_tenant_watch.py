@@ -52,9 +52,9 @@ def test_each_kind_of_change_is_seen(store: TenantStore, writer: TenantStore) ->
     writer.create("a")
     key = writer.keys.create("a").key
     changes: tuple[Callable[[], object], ...] = (
-        lambda: writer.set_weight("a", 2),
-        lambda: writer.set_disabled("a", True),
-        lambda: writer.set_models("a", ("x",)),
+        lambda: writer.change("a", weight=2),
+        lambda: writer.change("a", disabled=True),
+        lambda: writer.change("a", models=("x",)),
         lambda: writer.set_limits("a", {"in_flight": 1}),
         lambda: writer.clear_limits("a"),
         lambda: writer.keys.rotate("a", key.id, overlap_s=9),

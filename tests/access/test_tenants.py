@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from penstock.access import key_table
+from penstock.access.key_table import KEPT_S
 from penstock.access.limits import Limits
 from penstock.access.tenant_records import Tenant, TenantSnapshot, Usage
 from penstock.access.tenants import USAGE_DAYS, TenantStore
@@ -26,14 +28,14 @@ def test_tenants_are_created_changed_and_deleted(store: TenantStore, clock: Any)
     made = store.create("team-a", models=("digits", "emb*", "digits"), weight=2)
     assert made == Tenant(name="team-a", created_at=clock.now, weight=2, models=("digits", "emb*"))
     assert store.read().tenants == {"team-a": made}
-    assert store.set_disabled("team-a", True).disabled
+    assert store.change("team-a", disabled=True).disabled
     assert store.read().disabled("team-a")
-    assert not store.set_disabled("team-a", False).disabled
-    assert store.set_weight("team-a", 0.5).weight == 0.5
+    assert not store.change("team-a", disabled=False).disabled
+    assert store.change("team-a", weight=0.5).weight == 0.5
     assert store.read().weights == {"team-a": 0.5}
-    assert store.set_weight("team-a", None).weight is None
+    assert store.change("team-a", weight=None).weight is None
     assert store.read().weights == {}
-    assert store.set_models("team-a", ("*",)).models == ("*",)
+    assert store.change("team-a", models=("*",)).models == ("*",)
     store.delete("team-a")
     assert store.read().tenants == {}
     assert not store.read().disabled("team-a")
@@ -42,7 +44,7 @@ def test_tenants_are_created_changed_and_deleted(store: TenantStore, clock: Any)
 def test_a_disabled_tenant_reaches_nothing(store: TenantStore) -> None:
     store.create("a", models=("d*",))
     assert store.read().reach("a") == ("d*",)
-    store.set_disabled("a", True)
+    store.change("a", disabled=True)
     assert store.read().reach("a") is None
     # tokens and certificates name tenants that are in no file
     assert store.read().reach("b") == ("*",)
@@ -66,7 +68,7 @@ def test_bad_names_are_refused(store: TenantStore, name: str) -> None:
         ({"weight": 0}, "a weight is a number above 0"),
         ({"weight": math.nan}, "a weight is a number above 0"),
         ({"weight": math.inf}, "up to 1000000; got inf"),
-        ({"models": ()}, "at least one pattern"),
+        ({"models": ()}, "expected 1 to 100 patterns of models"),
         ({"models": ("a b",)}, "no blanks and no commas; got 'a b'"),
         ({"models": ("",)}, "1 to 256 characters"),
     ],
@@ -80,9 +82,9 @@ def test_bad_values_are_refused(store: TenantStore, given: Any, expected: str) -
 
 def test_what_is_asked_of_nobody_is_refused(store: TenantStore) -> None:
     for ask in (
-        lambda: store.set_disabled("x", True),
-        lambda: store.set_weight("x", 2),
-        lambda: store.set_models("x", ("*",)),
+        lambda: store.change("x", disabled=True),
+        lambda: store.change("x", weight=2),
+        lambda: store.change("x", models=("*",)),
         lambda: store.set_limits("x", {"in_flight": 1}),
         lambda: store.clear_limits("x"),
         lambda: store.delete("x"),
@@ -176,6 +178,37 @@ def test_a_key_is_revoked_once(store: TenantStore, clock: Any) -> None:
     assert first.state(clock.now) == "revoked"
 
 
+def test_keys_that_ended_long_ago_are_forgotten(store: TenantStore, clock: Any) -> None:
+    store.create("a")
+    store.create("b")
+    revoked, short = store.keys.create("a").key, store.keys.create("a", lifetime_s=9).key
+    theirs, lasting = store.keys.create("b", lifetime_s=9).key, store.keys.create("a").key
+    store.keys.revoke("a", revoked.id)
+    clock.now += KEPT_S
+    recent = store.keys.create("a").key
+    assert set(store.read().keys) == {short.id, theirs.id, lasting.id, recent.id}
+    clock.now += 10
+    last = store.keys.create("a").key
+    assert set(store.read().keys) == {theirs.id, lasting.id, recent.id, last.id}
+
+
+def test_a_tenant_has_only_so_many_keys(
+    store: TenantStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_table, "MOST_KEYS", 2)
+    store.create("a")
+    store.create("b")
+    key = store.keys.create("a").key
+    store.keys.create("b")
+    store.keys.rotate("a", key.id, overlap_s=9)
+    for make in (
+        lambda: store.keys.create("a"),
+        lambda: store.keys.rotate("a", key.id, overlap_s=9),
+    ):
+        with pytest.raises(InvalidRequest, match="tenant 'a' has 2 keys, more can't be"):
+            make()
+
+
 def test_a_key_is_of_its_tenant_only(store: TenantStore) -> None:
     store.create("a")
     store.create("b")
@@ -191,7 +224,7 @@ def test_a_key_is_of_its_tenant_only(store: TenantStore) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"roles": ()}, "at least one role"),
+        ({"roles": ()}, "needs 1 to 100 roles; got 0"),
         ({"roles": ("a b",)}, "a role's name has"),
         ({"label": "a\nb"}, "printable characters"),
         ({"label": "a" * 201}, "at most 200"),

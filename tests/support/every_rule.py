@@ -16,6 +16,7 @@ from penstock.gateway.http_asgi import Door
 from penstock.gateway.inference import Inference
 from penstock.gateway.route_table import Route, RouteTable
 from penstock.gateway.server_state import ServerState
+from penstock.gateway.tenants_api import TenantsApi
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
 
@@ -38,7 +39,7 @@ def doors(settings: Settings = SETTINGS) -> Doors:
     inference = Inference(repository, state.client_memory)
     metrics = MetricsPage(lambda: (), HostReader(interval_ns=10**9), settings.metrics)
     linked: Any = SimpleNamespace()
-    return Doors(state, inference, Aside(), metrics, linked)
+    return Doors(state, inference, Aside(), metrics, linked, TenantsApi(None, {}))
 
 
 def service() -> GrpcService:

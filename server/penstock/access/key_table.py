@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -14,6 +15,10 @@ from penstock.access.tenant_records import ApiKey, check_label, check_patterns, 
 from penstock.errors import InvalidRequest
 
 DEFAULT_ROLES: Final = ("user",)
+MOST_KEYS: Final = 1000
+"""Of one tenant, with those that have ended, which are …"""
+KEPT_S: Final = 90 * 86_400.0
+"""… forgotten after this long."""
 LONGEST_LIFETIME_S: Final = 100 * 365.25 * 86_400
 
 
@@ -60,6 +65,7 @@ class KeyTable:
         )
         with self._database.change() as connection:
             rows.find_tenant(connection, tenant)
+            _make_room(connection, tenant, now)
             rows.insert_key(connection, created.key)
         return created
 
@@ -86,6 +92,7 @@ class KeyTable:
             # 0 would be never
             until = max(now + overlap_s, 1e-6)
             ends = min(until, old.expires_at) if old.expires_at else until
+            _make_room(connection, tenant, now)
             rows.insert_key(connection, created.key)
             connection.execute("UPDATE api_keys SET expires_at = ? WHERE id = ?", (ends, key_id))
         return created
@@ -107,6 +114,20 @@ class KeyTable:
                 "UPDATE api_keys SET last_used_day = max(last_used_day, ?) WHERE id = ?",
                 [(day, key_id) for key_id, day in days.items()],
             )
+
+
+def _make_room(connection: sqlite3.Connection, tenant: str, now: float) -> None:
+    """Servers keep all keys in memory. Raises InvalidRequest when a tenant has as many as it may have."""
+    connection.execute(
+        "DELETE FROM api_keys WHERE tenant = ?1"
+        " AND (revoked_at BETWEEN 1 AND ?2 OR expires_at BETWEEN 1 AND ?2)",
+        (tenant, now - KEPT_S),
+    )
+    (count,) = connection.execute(
+        "SELECT count(*) FROM api_keys WHERE tenant = ?", (tenant,)
+    ).fetchone()
+    if count >= MOST_KEYS:
+        raise InvalidRequest(f"tenant '{tenant}' has {count} keys, more can't be")
 
 
 def _new_key(blank: ApiKey) -> CreatedKey:

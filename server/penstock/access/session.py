@@ -62,7 +62,7 @@ class Session:
         allowed = self._decisions.get((verb, model))
         if not (self._decide(verb, model) if allowed is None else allowed):
             of_model = f" of model '{model[:200]}'" if model else ""
-            self._refuse(Forbidden(f"not allowed: {verb.value}{of_model}"), verb, model)
+            self.refuse(Forbidden(f"not allowed: {verb.value}{of_model}"), verb, model)
 
     def may_of(self, verb: Verb, tenant: str) -> bool:
         """Whether it may do that with what is the tenant's."""
@@ -71,7 +71,7 @@ class Session:
     def check_of(self, verb: Verb, tenant: str) -> None:
         """Raises Forbidden, with the same words whether there is such a tenant or not."""
         if not self.may_of(verb, tenant):
-            self._refuse(Forbidden(f"not allowed: {verb.value} of tenant '{tenant[:200]}'"), verb)
+            self.refuse(Forbidden(f"not allowed: {verb.value} of tenant '{tenant[:200]}'"), verb)
 
     def admit(self, model: str, rows: int, nbytes: int) -> Lease | None:
         """Take a request's share of the tenant's quota. Raises QuotaExceeded."""
@@ -89,7 +89,8 @@ class Session:
         allowed = self._decisions[verb, model] = self._permissions.may(verb, model)
         return allowed
 
-    def _refuse(self, error: PenstockError, verb: Verb, model: str = "") -> NoReturn:
+    def refuse(self, error: PenstockError, verb: Verb, model: str = "") -> NoReturn:
+        """Raises the error, which is told of as any other refusal."""
         self._on_refusal(self.principal, error, verb, model)
         raise error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -14,6 +15,8 @@ from penstock.errors import InvalidRequest
 SECONDS_A_DAY: Final = 86_400
 LARGEST_WEIGHT: Final = 1_000_000
 LONGEST_LABEL: Final = 200
+MOST_NAMES: Final = 100
+"""Patterns or roles in one list."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 """As in `access_config`: certificates name tenants too."""
@@ -117,6 +120,15 @@ class TenantSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         return {pattern: of for (name, pattern), of in self.limits.items() if name == tenant}
 
 
+def parse_day(text: str) -> int:
+    """A day such as 2026-07-01, as days since 1970 (UTC). Raises InvalidRequest."""
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise InvalidRequest(f"{text[:80]!r} is no day, such as 2026-07-01") from None
+    return int(day.timestamp() // SECONDS_A_DAY)
+
+
 def check_tenant_name(name: str) -> str:
     """The name itself. Raises InvalidRequest."""
     if not _NAME.fullmatch(name):
@@ -129,8 +141,10 @@ def check_tenant_name(name: str) -> str:
 
 def check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Patterns of models' names, each once. Raises InvalidRequest."""
-    if not patterns:
-        raise InvalidRequest("expected at least one pattern of models, `*` for all")
+    if not 1 <= len(patterns) <= MOST_NAMES:
+        raise InvalidRequest(
+            f"expected 1 to {MOST_NAMES} patterns of models, `*` for all; got {len(patterns)}"
+        )
     for pattern in patterns:
         if not _PATTERN.fullmatch(pattern):
             raise InvalidRequest(
@@ -142,8 +156,8 @@ def check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 def check_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
     """Names of roles, each once; whether there are such roles the server's settings know. Raises InvalidRequest."""
-    if not roles:
-        raise InvalidRequest("a key needs at least one role")
+    if not 1 <= len(roles) <= MOST_NAMES:
+        raise InvalidRequest(f"a key needs 1 to {MOST_NAMES} roles; got {len(roles)}")
     for role in roles:
         if not _NAME.fullmatch(role):
             raise InvalidRequest(

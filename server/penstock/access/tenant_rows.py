@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 
@@ -78,9 +79,12 @@ def insert_tenant(connection: sqlite3.Connection, tenant: Tenant) -> None:
     )
 
 
-def update_models(connection: sqlite3.Connection, name: str, models: tuple[str, ...]) -> None:
-    """Which models a tenant may reach."""
-    connection.execute("UPDATE tenants SET models = ? WHERE name = ?", (_text(models), name))
+def update_tenant(connection: sqlite3.Connection, tenant: Tenant) -> None:
+    """What may change of a tenant."""
+    connection.execute(
+        "UPDATE tenants SET disabled = ?, weight = ?, models = ? WHERE name = ?",
+        (tenant.disabled, tenant.weight, _text(tenant.models), tenant.name),
+    )
 
 
 def read_usage(
@@ -112,13 +116,26 @@ def _tenants(connection: sqlite3.Connection, where: str = "", *values: Any) -> I
 
 
 def _keys(connection: sqlite3.Connection, where: str = "", *values: Any) -> Iterator[ApiKey]:
-    names = ApiKey.__struct_fields__
-    rows = connection.execute(f"SELECT {', '.join(names)} FROM api_keys {where}", values)
-    for row in rows:
-        fields = dict(zip(names, row, strict=True))
+    rows = connection.execute(f"SELECT {_KEY_COLUMNS} FROM api_keys {where}", values)
+    # of thousands of keys most have the same lists
+    texts = lru_cache(1024)(_texts)
+    for id_, tenant, salt, hash_, roles, models, label, created, expires, revoked, day in rows:
         yield ApiKey(
-            **{**fields, "roles": _texts(fields["roles"]), "models": _texts(fields["models"])}
+            id=id_,
+            tenant=tenant,
+            salt=salt,
+            hash=hash_,
+            roles=texts(roles),
+            models=texts(models),
+            label=label,
+            created_at=created,
+            expires_at=expires,
+            revoked_at=revoked,
+            last_used_day=day,
         )
+
+
+_KEY_COLUMNS: Final = ", ".join(ApiKey.__struct_fields__)
 
 
 def _limits(

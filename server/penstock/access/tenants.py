@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
 from penstock.access import tenant_rows as rows
 from penstock.access.key_table import KeyTable
 from penstock.access.limits import ALL_MODELS, Limits, parse_limits
@@ -86,28 +89,32 @@ class TenantStore:
             rows.insert_tenant(connection, tenant)
         return tenant
 
-    def set_disabled(self, name: str, disabled: bool) -> Tenant:
-        """Refuse all that is asked in the tenant's name, or take it again. Raises NotFound."""
-        with self._database.change() as connection:
-            rows.find_tenant(connection, name)
-            connection.execute("UPDATE tenants SET disabled = ? WHERE name = ?", (disabled, name))
-            return rows.find_tenant(connection, name)
+    def change(
+        self,
+        name: str,
+        *,
+        disabled: bool | None = None,
+        weight: float | UnsetType | None = UNSET,
+        models: tuple[str, ...] | None = None,
+    ) -> Tenant:
+        """Change what is given, all at once. Raises NotFound, InvalidRequest; then nothing is changed.
 
-    def set_weight(self, name: str, weight: float | None) -> Tenant:
-        """Its share of a busy model; None: as if nobody had said. Raises NotFound, InvalidRequest."""
-        check_weight(weight)
+        `disabled`: whether all that is asked in the tenant's name is refused. `weight`: its share of a busy model;
+        None: as if nobody had said. `models`: patterns of those that it may reach at all.
+        """
+        if weight is not UNSET:
+            check_weight(weight)
+        patterns = None if models is None else check_patterns(models)
         with self._database.change() as connection:
-            rows.find_tenant(connection, name)
-            connection.execute("UPDATE tenants SET weight = ? WHERE name = ?", (weight, name))
-            return rows.find_tenant(connection, name)
-
-    def set_models(self, name: str, models: tuple[str, ...]) -> Tenant:
-        """Which models it may reach at all. Raises NotFound, InvalidRequest."""
-        patterns = check_patterns(models)
-        with self._database.change() as connection:
-            rows.find_tenant(connection, name)
-            rows.update_models(connection, name, patterns)
-            return rows.find_tenant(connection, name)
+            tenant = rows.find_tenant(connection, name)
+            changed = replace(
+                tenant,
+                disabled=tenant.disabled if disabled is None else disabled,
+                weight=tenant.weight if weight is UNSET else weight,
+                models=patterns or tenant.models,
+            )
+            rows.update_tenant(connection, changed)
+        return changed
 
     def delete(self, name: str) -> None:
         """With its keys, limits and usage: whoever gets the name next starts anew. Raises NotFound."""

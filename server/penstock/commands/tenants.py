@@ -85,7 +85,7 @@ def show(tenant: Name, config: Config = None, file: File = None, as_json: AsJson
 def enable(tenant: Name, config: Config = None, file: File = None, as_json: AsJson = False) -> None:
     """Take a disabled tenant's requests again."""
     with desk(config, file) as at, at.trace.of("enable", tenant):
-        changed = at.store.set_disabled(tenant, False)
+        changed = at.store.change(tenant, disabled=False)
     _tell(changed, as_json, f"tenant '{tenant}' is enabled")
 
 
@@ -95,7 +95,7 @@ def disable(
 ) -> None:
     """Refuse all that is asked in a tenant's name, until it is enabled."""
     with desk(config, file) as at, at.trace.of("disable", tenant):
-        changed = at.store.set_disabled(tenant, True)
+        changed = at.store.change(tenant, disabled=True)
     _tell(changed, as_json, f"tenant '{tenant}' is disabled")
 
 
@@ -121,7 +121,7 @@ def weigh(
     """Set a tenant's share of busy models."""
     number = _parse_weight(weight)
     with desk(config, file) as at, at.trace.of("weight", tenant, weight=weight):
-        changed = at.store.set_weight(tenant, number)
+        changed = at.store.change(tenant, weight=number)
     _tell(changed, as_json, f"tenant '{tenant}' has weight {weight}")
 
 
@@ -136,7 +136,7 @@ def reach(
     """Set which models a tenant may reach at all, whatever its keys and roles say."""
     patterns = tuple(models)
     with desk(config, file) as at, at.trace.of("models", tenant, models=", ".join(patterns)):
-        changed = at.store.set_models(tenant, patterns)
+        changed = at.store.change(tenant, models=patterns)
     _tell(changed, as_json, f"tenant '{tenant}' may reach {', '.join(changed.models)}")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
 from typing import Final
 
+from penstock.access.tenant_records import SECONDS_A_DAY, parse_day
 from penstock.errors import InvalidRequest
 
 SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_600}
@@ -28,12 +28,12 @@ def parse_duration(text: str) -> float:
 def parse_since(text: str, now: float) -> int:
     """A day, or one so long ago, as days since 1970 (UTC). Raises InvalidRequest."""
     try:
-        day = datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        try:
-            return math.floor((now - parse_duration(text)) / SECONDS["d"])
-        except InvalidRequest:
-            raise InvalidRequest(
-                f"{text[:80]!r} is neither a day, such as 2026-07-01, nor a duration, such as 30d"
-            ) from None
-    return int(day.timestamp() // SECONDS["d"])
+        return parse_day(text.strip())
+    except InvalidRequest:
+        pass
+    try:
+        return math.floor((now - parse_duration(text)) / SECONDS_A_DAY)
+    except InvalidRequest:
+        raise InvalidRequest(
+            f"{text[:80]!r} is neither a day, such as 2026-07-01, nor a duration, such as 30d"
+        ) from None

@@ -17,6 +17,7 @@ from penstock.gateway.openapi import OpenApi, OpenPort
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.sagemaker import SageMaker
 from penstock.gateway.server_state import ServerState
+from penstock.gateway.tenants_api import TenantsApi
 from penstock.gateway.v1_infer import V1Inference
 from penstock.gateway.vertex_ai import VertexAi
 from penstock.repository.linked_models import LinkedModels
@@ -33,13 +34,16 @@ class Doors:
         aside: Aside,
         metrics: MetricsPage,
         linked: LinkedModels,
+        tenants: TenantsApi,
     ) -> None:
         settings = state.settings
         self.inference: Final = HttpInference(inference, state.repository, aside)
         v1 = V1Inference(inference, state.repository, aside)
         openapi = OpenApi(state)
         self.routes: Final = HttpRoutes(
-            state, metrics, [*v1.routes(), *openapi.routes(), *docs_routes()]
+            state,
+            metrics,
+            [*v1.routes(), *openapi.routes(), *docs_routes(), *tenants.routes()],
         )
         self._vertex_ai: VertexAi | None = None
         ports = settings.ports()

@@ -23,6 +23,7 @@ from penstock.gateway.http_asgi import HttpOverAsgi
 from penstock.gateway.http_generate import Generation
 from penstock.gateway.inference import Inference
 from penstock.gateway.server_state import ServerState
+from penstock.gateway.tenants_api import TenantsApi
 from penstock.gateway.terms import TermsReader
 from penstock.logs import configure_logging
 from penstock.repository.linked_models import LinkedModels
@@ -69,7 +70,8 @@ class Gateway:
             int(settings.grpc_max_message_bytes),
             settings.grpc_port,
         )
-        self._doors = Doors(self.state, inference, self._aside, metrics, linked)
+        self._tenants = TenantsApi(self._access.tenants, settings.access.all_roles)
+        self._doors = Doors(self.state, inference, self._aside, metrics, linked, self._tenants)
         self._http = HttpOverAsgi(
             self._doors.routes,
             self._doors.inference,
@@ -125,6 +127,7 @@ class Gateway:
         self._aside.close()
         await self.repository.close()
         await asyncio.to_thread(self._tracing.close)
+        await asyncio.to_thread(self._tenants.close)
         await asyncio.to_thread(self._access.close)
         self.link.close()
 

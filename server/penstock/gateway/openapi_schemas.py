@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from penstock.access.limits import NAMES as LIMITS
 from penstock.gateway.json_tensors import BINARY_ONLY
 from penstock.model_config import ModelConfig, Tensor, wire_shape
 from penstock.types import NUMPY_DTYPES
@@ -45,6 +46,36 @@ _DECLARED: Final = _array(
     _object(("name", "datatype", "shape"), name=TEXT, datatype=DATATYPE, shape=_array(INTEGER))
 )
 _VERSION_LINE: Final = _object(name=TEXT, version=TEXT, state=TEXT, reason=TEXT)
+_OR_NULL: Final[Schema] = {"type": ["number", "null"]}
+_TENANT: Final = _object(
+    ("name",),
+    name=TEXT,
+    disabled=BOOLEAN,
+    weight=_OR_NULL,
+    models=_array(TEXT),
+    created_at=TEXT,
+    keys=_array(ref("ApiKey")),
+    limits=ref("Quotas"),
+)
+_API_KEY: Final = _object(
+    ("id", "tenant"),
+    id=TEXT,
+    tenant=TEXT,
+    state={"type": "string", "enum": ["active", "expired", "revoked"]},
+    roles=_array(TEXT),
+    models=_array(TEXT),
+    label=TEXT,
+    created_at=TEXT,
+    expires_at={"type": ["string", "null"]},
+    revoked_at={"type": ["string", "null"]},
+    last_used={"type": ["string", "null"]},
+    key={**TEXT, "description": "The key itself, in the answer that makes it alone"},
+)
+_LIMITS: Final[Schema] = {
+    "type": "object",
+    "properties": dict.fromkeys(LIMITS, _OR_NULL),
+    "additionalProperties": False,
+}
 
 SHARED: Final[dict[str, Schema]] = {
     "Any": ANY,
@@ -117,6 +148,21 @@ SHARED: Final[dict[str, Schema]] = {
     "MmeModel": _object(("modelName", "modelUrl"), modelName=TEXT, modelUrl=TEXT),
     "MmeModels": _object(("models",), models=_array(ref("MmeModel"))),
     "MmeLoad": _object(("model_name", "url"), model_name=TEXT, url=TEXT),
+    "Tenant": _TENANT,
+    "Tenants": _object(("tenants",), tenants=_array(_TENANT)),
+    "NewTenant": _object(("name",), name=TEXT, models=_array(TEXT), weight=_OR_NULL),
+    "TenantChanges": _object(disabled=BOOLEAN, models=_array(TEXT), weight=_OR_NULL),
+    "ApiKey": _API_KEY,
+    "ApiKeys": _array(_API_KEY),
+    "NewApiKey": _object(
+        roles=_array(TEXT), models=_array(TEXT), label=TEXT, expires_in_s=_OR_NULL
+    ),
+    "KeyRotation": _object(overlap_s={"type": "number"}, expires_in_s=_OR_NULL),
+    "Quotas": {"type": "object", "additionalProperties": _LIMITS},
+    "QuotaChanges": _object(("limits",), models=TEXT, limits=_LIMITS),
+    "Usage": _array(
+        _object(tenant=TEXT, day=TEXT, model=TEXT, requests=INTEGER, rows=INTEGER, bytes=INTEGER)
+    ),
 }
 """Name → schema."""
 
