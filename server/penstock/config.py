@@ -31,6 +31,7 @@ from penstock.metrics_config import MetricsConfig, parse_metrics_config
 from penstock.platforms import PlatformSetting, platform_settings
 from penstock.rate_limit_config import Resource, parse_rate_limit_resources
 from penstock.secrets_config import BAD_REFERENCE, SecretsSettings
+from penstock.tls_config import TlsSettings
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
 
 ENV_PREFIX: Final = "PENSTOCK_"
@@ -180,6 +181,8 @@ class Settings(BaseSettings):
     """Who may do what."""
     secrets: SecretsSettings = Field(default_factory=SecretsSettings)
     """Where secrets are kept."""
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    """TLS on all ports."""
 
     @classmethod
     def settings_customise_sources(

@@ -8,8 +8,11 @@ from penstock.config import Settings
 from penstock.gateway import envoy_config as module
 from penstock.gateway.envoy_config import EnvoyFiles, envoy_config
 from penstock.gateway.grpc_service import INFERENCE, MODEL_INFER, MODEL_STREAM_INFER
+from penstock.gateway.tls_files import TlsFiles
 
-FILES = EnvoyFiles(Path("/m.so"), "a:app", Path("/r/http.sock"), Path("/r/admin.sock"))
+FILES = EnvoyFiles(
+    Path("/m.so"), "a:app", Path("/r/http.sock"), Path("/r/admin.sock"), TlsFiles(Path("/r/tls"))
+)
 
 
 def listener(settings: Settings) -> dict[str, Any]:

@@ -189,6 +189,9 @@ class FakeCall:
     def time_remaining(self) -> float | None:
         return self._remaining_s
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         return self._metadata
 

@@ -18,12 +18,12 @@ from penstock.supervisor import front
 from penstock.supervisor.banner import Announcer
 from penstock.supervisor.child import Child, describe_exit
 from penstock.supervisor.gateway_life import last_error
-from penstock.supervisor.liveness import ProbeTiming, wait_until_dead
+from penstock.supervisor.liveness import HttpProbe, PingProbe, ProbeTiming, is_live, wait_until_dead
 from penstock.supervisor.local_http import request
 from penstock.supervisor.oom import count_oom_kills
 from penstock.supervisor.ports import resolve_ports
 from penstock.supervisor.run_dir import run_dir
-from penstock.workers.messages import ModelReport, Report
+from penstock.workers.messages import ModelReport, Ping, Pong, Report
 
 
 def test_free_ports_are_chosen_and_differ() -> None:
@@ -121,11 +121,32 @@ async def test_answers_that_are_no_http_are_an_oserror() -> None:
 async def test_misses_count_only_once_the_gateway_has_started() -> None:
     timing = ProbeTiming(interval_s=0.01, timeout_s=1.0, misses=3)
     started = asyncio.Event()
-    task = asyncio.ensure_future(wait_until_dead(Path("/nowhere.sock"), timing, started))
+    probe = HttpProbe(Path("/nowhere.sock"))
+    task = asyncio.ensure_future(wait_until_dead(probe, timing, started))
     done, _ = await asyncio.wait([task], timeout=0.2)
     assert not done
     started.set()
     assert await task == "it did not answer 3 health checks in a row"
+
+
+async def test_who_can_not_be_asked_over_http_answers_a_ping() -> None:
+    pings: asyncio.Queue[Ping] = asyncio.Queue()
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    probe = PingProbe(pings.put_nowait, address, None)
+    async with server:
+        probe_task = asyncio.ensure_future(is_live(probe, 5))
+        number = (await pings.get()).number
+        # an answer that came too late is not one to this question
+        probe.take(Pong(number - 1))
+        done, _ = await asyncio.wait([probe_task], timeout=0.05)
+        assert not done
+        probe.take(Pong(number))
+        assert await probe_task
+        assert not await is_live(probe, 0.05)
+    assert not await is_live(probe, 5)
+    # nobody listens: the application need not be asked
+    assert pings.qsize() == 1
 
 
 def test_envoys_last_error_is_found(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from penstock.commands.client_identity import CaFile, CertFile, Identity, KeyFile
 from penstock.commands.input_values import read_values
 from penstock.commands.output_view import as_json, as_tables
 from penstock.commands.v2_client import Client, InputData, ModelMetadata
@@ -52,13 +53,18 @@ def infer(
     top: Top = 3,
     timeout_s: Timeout = 30.0,
     output: Format = OutputFormat.TABLE,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Ask a running server for a prediction: penstock infer digits --input seven.png
+
+    PENSTOCK_API_KEY in the environment is the API key to show.
 
     \f
     Raises PenstockError with one line for a person; typer.BadParameter where inputs are not clear.
     """
-    client = Client(url, timeout_s)
+    client = Client(url, timeout_s, Identity.of(ca_file, cert_file, key_file))
     metadata = client.metadata(model, version)
     config = client.config(model, version)
     values = values_by_input(inputs, metadata, config)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from penstock.commands.client_identity import CaFile, CertFile, Identity, KeyFile
 from penstock.commands.explain_view import as_report
 from penstock.commands.explanation import Explanation
 from penstock.commands.v2_client import Client
@@ -18,7 +19,7 @@ from penstock.errors import Unavailable
 TIMEOUT_S: Final = 30.0
 
 app = typer.Typer(
-    help="Ask a running server about its models.",
+    help="Ask a running server about its models. PENSTOCK_API_KEY in the environment is the API key to show.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,9 +32,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Show JSON rather than tabl
 
 
 @app.command("list")
-def list_models(url: Url = "http://127.0.0.1:8000", as_json: AsJson = False) -> None:
+def list_models(
+    url: Url = "http://127.0.0.1:8000",
+    as_json: AsJson = False,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+) -> None:
     """List all models and their versions, also those that can't be served."""
-    index = Client(url, TIMEOUT_S).index()
+    index = Client(url, TIMEOUT_S, Identity.of(ca_file, cert_file, key_file)).index()
     if as_json:
         typer.echo(_json(index))
         return
@@ -45,14 +52,22 @@ def list_models(url: Url = "http://127.0.0.1:8000", as_json: AsJson = False) -> 
 
 @app.command("explain")
 def explain(
-    model: Model, version: Version = "", url: Url = "http://127.0.0.1:8000", as_json: AsJson = False
+    model: Model,
+    version: Version = "",
+    url: Url = "http://127.0.0.1:8000",
+    as_json: AsJson = False,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Show how a model is scheduled: its speed, its queue, and what was decided and refused.
 
     \f
     Raises PenstockError with one line for a person.
     """
-    found = Client(url, TIMEOUT_S).explain(model, version)
+    found = Client(url, TIMEOUT_S, Identity.of(ca_file, cert_file, key_file)).explain(
+        model, version
+    )
     if as_json:
         typer.echo(_json(found))
         return

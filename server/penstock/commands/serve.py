@@ -14,6 +14,8 @@ import typer
 from pydantic.fields import FieldInfo
 
 from penstock.access.tenants import TenantStore
+from penstock.commands import triton_tls
+from penstock.commands.triton_tls import rewrite_tls
 from penstock.config import Settings, flag_of, flagged_settings, load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
@@ -24,6 +26,9 @@ from penstock.telemetry.tracing.array_file import check_writable
 ALIASES: Final = {
     "model_repository": ("--model-store",),
     "host": ("--http-address", "--grpc-address", "--metrics-address"),
+    "tls_cert_file": (triton_tls.CERT,),
+    "tls_key_file": (triton_tls.KEY,),
+    "tls_client_ca_file": (triton_tls.ROOT,),
 }
 """Setting → further spellings."""
 
@@ -51,11 +56,6 @@ NOT_YET: Final = frozenset(
         "--grpc-max-connection-age",
         "--grpc-max-connection-age-grace",
         "--grpc-restricted-protocol",
-        "--grpc-root-cert",
-        "--grpc-server-cert",
-        "--grpc-server-key",
-        "--grpc-use-ssl",
-        "--grpc-use-ssl-mutual",
         "--host-policy",
         "--http-header-forward-pattern",
         "--http-restricted-api",
@@ -94,6 +94,7 @@ def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
     Raises ConfigError for a flag of Triton's that is not supported yet.
     """
     rewritten: list[str] = []
+    arguments = rewrite_tls(arguments)
     for position, argument in enumerate(arguments):
         if argument == "--":
             return [*rewritten, *arguments[position:]]

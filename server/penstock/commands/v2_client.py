@@ -13,7 +13,16 @@ from urllib.parse import quote, urlsplit
 import msgspec
 import numpy as np
 
-from penstock.errors import InvalidRequest, NotFound, PenstockError, Unavailable
+from penstock.commands.client_identity import Identity, why
+from penstock.errors import (
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PenstockError,
+    QuotaExceeded,
+    Unauthenticated,
+    Unavailable,
+)
 from penstock.model_config import ModelConfig
 from penstock.tensors import as_array, serialize_bytes
 from penstock.types import NUMPY_DTYPES, Array
@@ -22,7 +31,10 @@ HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 _INDEX_PATH: Final = "/v2/repository/index"
 _ERRORS: Final[Mapping[int, type[PenstockError]]] = {
     400: InvalidRequest,
+    401: Unauthenticated,
+    403: Forbidden,
     404: NotFound,
+    429: QuotaExceeded,
     503: Unavailable,
 }
 
@@ -104,11 +116,18 @@ class _InferAnswer(msgspec.Struct, frozen=True):
 class Client:
     """Asks one server. All methods raise PenstockError with one line for a person."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, identity: Identity | None = None) -> None:
         """`url`: `http://host:port`, https, or `host:port`. Raises InvalidRequest on others."""
-        self._url = url if "://" in url else f"http://{url}"
+        self._identity = identity or Identity()
+        scheme = "https" if self._identity.speaks_tls else "http"
+        self._url = url if "://" in url else f"{scheme}://{url}"
         self._timeout_s = timeout_s
         self._host, self._port, self._secure, self._prefix = _parts(self._url)
+        if self._identity.speaks_tls and not self._secure:
+            raise InvalidRequest(
+                f"{self._url}: --ca-file, --cert-file and --key-file are for https:// alone"
+            )
+        self._context = self._identity.context() if self._secure else None
 
     def metadata(self, model: str, version: str) -> ModelMetadata:
         """The model's inputs and outputs. Raises NotFound with what is there, or Unavailable."""
@@ -208,7 +227,7 @@ class Client:
         """One exchange on a connection of its own: where the network's errors are translated."""
         try:
             with closing(self._connection()) as connection:
-                connection.request(method, self._prefix + path, body, dict(headers))
+                connection.request(method, self._prefix + path, body, self._with_key(headers))
                 response = connection.getresponse()
                 length = response.getheader(HEADER_LENGTH)
                 json_bytes = None if length is None else int(length)
@@ -220,16 +239,33 @@ class Client:
                 f"no server answers at {self._url}: start one with `penstock serve model_repo`,"
                 " or say where it is with --url"
             ) from error
+        except ssl.SSLError as error:
+            raise Unavailable(f"can't talk to {self._url}: TLS: {_why_not_tls(error)}") from error
         except OSError as error:
             raise Unavailable(f"can't talk to {self._url}: {error.strerror or error}") from error
         except (HTTPException, ValueError) as error:
             raise Unavailable(f"{self._url} does not speak HTTP: {error!r}") from error
 
     def _connection(self) -> HTTPConnection:
-        if self._secure:
-            context = ssl.create_default_context()
-            return HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
+        if self._context is not None:
+            return HTTPSConnection(
+                self._host, self._port, timeout=self._timeout_s, context=self._context
+            )
         return HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+
+    def _with_key(self, headers: Mapping[str, str]) -> dict[str, str]:
+        key = self._identity.api_key
+        return {**headers, "Authorization": f"Bearer {key}"} if key else dict(headers)
+
+
+def _why_not_tls(error: ssl.SSLError) -> str:
+    """What is wrong with the server's certificate, or with ours, in the words of OpenSSL."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message} (--ca-file says who is)"
+    reason = why(error)
+    if "certificate required" in reason:
+        return "it asks for a client certificate: --cert-file and --key-file show one"
+    return reason
 
 
 def _parts(url: str) -> tuple[str, int | None, bool, str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.config import Settings
+from penstock.gateway.envoy_tls import transport_socket
+from penstock.gateway.tls_files import TlsFiles
 
 Json = dict[str, Any]
 
@@ -29,6 +31,7 @@ MODEL_STREAM_INFER: Final = f"{INFERENCE}ModelStreamInfer"
 MAX_HEADERS: Final = 100
 MAX_HEADERS_KIB: Final = 32
 CONNECTION_BUFFER_BYTES: Final = 1 << 20
+HANDSHAKE_S: Final = 10
 OWNER_ONLY: Final = 0o600
 
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
@@ -43,8 +46,9 @@ class EnvoyFiles:
     app: str
     """The ASGI application, as `module:name`."""
     http_socket: Path
-    """A Unix socket beside the TCP ports, by which the supervisor probes the application."""
+    """A Unix socket beside the TCP ports, by which the supervisor probes the application where they are plain text."""
     admin_socket: Path
+    tls: TlsFiles
 
 
 def envoy_config(settings: Settings, files: EnvoyFiles) -> Json:
@@ -69,7 +73,16 @@ _RUNTIME: Final[Mapping[str, int]] = {
 def _listener(settings: Settings, files: EnvoyFiles) -> Json:
     """One listener for all addresses: each one more would start the application once more."""
     addresses = [_tcp(settings.host, port) for port in settings.ports().values()]
-    first, *others = [*addresses, _pipe(files.http_socket)]
+    chain: Json = {"filters": [_connection_manager(settings, files)]}
+    if settings.tls.enabled:
+        # all addresses have the same TLS: a second chain of filters would be a second application
+        chain |= {
+            "transport_socket": transport_socket(settings.tls, files.tls),
+            "transport_socket_connect_timeout": f"{HANDSHAKE_S}s",
+        }
+    else:
+        addresses.append(_pipe(files.http_socket))
+    first, *others = addresses
     return {
         "name": "main",
         "address": first,
@@ -79,7 +92,7 @@ def _listener(settings: Settings, files: EnvoyFiles) -> Json:
         # few gRPC connections carry all requests: spread them evenly over Envoy's threads
         "connection_balance_config": {"exact_balance": {}},
         "per_connection_buffer_limit_bytes": CONNECTION_BUFFER_BYTES,
-        "filter_chains": [{"filters": [_connection_manager(settings, files)]}],
+        "filter_chains": [chain],
     }
 
 

@@ -31,6 +31,7 @@ from penstock.repository.repository import ModelRepository
 from penstock.repository.response_cache import response_cache
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
+from penstock.telemetry.tls_metrics import tls_metrics
 from penstock.telemetry.tracing.tracing import Tracing
 from penstock.workers.channel import Channel
 from penstock.workers.control import ControlLink
@@ -58,6 +59,7 @@ class Gateway:
             lambda: (model.statistics for model in self.repository.served()),
             HostReader(interval_ns=settings.metrics_interval_ms * 1_000_000),
             settings.metrics,
+            [tls_metrics(lambda: link.tls)],
         )
         disconnects = Disconnects()
         self._access = Access(settings)

@@ -8,13 +8,17 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock.errors import InvalidRequest, PenstockError
+from penstock.gateway import forwarded_certificate
+from penstock.gateway.forwarded_certificate import forwarded
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
@@ -22,6 +26,8 @@ from penstock.gateway.rpc import Stream, Unary, admit
 from penstock.gateway.status import GrpcCode, status_of, text_of
 from penstock.gateway.stream_terms import StreamTerms
 from penstock.gateway.terms import TermsReader, metadata_of
+from penstock.gateway.tls_context import LatestContext, LatestGrpcCertificates
+from penstock.gateway.tls_files import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +163,7 @@ class PortableFront:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._settings = gateway.settings
+        self._tls_files = TlsFiles.of_run(self._settings.run_dir or Path())
         self._stopping = asyncio.Event()
         gateway.link.on_shutdown = self._stopping.set
 
@@ -194,25 +201,56 @@ class PortableFront:
         table = RpcTable(self._gateway.grpc, self._gateway.terms)
         server.add_generic_rpc_handlers((table,))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        address = f"{host}:{settings.grpc_port}"
+        if settings.tls.enabled:
+            certificates = LatestGrpcCertificates(settings.tls, self._tls_files)
+            server.add_secure_port(address, certificates.credentials())
+        else:
+            server.add_insecure_port(address)
         return server
 
     def _http_server(self, port: int) -> uvicorn.Server:
-        return _QuietServer(
-            uvicorn.Config(
-                self._gateway.serve_http,
-                host=self._settings.host,
-                port=port,
-                # said aloud: uvicorn takes bound methods for ASGI 2
-                interface="asgi3",
-                lifespan="off",
-                proxy_headers=False,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=int(self._settings.exit_timeout_secs) or 1,
-            )
+        config = uvicorn.Config(
+            self._gateway.serve_http,
+            host=self._settings.host,
+            port=port,
+            # said aloud: uvicorn takes bound methods for ASGI 2
+            interface="asgi3",
+            http=IdentifyingProtocol,
+            lifespan="off",
+            proxy_headers=False,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(self._settings.exit_timeout_secs) or 1,
         )
+        config.load()
+        if self._settings.tls.enabled:
+            config.ssl = LatestContext(self._settings.tls, self._tls_files)
+        return _QuietServer(config)
+
+
+class IdentifyingProtocol(HttpToolsProtocol):
+    """HTTP whose requests say who the client is by its certificate, as Envoy's do, and not what the client says."""
+
+    _identity = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        if certificate:
+            self._identity = forwarded(certificate)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._identity:
+            self.headers.append((forwarded_certificate.HEADER, self._identity))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # called for trailers too
+        if name.lower() != forwarded_certificate.HEADER:
+            super().on_header(name, value)
 
 
 class _QuietServer(uvicorn.Server):

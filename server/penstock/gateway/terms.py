@@ -12,6 +12,7 @@ from penstock.access.credentials import of_headers
 from penstock.access.guard import Guard
 from penstock.access.session import OPEN, AnySession, Session
 from penstock.errors import InvalidRequest, Unauthenticated
+from penstock.gateway.forwarded_certificate import HEADER, forwarded_call
 from penstock.types import NO_TERMS, CallTerms, TracedCall, TraceSwitch
 from penstock.verbs import Verb
 
@@ -45,6 +46,9 @@ class Call(Protocol):
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         """Its headers, but those that gRPC keeps for itself."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What TLS says of its client."""
 
 
 class TermsReader:
@@ -229,11 +233,16 @@ def traced(
 
 
 def metadata_of(call: Call) -> dict[bytes, bytes]:
-    """The call's headers; one that is sent twice counts as it was sent last."""
-    return {
+    """The call's headers; one that is sent twice counts as it was sent last. Who the client is by its certificate is
+    what TLS says, whatever the client says."""
+    metadata = {
         name.encode(): value.encode("utf-8", "replace") if isinstance(value, str) else value
         for name, value in call.invocation_metadata() or ()
     }
+    metadata.pop(HEADER, None)
+    if identity := forwarded_call(call):
+        metadata[HEADER] = identity
+    return metadata
 
 
 def parse_grpc_timeout(value: bytes) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock.config import Settings
+from penstock.tls_config import TlsSettings
 from penstock.workers.messages import ModelReport, Report
 
 STATE_STYLES: Final = {"READY": "green", "UNAVAILABLE": "red"}
@@ -60,19 +61,29 @@ class Announcer:
     def _addresses(self) -> list[Text]:
         settings = self._settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        http, grpc = ("https://", "grpcs://") if settings.tls.enabled else ("http://", "")
         rows = [
-            (settings.allow_http, "HTTP", f"http://{host}:{settings.http_port}"),
-            (settings.allow_grpc, "gRPC", f"{host}:{settings.grpc_port}"),
-            (settings.allow_metrics, "metrics", f"http://{host}:{settings.metrics_port}/metrics"),
-            (settings.allow_sagemaker, "SageMaker", f"http://{host}:{settings.sagemaker_port}"),
-            (settings.allow_vertex_ai, "Vertex AI", f"http://{host}:{settings.vertex_ai_port}"),
+            (settings.allow_http, "HTTP", f"{http}{host}:{settings.http_port}"),
+            (settings.allow_grpc, "gRPC", f"{grpc}{host}:{settings.grpc_port}"),
+            (settings.allow_metrics, "metrics", f"{http}{host}:{settings.metrics_port}/metrics"),
+            (settings.allow_sagemaker, "SageMaker", f"{http}{host}:{settings.sagemaker_port}"),
+            (settings.allow_vertex_ai, "Vertex AI", f"{http}{host}:{settings.vertex_ai_port}"),
         ]
         width = max([9, *(len(label) + 2 for allowed, label, _ in rows if allowed)])
         lines = [Text(f"  {label:<{width}}{url}") for allowed, label, url in rows if allowed]
+        if settings.tls.client_auth != "none":
+            lines.append(Text(f"  {_asked_of_clients(settings.tls)}", "dim"))
         if settings.host.startswith(LOOPBACK):
             reach = "Only this machine can connect: --host 0.0.0.0 opens the ports to the network."
             lines.append(Text(f"  {reach}", "dim"))
         return lines
+
+
+def _asked_of_clients(tls: TlsSettings) -> str:
+    """Which certificates clients have to show."""
+    if tls.client_auth == "require":
+        return f"Clients must show a certificate of a CA in {tls.client_ca_file}."
+    return f"Clients may show a certificate of a CA in {tls.client_ca_file}."
 
 
 def _model_table(models: Sequence[ModelReport]) -> list[Text]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from penstock.config import Settings
-from penstock.errors import Unavailable
+from penstock.errors import ConfigError, Unavailable
 from penstock.gateway.envoy_config import EnvoyFiles, envoy_config
+from penstock.gateway.tls_files import TlsFiles
 from penstock.supervisor.local_http import Endpoint
 
 APP: Final = "penstock.gateway.envoy_app:app"
@@ -31,7 +32,9 @@ class GatewayCommand:
     environment: dict[str, str]
     cwd: Path
     probe: Endpoint | None
-    """Where the application answers `GET /v2/health/live`; None: can't be probed."""
+    """Where the application answers `GET /v2/health/live`; None: nowhere that the supervisor may go."""
+    address: tuple[str, int] | None = None
+    """Where the front listens: any of its ports."""
     admin: Path | None = None
     """Envoy's admin socket."""
     log_file: Path | None = None
@@ -45,15 +48,17 @@ CommandFactory = Callable[[Settings, Path], GatewayCommand]
 def choose_front(settings: Settings) -> tuple[CommandFactory, str]:
     """The front to start, and in one line why it isn't Envoy where `auto` would have taken it.
 
-    Raises Unavailable when Envoy was asked for and can't run here.
+    Raises Unavailable when Envoy was asked for and can't run here, ConfigError for TLS that only Envoy speaks.
     """
     if settings.front == "grpcio":
+        _check_portable_tls(settings)
         return portable_command, ""
     missing = _missing_for_envoy()
     if not missing:
         return envoy_command, ""
     if settings.front == "envoy":
         raise Unavailable(f"--front envoy can't run here: {missing}")
+    _check_portable_tls(settings)
     return portable_command, f"the slower grpcio front is used, for Envoy can't run here: {missing}"
 
 
@@ -66,6 +71,7 @@ def envoy_command(
         app=app,
         http_socket=run_dir / "http.sock",
         admin_socket=run_dir / "admin.sock",
+        tls=TlsFiles.of_run(run_dir),
     )
     config, log_file = run_dir / "envoy.json", run_dir / "envoy.log"
     config.write_text(json.dumps(envoy_config(settings, files)))
@@ -85,7 +91,8 @@ def envoy_command(
         argv=argv,
         environment=_envoy_environment(extra_path),
         cwd=_empty_folder(run_dir),
-        probe=files.http_socket,
+        probe=None if settings.tls.enabled else files.http_socket,
+        address=_address(settings),
         admin=files.admin_socket,
         log_file=log_file,
     )
@@ -93,14 +100,38 @@ def envoy_command(
 
 def portable_command(settings: Settings, run_dir: Path) -> GatewayCommand:
     """grpc.aio and uvicorn in one Python process."""
-    host = _PROBE_HOSTS.get(settings.host, settings.host)
+    address = _address(settings)
+    plain = settings.allow_http and not settings.tls.enabled
     return GatewayCommand(
         front="grpcio",
         argv=[sys.executable, "-P", "-m", "penstock.gateway.portable"],
         environment=dict(os.environ),
         cwd=_empty_folder(run_dir),
-        probe=(host, settings.http_port) if settings.allow_http else None,
+        probe=address if plain else None,
+        address=address,
     )
+
+
+def _address(settings: Settings) -> tuple[str, int] | None:
+    """One that the supervisor can connect to: HTTP's where it is served, which is the last that listens."""
+    host = _PROBE_HOSTS.get(settings.host, settings.host)
+    return next(((host, port) for port in settings.ports().values()), None)
+
+
+def _check_portable_tls(settings: Settings) -> None:
+    """grpc.aio asks all clients for certificates or none, and can't be told which versions to speak."""
+    if not settings.tls.enabled or not settings.allow_grpc:
+        return
+    if settings.tls.client_auth == "optional":
+        raise ConfigError(
+            "tls.client_auth optional: gRPC on the front grpcio can ask clients for a certificate"
+            " only where each must have one: expected none or require, or --front envoy"
+        )
+    if settings.tls.min_version != "1.2":
+        raise ConfigError(
+            "tls.min_version 1.3: gRPC on the front grpcio speaks 1.2 too: expected 1.2, or --front"
+            " envoy"
+        )
 
 
 def _empty_folder(run_dir: Path) -> Path:

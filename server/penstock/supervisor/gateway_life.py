@@ -11,8 +11,13 @@ from typing import Final
 from penstock.supervisor.child import Child, describe_exit
 from penstock.supervisor.control import ControlChannel
 from penstock.supervisor.front import GatewayCommand
-from penstock.supervisor.liveness import ProbeTiming, wait_until_dead, wait_until_live
-from penstock.supervisor.local_http import Endpoint
+from penstock.supervisor.liveness import (
+    HttpProbe,
+    PingProbe,
+    ProbeTiming,
+    wait_until_dead,
+    wait_until_live,
+)
 from penstock.supervisor.oom import count_oom_kills
 from penstock.supervisor.worker_processes import WorkerProcesses
 from penstock.workers.channel import Channel
@@ -22,6 +27,7 @@ from penstock.workers.messages import (
     GatewayFailed,
     GatewayMessage,
     Inheritance,
+    Pong,
     Report,
     StartWorker,
     StopWorker,
@@ -83,6 +89,7 @@ class GatewayLife:
         self.taken_over = workers.hand_over(self._control.send)
         """How many workers it got."""
         self.send(Inheritance(workers.next_id, wanted))
+        self._probe = self._make_probe()
         self.process.exited.add_done_callback(lambda exited: self._on_exit(exited.result()))
         self._watch = asyncio.ensure_future(self._watch_liveness(timing))
 
@@ -106,13 +113,16 @@ class GatewayLife:
         self._workers.orphan()
 
     async def _watch_liveness(self, timing: ProbeTiming) -> None:
-        if self.command.probe is not None:
-            self._end(await wait_until_dead(self.command.probe, timing, self._first_report))
+        self._end(await wait_until_dead(self._probe, timing, self._first_report))
 
-    async def _open(self, probe: Endpoint | None) -> None:
+    def _make_probe(self) -> HttpProbe | PingProbe:
+        if self.command.probe is not None:
+            return HttpProbe(self.command.probe)
+        return PingProbe(self.send, self.command.address, self.command.admin)
+
+    async def _open(self) -> None:
         """The application reports before its front listens: what is announced must be true."""
-        if probe is not None:
-            await wait_until_live(probe)
+        await wait_until_live(self._probe)
         self.serving.set()
         self._on_report(self._report)
 
@@ -128,6 +138,9 @@ class GatewayLife:
                 self._workers.stop(message)
             case Report():
                 self._take_report(message)
+            case Pong():
+                if isinstance(self._probe, PingProbe):
+                    self._probe.take(message)
             case GatewayFailed(reason=reason):
                 self.failed = True
                 self._end(reason)
@@ -139,7 +152,7 @@ class GatewayLife:
             self._on_report(report)
         elif self._opening is None:
             self._first_report.set()
-            self._opening = asyncio.ensure_future(self._open(self.command.probe))
+            self._opening = asyncio.ensure_future(self._open())
 
     def _on_exit(self, status: int) -> None:
         reason = describe_exit(status, out_of_memory=count_oom_kills() > self._oom_kills)

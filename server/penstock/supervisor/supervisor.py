@@ -15,6 +15,7 @@ from typing import Final, TextIO
 import penstock
 from penstock.config import Settings
 from penstock.errors import ConfigError, LoadFailed, NotFound, Unavailable
+from penstock.gateway.tls_files import TlsFiles
 from penstock.supervisor.banner import Announcer
 from penstock.supervisor.front import CommandFactory, choose_front
 from penstock.supervisor.gateway_life import GatewayLife
@@ -22,8 +23,9 @@ from penstock.supervisor.liveness import ProbeTiming
 from penstock.supervisor.ports import resolve_ports
 from penstock.supervisor.run_dir import run_dir
 from penstock.supervisor.stopping import stop_gateway
+from penstock.supervisor.tls_keeper import TlsKeeper
 from penstock.supervisor.worker_processes import WorkerProcesses
-from penstock.workers.messages import Report
+from penstock.workers.messages import Report, TlsState
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -68,6 +70,7 @@ class Supervisor:
         self._killed = False
         self._life: GatewayLife | None = None
         self._workers = WorkerProcesses()
+        self._tls: TlsKeeper | None = None
         self._crashed_at: float | None = None
         """Since when there is no gateway that serves."""
         self._not_loaded: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -84,6 +87,7 @@ class Supervisor:
         _raise_open_files()
         with run_dir(settings.run_dir) as folder, self._signals():
             settings = settings.model_copy(update={"run_dir": folder})
+            keeping = self._keep_tls(settings, folder)
             try:
                 return await self._serve(settings, folder, factory)
             except asyncio.CancelledError:
@@ -91,9 +95,26 @@ class Supervisor:
                     raise
                 return EXIT_INTERRUPTED
             finally:
+                if keeping is not None:
+                    keeping.cancel()
                 if self._life is not None:
                     await self._life.close()
                 await self._workers.stop_all(0)
+
+    def _keep_tls(self, settings: Settings, folder: Path) -> asyncio.Task[None] | None:
+        """Begin to follow the files of certificates. Raises ConfigError when they are no good."""
+        if not settings.tls.enabled:
+            return None
+        self._tls = TlsKeeper(settings.tls, TlsFiles.of_run(folder))
+        self._tls.open()
+        self._tls.on_change = self._on_tls
+        keeping = asyncio.create_task(self._tls.run())
+        keeping.add_done_callback(_say_why)
+        return keeping
+
+    def _on_tls(self, state: TlsState) -> None:
+        if self._life is not None:
+            self._life.send(state)
 
     def _choose_front(self) -> CommandFactory:
         factory, why_not_envoy = choose_front(self._settings)
@@ -120,6 +141,8 @@ class Supervisor:
                 lambda report: self._on_report(announcer, report),
                 self._timing.probe,
             )
+            if self._tls is not None:
+                life.send(self._tls.state)
             await _first(life.ended, self._not_loaded, self._stop_asked)
             if self._stop_asked.is_set() or self._not_loaded.done():
                 return await self._stop(life, settings)
@@ -211,6 +234,12 @@ async def _first(
         for event, wait in zip(events, waits, strict=True):
             if wait is not event:
                 wait.cancel()
+
+
+def _say_why(task: asyncio.Task[None]) -> None:
+    """Serving goes on without it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("TLS: certificates are not followed any more", exc_info=error)
 
 
 def _check_repositories(folders: tuple[Path, ...]) -> None:

@@ -73,7 +73,10 @@ class MetricsPage:
         models: Callable[[], Iterable[ModelStatistics]],
         host: HostReader | None = None,
         config: MetricsConfig | None = None,
+        others: Sequence[Callable[[], Iterable[Metric]]] = (),
     ) -> None:
+        """`others`: what is not of models. Called at each scrape."""
+        self._others: Final = others
         self._models: Final = models
         self._config: Final = config or MetricsConfig()
         self._host: Final = host or HostReader()
@@ -84,9 +87,9 @@ class MetricsPage:
         host = self._host.read()
         if _OPENMETRICS in accept_header:
             encode, content_type = choose_encoder(_OPENMETRICS)
-            return encode(_Page(models, host, self._config, "_total")), content_type
+            return encode(_Page(models, host, self._config, "_total", self._others)), content_type
         encode, content_type = choose_encoder("")
-        text = encode(_Page(models, host, self._config, ""))
+        text = encode(_Page(models, host, self._config, "", self._others))
         # The library takes samples as they are, but adds `_total` to the headers of all counters.
         return _without_total(text, models), content_type
 
@@ -100,7 +103,9 @@ class _Page(Collector):
         host: HostUsage | None,
         config: MetricsConfig,
         triton_suffix: str,
+        others: Sequence[Callable[[], Iterable[Metric]]],
     ) -> None:
+        self._others: Final = others
         self._models: Final = models
         self._cached: Final = [each for each in models if each[1].cache is not None]
         self._config: Final = config
@@ -135,6 +140,8 @@ class _Page(Collector):
         if self._host is not None:
             for name, text, read in HOST:
                 yield GaugeMetricFamily(name, text, read(self._host))
+        for other in self._others:
+            yield from other()
         custom = merged(model.custom for _, model in self._models)
         for name, own in custom.items():
             if _OURS.match(name) is None:

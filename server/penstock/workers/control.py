@@ -51,6 +51,8 @@ class ControlLink:
         """What the socket's buffer had no room for: many models can change at once."""
         self.logging: LogSettings | None = None
         """What workers are to log; None: what they do by themselves."""
+        self.tls: messages.TlsState | None = None
+        """What the supervisor said last of certificates; None: there are none."""
         self.on_drain: Callable[[], None] = _nothing
         self.on_shutdown: Callable[[], None] = _nothing
         """Called for Shutdown, and when the supervisor is gone."""
@@ -169,6 +171,10 @@ class ControlLink:
                 self._inheritance.set_result(inheritance)
             case messages.WorkerExited(worker_id=worker_id, reason=reason):
                 self._exited(worker_id, reason)
+            case messages.Ping(number=number):
+                self._send(messages.Pong(number))
+            case messages.TlsState() as state:
+                self.tls = state
             case messages.Drain():
                 self.on_drain()
             case messages.Shutdown():

@@ -87,6 +87,12 @@ class GatewayFailed(Message, frozen=True):
     reason: str
 
 
+class Pong(Message, frozen=True):
+    """Answers a Ping: the event loop turns."""
+
+    number: int
+
+
 # ── supervisor → gateway ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -123,6 +129,26 @@ class WorkerExited(Message, frozen=True):
     status: int
     """Exit code; negative: the signal's number."""
     reason: str
+
+
+class Ping(Message, frozen=True):
+    """Answered by Pong, of the same number. Where a front asks everyone for a certificate, it is asked so whether the
+    gateway lives."""
+
+    number: int
+
+
+class TlsState(Message, frozen=True):
+    """What is spoken TLS with, for the metrics. Sent at the start and at each change after it."""
+
+    certificate_expires_at: float
+    """In Unix seconds."""
+    client_ca_expires_at: float
+    """Of the last CA that clients' certificates may be of; 0: clients show none."""
+    rotations: int
+    """How often something new was taken."""
+    refused: int
+    """… and how often it was not, because it was no good."""
 
 
 class Drain(Message, frozen=True):
@@ -396,8 +422,10 @@ class BatchFailed(Message, frozen=True):
     reason: str
 
 
-GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed
-SupervisorMessage = WorkerStarted | WorkerKept | Inheritance | WorkerExited | Drain | Shutdown
+GatewayMessage = StartWorker | StopWorker | WorkerLoaded | Report | GatewayFailed | Pong
+SupervisorMessage = (
+    WorkerStarted | WorkerKept | Inheritance | WorkerExited | Ping | TlsState | Drain | Shutdown
+)
 WorkerCommand = (
     SetLogging
     | Load

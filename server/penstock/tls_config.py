@@ -1,0 +1,71 @@
+"""`[tls]`: whether connections are encrypted, and whether clients have to show certificates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import model_validator
+
+from penstock.config_section import Section
+
+ClientAuth = Literal["none", "optional", "require"]
+TlsVersion = Literal["1.2", "1.3"]
+
+CIPHERS: Final = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+)
+"""Of TLS 1.2: with forward secrecy, and authenticated. Those of TLS 1.3 are all of this kind."""
+
+
+class TlsSettings(Section):
+    """TLS on all ports. Nothing set: plain text."""
+
+    cert_file: Path | None = None
+    """The server's certificate, and what leads from it to its CA (PEM); turns TLS on at all ports. Watched: a new one
+    is taken without a restart."""
+    key_file: Path | None = None
+    """The certificate's private key (PEM, without a passphrase)."""
+    client_ca_file: Path | None = None
+    """CAs whose certificates are taken from clients (PEM)."""
+    client_auth: ClientAuth = "none"
+    """Whether clients show a certificate: none are asked, optional, or require: without one there is no connection."""
+    min_version: TlsVersion = "1.2"
+    """Oldest version of TLS that is spoken."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> TlsSettings:
+        if self.cert_file is None:
+            given = [name for name in ("key_file", "client_ca_file") if getattr(self, name)]
+            if self.client_auth != "none":
+                given.append("client_auth")
+            if given:
+                raise ValueError(f"tls.{given[0]} needs tls.cert_file and tls.key_file")
+        elif self.key_file is None:
+            raise ValueError("tls.cert_file needs tls.key_file, its private key")
+        if self.client_auth != "none" and self.client_ca_file is None:
+            raise ValueError(
+                f"tls.client_auth {self.client_auth} needs tls.client_ca_file, to tell whose"
+                " certificates are taken"
+            )
+        if self.client_auth == "none" and self.client_ca_file is not None:
+            raise ValueError(
+                "tls.client_ca_file needs tls.client_auth optional or require: else nobody is"
+                " asked for a certificate"
+            )
+        return self
+
+    @property
+    def enabled(self) -> bool:
+        """Whether all ports speak TLS."""
+        return self.cert_file is not None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that are read: certificate, key, and the clients' CAs where clients show certificates."""
+        return tuple(filter(None, (self.cert_file, self.key_file, self.client_ca_file)))
