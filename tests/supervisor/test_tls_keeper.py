@@ -7,7 +7,7 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -210,8 +210,8 @@ def test_what_openssl_does_not_take_is_refused(
 async def test_the_end_is_warned_of(
     kept: Kept, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later = tls_keeper.utc_now() + timedelta(hours=23)
-    monkeypatch.setattr(tls_keeper, "utc_now", lambda: later)
+    later = datetime.now(UTC) + timedelta(hours=23)
+    monkeypatch.setattr("penstock.supervisor.tls_keeper.utc_now", lambda: later)
     CA.issue(after=timedelta(hours=22), lasts=timedelta(hours=2)).write(kept.folder, "server")
     await kept.next()
     assert "the certificate ends in" in caplog.text

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -109,15 +108,3 @@ def client_context(ca: Path, pair: tuple[Path, Path] | None = None) -> ssl.SSLCo
     if pair is not None:
         context.load_cert_chain(*pair)
     return context
-
-
-def served_serial(port: int, context: ssl.SSLContext) -> int:
-    """The serial number of the certificate that a server shows."""
-    import socket
-
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
-        context.wrap_socket(plain, server_hostname="localhost") as tls,
-    ):
-        found: Any = tls.getpeercert(binary_form=True)
-    return x509.load_der_x509_certificate(found).serial_number

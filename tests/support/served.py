@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,8 @@ class Served:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.front = front
+        self.tls: ssl.SSLContext | None = None
+        """What `request` speaks TLS with; None: plain text."""
         self.mark = uuid.uuid4().hex
         # pytest's own folders are too deep for Unix sockets
         self._folder = tempfile.TemporaryDirectory(prefix="pt-")
@@ -165,7 +168,7 @@ class Served:
         """One HTTP request on a connection of its own. A dictionary is sent as JSON."""
         data = json.dumps(body) if isinstance(body, dict) else body
         port = port or self.settings.http_port
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = self._connection(port)
         try:
             connection.request(method, path, data, dict(headers or {}))
             response = connection.getresponse()
@@ -173,6 +176,11 @@ class Served:
             return HttpAnswer(response.status, names, response.read())
         finally:
             connection.close()
+
+    def _connection(self, port: int) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=self.tls)
 
     def get(self, path: str) -> HttpAnswer:
         """GET over HTTP."""

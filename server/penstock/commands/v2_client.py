@@ -38,6 +38,11 @@ _ERRORS: Final[Mapping[int, type[PenstockError]]] = {
     503: Unavailable,
 }
 
+NO_CERTIFICATE: Final = (
+    "it ended the handshake: if it asks for a client certificate, --cert-file and --key-file show"
+    " one"
+)
+
 Decoded = TypeVar("Decoded")
 
 
@@ -240,9 +245,13 @@ class Client:
                 " or say where it is with --url"
             ) from error
         except ssl.SSLError as error:
-            raise Unavailable(f"can't talk to {self._url}: TLS: {_why_not_tls(error)}") from error
+            raise Unavailable(f"can't talk to {self._url}: {self._why_not_tls(error)}") from error
         except OSError as error:
-            raise Unavailable(f"can't talk to {self._url}: {error.strerror or error}") from error
+            # some servers refuse a client only so
+            hint = f": {NO_CERTIFICATE}" if self._secure and self._shows_none else ""
+            raise Unavailable(
+                f"can't talk to {self._url}: {error.strerror or error}{hint}"
+            ) from error
         except (HTTPException, ValueError) as error:
             raise Unavailable(f"{self._url} does not speak HTTP: {error!r}") from error
 
@@ -253,19 +262,19 @@ class Client:
             )
         return HTTPConnection(self._host, self._port, timeout=self._timeout_s)
 
+    @property
+    def _shows_none(self) -> bool:
+        return self._identity.cert_file is None
+
+    def _why_not_tls(self, error: ssl.SSLError) -> str:
+        """What is wrong with the server's certificate, or with ours."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {error.verify_message} (--ca-file says who is)"
+        return f"TLS: {NO_CERTIFICATE if self._shows_none else why(error)}"
+
     def _with_key(self, headers: Mapping[str, str]) -> dict[str, str]:
         key = self._identity.api_key
         return {**headers, "Authorization": f"Bearer {key}"} if key else dict(headers)
-
-
-def _why_not_tls(error: ssl.SSLError) -> str:
-    """What is wrong with the server's certificate, or with ours, in the words of OpenSSL."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message} (--ca-file says who is)"
-    reason = why(error)
-    if "certificate required" in reason:
-        return "it asks for a client certificate: --cert-file and --key-file show one"
-    return reason
 
 
 def _parts(url: str) -> tuple[str, int | None, bool, str]:
