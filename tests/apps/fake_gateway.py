@@ -20,10 +20,13 @@ from penstock.workers.messages import (
     GatewayFailed,
     Inheritance,
     ModelReport,
+    Ping,
+    Pong,
     Report,
     Shutdown,
     StartWorker,
     StopWorker,
+    TlsState,
     WorkerExited,
     WorkerKept,
     WorkerLoaded,
@@ -80,7 +83,9 @@ class Gateway:
                 self.inheritance.set_result(inheritance)
             case WorkerExited(worker_id=number, status=status, reason=reason):
                 self.exits[number].set_result({"status": status, "reason": reason})
-            case Drain():
+            case Ping(number=number):
+                self.channel.send(Pong(number))
+            case Drain() | TlsState():
                 pass
             case Shutdown():
                 if path := self.settings.load_model:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ class Server:
 
     def __init__(self, folder: Path, flags: tuple[str, ...], environment: dict[str, str]) -> None:
         self.folder = folder
+        self.tls: ssl.SSLContext | None = None
+        """What `send` speaks TLS with; None: plain text."""
         self.mark = uuid.uuid4().hex
         self.log_file = folder / "stderr"
         self.banner: list[str] = []
@@ -72,7 +75,12 @@ class Server:
         self, target: str, headers: Mapping[str, str] | None = None
     ) -> http.client.HTTPConnection:
         """Send a request; its answer is the caller's."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.settings.http_port, timeout=30)
+        address = ("127.0.0.1", self.settings.http_port)
+        connection = (
+            http.client.HTTPConnection(*address, timeout=30)
+            if self.tls is None
+            else http.client.HTTPSConnection(*address, timeout=30, context=self.tls)
+        )
         connection.request("GET", target, headers=headers or {})
         return connection
 
