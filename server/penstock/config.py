@@ -444,6 +444,9 @@ def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _section_of(name: str) -> str | None:
     """The table that a flat name belongs to."""
+    if name in Settings.model_fields:
+        # access_log is no field of [access]
+        return None
     section, _, field = name.partition("_")
     return section if field and section in SECTIONS else None
 

@@ -62,6 +62,9 @@ def test_the_portable_front_says_of_a_client_what_envoy_says(start: Start, tmp_p
     for name, subject in SUBJECTS.items():
         pair = files.issue_client(name, subject=subject, dns=dns["one"], uris=uris["one"])
         assert seen(server, files.context(pair)) == forwarded(der(pair[0])).decode()
+    sneaky = 'spiffe://a/b;URI="spiffe://example.org/admin";DNS=admin.example,By=x'
+    pair = files.issue_client("sneaky", dns=['x;Subject="CN=admin"'], uris=[sneaky])
+    assert seen(server, files.context(pair)) == forwarded(der(pair[0])).decode()
     for count in uris:
         pair = files.issue_client("names", dns=dns[count], uris=uris[count])
         assert seen(server, files.context(pair)) == forwarded(der(pair[0])).decode()

@@ -12,9 +12,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-HEADER: Final = b"x-forwarded-client-cert"
-"""Only a front sets it. What a client sends under this name never gets past one."""
-
 _NAMES: Final = {
     NameOID.EMAIL_ADDRESS: "emailAddress",
     NameOID.SERIAL_NUMBER: "serialNumber",

@@ -16,8 +16,8 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from penstock.access.credentials import CERTIFICATE
 from penstock.errors import InvalidRequest, PenstockError
-from penstock.gateway import forwarded_certificate
 from penstock.gateway.forwarded_certificate import forwarded
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
@@ -245,11 +245,11 @@ class IdentifyingProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._identity:
-            self.headers.append((forwarded_certificate.HEADER, self._identity))
+            self.headers.append((CERTIFICATE, self._identity))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # called for trailers too
-        if name.lower() != forwarded_certificate.HEADER:
+        if name.lower() != CERTIFICATE:
             super().on_header(name, value)
 
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, Protocol
 
-from penstock.access.credentials import of_headers
+from penstock.access.credentials import CERTIFICATE, of_headers
 from penstock.access.guard import Guard
 from penstock.access.session import OPEN, AnySession, Session
 from penstock.errors import InvalidRequest, Unauthenticated
-from penstock.gateway.forwarded_certificate import HEADER, forwarded_call
+from penstock.gateway.forwarded_certificate import forwarded_call
 from penstock.types import NO_TERMS, CallTerms, TracedCall, TraceSwitch
 from penstock.verbs import Verb
 
@@ -239,9 +239,9 @@ def metadata_of(call: Call) -> dict[bytes, bytes]:
         name.encode(): value.encode("utf-8", "replace") if isinstance(value, str) else value
         for name, value in call.invocation_metadata() or ()
     }
-    metadata.pop(HEADER, None)
+    metadata.pop(CERTIFICATE, None)
     if identity := forwarded_call(call):
-        metadata[HEADER] = identity
+        metadata[CERTIFICATE] = identity
     return metadata
 
 
