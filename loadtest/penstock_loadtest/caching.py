@@ -42,7 +42,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Cached over plain: median, lowest and highest of the rounds."""
+    """One kind of turn over another: median, lowest and highest of the rounds."""
 
     median: float
     least: float
@@ -68,7 +68,7 @@ def measure(
             say(f"{PLAIN}: {_shown(plain)}; {CACHED}: {_shown(cached)}")
             latencies.append(cached.median_us / plain.median_us)
             times.append(cached.server_cpu_us / plain.server_cpu_us)
-    return _ratio(latencies), _ratio(times)
+    return ratio_of(latencies), ratio_of(times)
 
 
 @contextmanager
@@ -115,7 +115,8 @@ def _requests(model: str) -> list[bytes]:
     return encoded
 
 
-def _ratio(values: Sequence[float]) -> Ratio:
+def ratio_of(values: Sequence[float]) -> Ratio:
+    """Of all rounds."""
     return Ratio(median(values), min(values), max(values))
 
 

@@ -1,6 +1,6 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
-padding to bucket sizes is good for; `cache`: what the response cache saves."""
+padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs."""
 
 from __future__ import annotations
 
@@ -244,6 +244,33 @@ def cache(
         console.print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(1) from None
     for name, ratio in zip(("median latency", "server CPU a request"), ratios, strict=True):
+        console.print(f"{name}: {ratio.median:.2f} ({ratio.least:.2f} - {ratio.most:.2f})")
+
+
+@app.command()
+def tls(
+    model_repo: ModelRepo = Path("model_repo"),
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a turn.")] = 6.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each server.")] = 5,
+    penstock: PenstockCommand = RUN_PENSTOCK,
+    penstock_flags: PenstockFlags = "",
+) -> None:
+    """Ask the example `add_sub` over TLS with client certificates, and in plain text; print the ratios."""
+    # tritonclient is not needed by the other commands
+    from penstock_loadtest.tls import measure
+
+    console = _console()
+    words, flags = shlex.split(penstock), shlex.split(penstock_flags)
+    try:
+        ratios = measure(words, flags, model_repo.resolve(), seconds, rounds, console.print)
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    for name, ratio in (
+        ("median latency", ratios.latency),
+        ("server CPU a request", ratios.server_cpu),
+        ("new connection", ratios.new_connection),
+    ):
         console.print(f"{name}: {ratio.median:.2f} ({ratio.least:.2f} - {ratio.most:.2f})")
 
 

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -97,9 +98,12 @@ class RunningServer:
 
 
 @contextmanager
-def running(server: Server, repository: Path, log: Path) -> Iterator[RunningServer]:
+def running(
+    server: Server, repository: Path, log: Path, context: ssl.SSLContext | None = None
+) -> Iterator[RunningServer]:
     """Start `server`, wait until it is ready, and end all its processes afterwards.
 
+    `context`: what it is spoken TLS with, if it is.
     Raises BenchmarkError with the end of the log where it ends by itself or isn't ready in time.
     """
     ports = free_ports()
@@ -108,7 +112,7 @@ def running(server: Server, repository: Path, log: Path) -> Iterator[RunningServ
         process = _start(server.command(repository, ports), output)
         stack.callback(stop, process)
         found = RunningServer(server.name, process.pid, ports)
-        await_ready(process, found, log)
+        await_ready(process, found, log, context)
         yield found
 
 
@@ -122,7 +126,12 @@ def free_ports() -> Ports:
     return Ports(http, grpc, metrics)
 
 
-def await_ready(process: subprocess.Popen[bytes], server: RunningServer, log: Path) -> None:
+def await_ready(
+    process: subprocess.Popen[bytes],
+    server: RunningServer,
+    log: Path,
+    context: ssl.SSLContext | None = None,
+) -> None:
     """Ask `/v2/health/ready` until it answers 200."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -130,7 +139,8 @@ def await_ready(process: subprocess.Popen[bytes], server: RunningServer, log: Pa
             raise BenchmarkError(
                 f"{server.name} ended with {process.returncode} before it was ready:\n{_tail(log)}"
             )
-        if _answers(f"{server.http_url}/v2/health/ready"):
+        scheme = "http" if context is None else "https"
+        if _answers(f"{scheme}://127.0.0.1:{server.ports.http}/v2/health/ready", context):
             return
         time.sleep(0.05)
     raise BenchmarkError(f"{server.name} not ready in {READY_TIMEOUT_S:.0f} s:\n{_tail(log)}")
@@ -179,9 +189,9 @@ def _start(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]
         raise BenchmarkError(f"can't start {command[0]}: {error.strerror}") from error
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, context: ssl.SSLContext | None) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2.0) as response:
+        with urllib.request.urlopen(url, timeout=2.0, context=context) as response:
             return int(response.status) == 200
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False

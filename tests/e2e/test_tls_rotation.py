@@ -123,8 +123,8 @@ class Rotation:
         pair = self.authority.issue(f"server-{self.number}")
         self.files.put(pair)
         context = client_context(self.files.ca, self.load.pair)
-        for port in self.served.settings.ports().values():
-            self._until(lambda port=port: served_serial(port, context) == pair.serial)
+        ports = self.served.settings.ports().values()
+        self._until(lambda: {served_serial(port, context) for port in ports} == {pair.serial})
 
     def authorities(self) -> None:
         """The CA: trust both, go over to the new one, trust the old one no more."""
