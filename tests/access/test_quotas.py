@@ -117,7 +117,7 @@ def test_who_waits_as_told_gets_through() -> None:
     ],
 )
 def test_what_can_never_pass_is_told_so(
-    limits: dict[str, float], request_: dict[str, int], text: str
+    limits: dict[str, Any], request_: dict[str, Any], text: str
 ) -> None:
     error = Quotas(of(**limits)).refused(**request_)
     assert str(error) == text
