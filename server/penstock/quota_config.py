@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from penstock.config_section import Section
+from penstock.secrets_config import SecretRef
 
-SCHEMES = ("redis", "rediss", "unix")
+SCHEMES: Final = ("redis", "rediss", "unix")
+SECRET_IN_URL: Final = "secret_in_url"
+"""The type of pydantic's error. What was given is not shown with it."""
 
 
 class QuotaSettings(Section):
@@ -25,6 +29,8 @@ class QuotaSettings(Section):
     server counts by itself."""
     redis_username: str = ""
     """User of Redis; none: its default one."""
+    redis_password: SecretRef | None = None
+    """Where its password is: file:/path, env:NAME or vault:mount/path#field."""
     redis_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:{}-]{1,64}$")] = (
         "penstock"
     )
@@ -37,8 +43,8 @@ class QuotaSettings(Section):
     """Its key."""
     redis_timeout_secs: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.25
     """Seconds that Redis may take to answer; then it counts as away. No request waits for it."""
-    redis_chunk_ms: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 100
-    """How much of a rate a server takes from Redis at once, in milliseconds of it."""
+    redis_chunk_percent: Annotated[float, Field(gt=0, le=25, allow_inf_nan=False)] = 10
+    """How much of a rate's burst a server takes from Redis at once, at least one."""
     redis_lease_secs: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 10
     """After so many seconds without a word a server counts as ended, and its requests in flight as answered."""
     when_redis_is_away: Literal["local", "refuse", "allow"] = "local"
@@ -56,9 +62,10 @@ class QuotaSettings(Section):
         except ValueError as error:
             raise ValueError(f"expected redis://host:6379/0: {error}") from None
         if parts.password is not None or parts.username is not None:
-            # not shown: it is in there
-            raise ValueError(
-                "a name or password stands in the URL: expected them as redis_username and redis_password"
+            # of a kind that is not shown with what was given
+            raise PydanticCustomError(
+                SECRET_IN_URL,
+                "the URL holds a name or a password: expected them as redis_username and redis_password",
             )
         if parts.scheme not in SCHEMES:
             raise ValueError("expected redis://host:6379/0, rediss://host:6379/0 or unix:///path")

@@ -95,7 +95,7 @@ async def test_two_have_together_what_one_may_have(redis: RedisServer) -> None:
     async with replicas(2, limits, redis.url) as servers:
         passed, seconds = await spend(servers, 0.7)
         chunk = servers[0].sharing.shares(servers[0].keeper.plan("acme", "m").scopes[0])[0].chunk
-        assert chunk == 10
+        assert chunk == 4
         # on credit: of each server a chunk and one request
         assert passed <= 200 * seconds + 40 + 2 * (chunk + 1)
         # and neither starves
@@ -214,7 +214,7 @@ async def test_locally_each_goes_by_the_limits_alone(redis: RedisServer) -> None
     limits = {"requests_per_s": 0.001, "burst_requests": 8}
     async with replicas(2, limits, redis.url) as servers:
         passed, _ = await spend(servers, 0.2)
-        assert 8 <= passed <= 8 + 2 * 3
+        assert 8 <= passed <= 8 + 2 * 2
         redis.kill()
         await until(lambda: not any(map(spoken, servers)))
         passed_alone, _ = await spend(servers, 0.1)
@@ -275,7 +275,7 @@ async def test_a_changed_limit_is_no_refill_for_anybody(redis: RedisServer) -> N
 
 async def test_an_idle_server_gives_back_what_it_took(redis: RedisServer) -> None:
     limits = {"requests_per_s": 0.001, "burst_requests": 40}
-    async with replicas(2, limits, redis.url, redis_lease_secs=1, redis_chunk_ms=10_000) as (
+    async with replicas(2, limits, redis.url, redis_lease_secs=1) as (
         one,
         two,
     ):
@@ -283,8 +283,8 @@ async def test_an_idle_server_gives_back_what_it_took(redis: RedisServer) -> Non
         (share,) = one.sharing.shares(one.keeper.plan("acme", "m").scopes[0])
         await until(lambda: share.credit > 0)
         await until(lambda: share.credit == 0)
-        passed, _ = await spend([two], 0.1)
-        assert 39 <= passed <= 39 + 2
+        passed, _ = await spend([two], 0.2)
+        assert 39 <= passed <= 39 + 5
 
 
 async def test_the_password_is_asked_for_at_each_connection() -> None:

@@ -102,7 +102,7 @@ class RedisSharing:
         """As `Sharing` says."""
         wanted = set(scopes.values())
         for scope in wanted - self._scopes.keys():
-            self._scopes[scope] = SharedScope(scope, self._settings.redis_chunk_ms / 1000)
+            self._scopes[scope] = SharedScope(scope, self._settings.redis_chunk_percent / 100)
             self.used(scope)
         for scope, shared in list(self._scopes.items()):
             if scope not in wanted:
@@ -176,7 +176,8 @@ class RedisSharing:
         except BaseException:
             self._dirty.update(dict.fromkeys(dirty))
             raise
-        await asyncio.sleep(GROUP_S)
+        if not any(shared.hungry for shared in dirty):
+            await asyncio.sleep(GROUP_S)
 
     async def _renew(self) -> None:
         """Say that this server lives, and give back what nobody has used since the last time."""

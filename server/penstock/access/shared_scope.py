@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 from penstock.access.quota_scope import KindBucket, QuotaScope
 from penstock.access.token_bucket import NS_PER_S
 
+ANSWER_S: Final = 0.02
+"""About how long an answer takes on a busy machine."""
 ASK_NS: Final = 20_000_000
 """When to try again after what another answer is needed for."""
 
@@ -68,10 +70,10 @@ class ScopeAnswer(NamedTuple):
 class SharedTokens:
     """Tokens of one rate."""
 
-    def __init__(self, bucket: KindBucket, chunk_s: float) -> None:
+    def __init__(self, bucket: KindBucket, chunk_of_burst: float) -> None:
         self.kind: Final = bucket.kind
         self.bucket = bucket
-        self._chunk_s: Final = chunk_s
+        self._chunk_of_burst: Final = chunk_of_burst
         self.credit: float = inf
         """Tokens that were taken and not used; infinite while nobody shares."""
         self._short_ns: int | None = None
@@ -81,7 +83,14 @@ class SharedTokens:
     @property
     def chunk(self) -> int:
         """How many are taken at once."""
-        return max(1, int(min(self.bucket.rate * self._chunk_s, self.bucket.burst / 4)))
+        rate, burst = self.bucket.rate, self.bucket.burst
+        # of a high rate with a small burst as much as goes while an answer comes
+        return max(1, int(burst * self._chunk_of_burst), int(min(rate * ANSWER_S, burst / 4)))
+
+    @property
+    def hungry(self) -> bool:
+        """It should have more, and there may be some."""
+        return self._short_ns is None and self.credit < self.chunk
 
     def missing_ns(self, tokens: int, now_ns: int) -> float:
         """As `Share` says."""
@@ -126,9 +135,9 @@ class SharedTokens:
 class SharedScope:
     """One scope's part."""
 
-    def __init__(self, scope: QuotaScope, chunk_s: float) -> None:
+    def __init__(self, scope: QuotaScope, chunk_of_burst: float) -> None:
         self.scope: Final = scope
-        self._chunk_s: Final = chunk_s
+        self._chunk_of_burst: Final = chunk_of_burst
         self._tokens: dict[int, SharedTokens] = {}
         self.limits = scope.limits
         self.touched = False
@@ -140,9 +149,14 @@ class SharedScope:
         """Of that rate."""
         tokens = self._tokens.get(bucket.kind)
         if tokens is None:
-            tokens = self._tokens[bucket.kind] = SharedTokens(bucket, self._chunk_s)
+            tokens = self._tokens[bucket.kind] = SharedTokens(bucket, self._chunk_of_burst)
         tokens.bucket = bucket
         return tokens
+
+    @property
+    def hungry(self) -> bool:
+        """Some rate of it should have more tokens, and there may be some."""
+        return any(self.tokens(bucket).hungry for bucket in self.scope.limiting())
 
     def ask(self, *, idle: bool) -> ScopeAsk:
         """What to ask of all others. `idle`: give back what isn't used."""
