@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def replicas(
-    count: int, limits: dict[str, float], url: str, **settings: Any
+    count: int, limits: Mapping[str, float], url: str, **settings: Any
 ) -> AsyncIterator[list[Replica]]:
     of = {("acme", "*"): Limits(**limits)}  # type: ignore[arg-type]
     made = [Replica(of, url, **settings) for _ in range(count)]

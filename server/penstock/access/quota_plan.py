@@ -19,7 +19,10 @@ from penstock.errors import PenstockError, QuotaExceeded
 class Share(Protocol):
     """This server's part of a rate that several share."""
 
-    kind: int
+    @property
+    def kind(self) -> int:
+        """Of what."""
+        ...
 
     def missing_ns(self, tokens: int, now_ns: int) -> float:
         """In how many nanoseconds it should have so many tokens; 0: now."""

@@ -14,8 +14,8 @@ from penstock.access.usage import SECONDS_PER_DAY, UsageBook, UsageRow, fits
 
 MAX_PLANS: Final = 4096
 """Models of one tenant whose limits are remembered."""
-LOOK_S: Final = 60
-"""From one look at what day it is to the next: the clock may be set while the server runs."""
+LOOK_S: Final = 0.2
+"""From one look at what day it is, and whether limits have changed, to the next. Only requests make one look."""
 
 LimitsOf = Mapping[tuple[str, str], Limits]
 """(tenant, pattern of models) → limits."""
@@ -38,7 +38,7 @@ class TenantQuota:
         """
         keeper = self._keeper
         if now_ns >= keeper.look_ns:
-            keeper.turn_day(now_ns)
+            keeper.look(now_ns)
         plan = self._plans.get(model)
         if plan is None or self._generation != keeper.generation:
             plan = self._plan(model)
@@ -67,8 +67,14 @@ class TenantQuota:
 class QuotaKeeper:
     """All tenants' quotas, as one server keeps them."""
 
-    def __init__(self, now_ns: int, wall: Callable[[], float] = time.time) -> None:
-        """`wall`: Unix seconds, which say what day it is."""
+    def __init__(
+        self,
+        now_ns: int,
+        wall: Callable[[], float] = time.time,
+        on_look: Callable[[int], None] = lambda now_ns: None,
+    ) -> None:
+        """`wall`: Unix seconds, which say what day it is. `on_look`: looks whether there are other limits."""
+        self._on_look = on_look
         self._wall = wall
         self._tenants: dict[str, TenantQuota] = {}
         self._scopes: dict[tuple[str, str], QuotaScope] = {}
@@ -77,7 +83,7 @@ class QuotaKeeper:
         """Another one whenever limits have changed."""
         self.usage: Final = UsageBook(self._day())
         self.look_ns = now_ns
-        """When to look what day it is, on the monotonic clock."""
+        """When to look again, on the monotonic clock."""
 
     def of(self, tenant: str) -> TenantQuota:
         """The tenant's quota. Who has no limits has one too, for his use is counted."""
@@ -88,8 +94,7 @@ class QuotaKeeper:
 
     def set_limits(self, limits: LimitsOf, now_ns: int) -> None:
         """These are all limits from now on. What was used stays used."""
-        if now_ns >= self.look_ns:
-            self.turn_day(now_ns)
+        self.turn_day()
         for key, scope in list(self._scopes.items()):
             if key not in limits:
                 scope.configure(Limits(), now_ns)
@@ -127,8 +132,15 @@ class QuotaKeeper:
         )
         return QuotaPlan(usage, fitting, self._sharing, self.day_left_s)
 
-    def turn_day(self, now_ns: int) -> None:
-        """Look what day it is. Daily totals begin anew when it is another one."""
+    def look(self, now_ns: int) -> None:
+        """Look what day it is, and what limits there are."""
+        # until midnight, if that is earlier
+        self.look_ns = now_ns + int(min(max(self.day_left_s(), 0.001), LOOK_S) * NS_PER_S)
+        self.turn_day()
+        self._on_look(now_ns)
+
+    def turn_day(self) -> None:
+        """Daily totals begin anew when it is another day."""
         day = self._day()
         # a clock that was set back a little doesn't bring yesterday back
         if day > self.usage.day:
@@ -136,7 +148,6 @@ class QuotaKeeper:
             for scope in self._scopes.values():
                 scope.day = [0, 0, 0]
                 scope.whole_day()
-        self.look_ns = now_ns + int(min(max(self.day_left_s(), 0.001), LOOK_S) * NS_PER_S)
 
     def day_left_s(self) -> float:
         """Seconds until daily totals begin anew."""
