@@ -40,6 +40,9 @@ class Source:
     def limits(self) -> Mapping[tuple[str, str], Limits]:
         return self.given
 
+    def weights(self) -> Mapping[str, float]:
+        return {"acme": 2.0 * self.generation}
+
     def add_usage(self, rows: Iterable[UsageRow]) -> None:
         self.threads.add(threading.current_thread().name)
         self.begun.set()
@@ -62,14 +65,17 @@ def admit(service: QuotaService, later_s: float = 0) -> None:
 
 async def test_a_changed_limit_is_effective_at_the_next_look() -> None:
     source = Source(requests_per_s=0.001)
-    service = QuotaService(settings(), source)
+    heard: list[Mapping[str, float]] = []
+    service = QuotaService(settings(), source, on_weights=heard.append)
     admit(service)
     with pytest.raises(QuotaExceeded):
         admit(service)
+    assert heard == [{"acme": 4.0}]
     source.set(requests_per_s=0.001, burst_requests=2)
     admit(service, later_s=0.2)
     with pytest.raises(QuotaExceeded):
         admit(service, later_s=0.2)
+    assert heard == [{"acme": 4.0}, {"acme": 6.0}]
 
 
 async def test_use_is_written_in_a_thread_and_at_the_end() -> None:

@@ -11,7 +11,7 @@ from simulation import Job
 
 def test_the_store_rules_then_the_settings() -> None:
     weights = TenantWeights({"a": 2.0, "b": 3.0})
-    weights.live = {"b": 5.0}
+    weights.follow({"b": 5.0})
     assert [weights.of(tenant) for tenant in "abc"] == [2.0, 5.0, 1.0]
 
 
@@ -32,7 +32,7 @@ def test_a_change_counts_for_who_never_stops_asking() -> None:
 
     serve(20)
     assert served == {"a": 10, "b": 10}
-    weights.live = {"a": 4.0}
+    weights.follow({"a": 4.0})
     serve(2)
     serve(50)
     assert served == {"a": 40, "b": 10}

@@ -34,6 +34,10 @@ class TenantSource(Protocol):
         """All of them, as they were at the last look."""
         ...
 
+    def weights(self) -> Mapping[str, float]:
+        """Tenants' shares of a busy model, those that are set, likewise."""
+        ...
+
     def add_usage(self, rows: Iterable[UsageRow]) -> None:
         """Keep them. It may wait for the disk. Raises PenstockError."""
         ...
@@ -51,11 +55,16 @@ class QuotaService:
         settings: QuotaSettings,
         source: TenantSource,
         password: Callable[[], str] | None = None,
+        on_weights: Callable[[Mapping[str, float]], None] = lambda weights: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`password`: of Redis. Raises ConfigError where Redis is to be used, and its package is not there."""
+        """`password`: of Redis. `on_weights` hears of tenants' weights whenever they may be others.
+
+        Raises ConfigError where Redis is to be used, and its package is not there.
+        """
         self._settings = settings
         self._source = source
+        self._on_weights = on_weights
         self._generation: int | None = None
         self.keeper: Final = QuotaKeeper(time.monotonic_ns(), wall, self._look)
         self.sharing: RedisSharing | None = None
@@ -121,3 +130,4 @@ class QuotaService:
         if generation != self._generation:
             self._generation = generation
             self.keeper.set_limits(self._source.limits(), now_ns)
+            self._on_weights(self._source.weights())

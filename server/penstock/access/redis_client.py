@@ -37,6 +37,9 @@ class RedisClient:
             if self._client is None:
                 self._connect()
             answer = await self._script(keys=[self._settings.redis_prefix], args=words)
+        except ConfigError as error:
+            # the password is not where it should be
+            raise RedisAway(str(error)) from error
         except self._errors as error:
             raise RedisAway(f"{type(error).__name__}: {error}") from error
         if not isinstance(answer, list):

@@ -15,10 +15,13 @@ class TenantWeights:
     def __init__(self, given: Mapping[str, float] = NONE) -> None:
         """`given`: of the settings."""
         self._given: Final = given
-        self.live: Mapping[str, float] = NONE
-        """Of the store, replaced whenever that changes."""
+        self._live: Mapping[str, float] = NONE
+
+    def follow(self, live: Mapping[str, float]) -> None:
+        """These are the weights of the store from now on."""
+        self._live = live
 
     def of(self, tenant: str) -> float:
         """The tenant's weight."""
-        weight = self.live.get(tenant)
+        weight = self._live.get(tenant)
         return self._given.get(tenant, 1.0) if weight is None else weight

@@ -73,7 +73,10 @@ class MetricsPage:
         models: Callable[[], Iterable[ModelStatistics]],
         host: HostReader | None = None,
         config: MetricsConfig | None = None,
+        more: Callable[[], Iterable[Metric]] | None = None,
     ) -> None:
+        """`more`: families that are no model's."""
+        self._more: Final = more
         self._models: Final = models
         self._config: Final = config or MetricsConfig()
         self._host: Final = host or HostReader()
@@ -84,11 +87,15 @@ class MetricsPage:
         host = self._host.read()
         if _OPENMETRICS in accept_header:
             encode, content_type = choose_encoder(_OPENMETRICS)
-            return encode(_Page(models, host, self._config, "_total")), content_type
+            return encode(self._page(models, host, "_total")), content_type
         encode, content_type = choose_encoder("")
-        text = encode(_Page(models, host, self._config, ""))
+        text = encode(self._page(models, host, ""))
         # The library takes samples as they are, but adds `_total` to the headers of all counters.
         return _without_total(text, models), content_type
+
+    def _page(self, models: LabelledStatistics, host: HostUsage | None, suffix: str) -> _Page:
+        more = () if self._more is None else tuple(self._more())
+        return _Page(models, host, self._config, suffix, more)
 
 
 class _Page(Collector):
@@ -100,7 +107,9 @@ class _Page(Collector):
         host: HostUsage | None,
         config: MetricsConfig,
         triton_suffix: str,
+        more: Iterable[Metric] = (),
     ) -> None:
+        self._more: Final = more
         self._models: Final = models
         self._cached: Final = [each for each in models if each[1].cache is not None]
         self._config: Final = config
@@ -135,6 +144,7 @@ class _Page(Collector):
         if self._host is not None:
             for name, text, read in HOST:
                 yield GaugeMetricFamily(name, text, read(self._host))
+        yield from self._more
         custom = merged(model.custom for _, model in self._models)
         for name, own in custom.items():
             if _OURS.match(name) is None:
