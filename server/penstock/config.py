@@ -29,6 +29,7 @@ from penstock.errors import ConfigError
 from penstock.logs import LogFormat, LogSettings
 from penstock.metrics_config import MetricsConfig, parse_metrics_config
 from penstock.platforms import PlatformSetting, platform_settings
+from penstock.quota_config import SECRET_IN_URL, QuotaSettings
 from penstock.rate_limit_config import Resource, parse_rate_limit_resources
 from penstock.secrets_config import BAD_REFERENCE, SecretsSettings
 from penstock.tls_config import TlsSettings
@@ -183,6 +184,8 @@ class Settings(BaseSettings):
     """Where secrets are kept."""
     tls: TlsSettings = Field(default_factory=TlsSettings)
     """TLS on all ports."""
+    quotas: QuotaSettings = Field(default_factory=QuotaSettings)
+    """How much of it."""
 
     @classmethod
     def settings_customise_sources(
@@ -527,8 +530,8 @@ def _explain(source: str, error: dict[str, Any]) -> str:
         case "value_error" if isinstance(error["input"], Mapping):
             # of a whole table
             return f"{source}{message}"
-        case t if t == BAD_REFERENCE:
-            # what was given may be the secret itself
+        case kind if kind in (BAD_REFERENCE, SECRET_IN_URL):
+            # what was given may be the secret itself, or hold it
             return f"{source}{message[0].lower()}{message[1:]}"
     return f"{source}{message[0].lower()}{message[1:]} (got {_shown(error['input'])})"
 

@@ -164,7 +164,7 @@ class Lease(Protocol):
     """What a request has of its tenant's quota until it is answered."""
 
     def release(self) -> None:
-        """Give it back. Called once."""
+        """Give it back. A second time does nothing."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from penstock.access.api_key_auth import ApiKeyAuthenticator
@@ -10,30 +10,48 @@ from penstock.access.authenticator import Authenticator
 from penstock.access.certificate_auth import CertificateAuthenticator
 from penstock.access.guard import Guard
 from penstock.access.jwt_auth import JwtAuthenticator
+from penstock.access.quota_service import QuotaService
+from penstock.access.quota_source import StoredTenants
 from penstock.access.tenants import TenantStore
 from penstock.config import Settings
+from penstock.secrets.source import SecretSource
 
 
 class Access:
     """Who may do what, for one gateway."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises ConfigError for a file of tenants that can't be used, Unavailable for one that can't be now."""
-        self._starts: list[Callable[[], None]] = []
+    def __init__(
+        self,
+        settings: Settings,
+        on_weights: Callable[[Mapping[str, float]], None] = lambda weights: None,
+    ) -> None:
+        """`on_weights` hears of tenants' weights whenever they may be others.
+
+        Raises ConfigError for a file of tenants that can't be used, Unavailable for one that can't be now."""
+        self._starts: list[Callable[[], object]] = []
         self._ends: list[Callable[[], None]] = []
         self.guard: Guard | None = None
         """None: access is not controlled."""
         self.tenants: TenantStore | None = None
         """Likewise."""
+        self.quotas: QuotaService | None = None
+        """Likewise. Who made this starts and closes them, on the event loop: after `start`, and before `close`."""
         if settings.access.mode != "off":
             self.tenants = tenants = TenantStore(settings.access.tenants_path)
             self._ends.append(tenants.close)
+            self.quotas = QuotaService(
+                settings.quotas,
+                StoredTenants(tenants),
+                self._redis_password(settings),
+                on_weights,
+            )
             authenticators = [self._api_keys(tenants), *self._jwt(settings)]
             certificates = CertificateAuthenticator(settings.access.certificates)
             self.guard = Guard(
                 settings.access,
                 authenticators,
                 certificates,
+                self.quotas.of,
                 reach_of=lambda tenant: tenants.snapshot.reach(tenant),
             )
 
@@ -51,6 +69,16 @@ class Access:
         keys = ApiKeyAuthenticator(tenants)
         self._ends.append(keys.close)
         return keys
+
+    def _redis_password(self, settings: Settings) -> Callable[[], str] | None:
+        ref = settings.quotas.redis_password
+        if ref is None:
+            return None
+        secrets = SecretSource(settings.secrets)
+        # the first look may wait for Vault, later ones don't
+        self._starts.append(lambda: secrets.get(ref))
+        self._ends.append(secrets.close)
+        return lambda: secrets.get(ref).text()
 
     def _jwt(self, settings: Settings) -> list[Authenticator]:
         if not settings.access.jwt:

@@ -23,12 +23,14 @@ from penstock.gateway.http_asgi import HttpOverAsgi
 from penstock.gateway.http_generate import Generation
 from penstock.gateway.inference import Inference
 from penstock.gateway.server_state import ServerState
+from penstock.gateway.tenant_usage import tenant_metrics
 from penstock.gateway.tenants_api import TenantsApi
 from penstock.gateway.terms import TermsReader
 from penstock.logs import configure_logging
 from penstock.repository.linked_models import LinkedModels
 from penstock.repository.repository import ModelRepository
 from penstock.repository.response_cache import response_cache
+from penstock.scheduling.weights import TenantWeights
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.tls_metrics import tls_metrics
@@ -50,19 +52,24 @@ class Gateway:
         self.settings = settings
         self.link = link
         linked = LinkedModels((settings.run_dir or Path()) / LINKED_MODELS)
-        self.repository = ModelRepository(settings, link, linked, response_cache(settings))
+        weights = TenantWeights(settings.tenant_weights)
+        self.repository = ModelRepository(settings, link, linked, response_cache(settings), weights)
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
         inference = Inference(self.repository, self.state.client_memory, self._tracing)
         self._aside = Aside()
+        self._access = Access(settings, weights.follow)
+        quotas = self._access.quotas
         metrics = MetricsPage(
             lambda: (model.statistics for model in self.repository.served()),
             HostReader(interval_ns=settings.metrics_interval_ms * 1_000_000),
             settings.metrics,
-            [tls_metrics(lambda: link.tls)],
+            [
+                tls_metrics(lambda: link.tls),
+                *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
+            ],
         )
         disconnects = Disconnects()
-        self._access = Access(settings)
         self.terms = TermsReader(settings.tenant_header, self._tracing.switch, self._access.guard)
         self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)
         self.grpc_over_asgi = GrpcOverAsgi(
@@ -130,6 +137,8 @@ class Gateway:
         await self.repository.close()
         await asyncio.to_thread(self._tracing.close)
         await asyncio.to_thread(self._tenants.close)
+        if self._access.quotas is not None:
+            await self._access.quotas.close()
         await asyncio.to_thread(self._access.close)
         self.link.close()
 
@@ -162,6 +171,8 @@ class Gateway:
                 self.link.fail(str(error))
                 return False
             log.error("%s", error)  # noqa: TRY400 - it says all
+        if self._access.quotas is not None:
+            self._access.quotas.start()
         return True
 
     def _changed(self) -> None:

@@ -102,16 +102,28 @@ class Inference:
         if sink is not None:
             request.sink = sink
         if terms.session is not None:
-            self._admit(request, bound.model, terms.session)
-        if terms.traced is None:
+            self._submit_charged(request, bound.model, terms)
+        elif terms.traced is None:
             pool.submit(request)
         else:
             self._submit_traced(request, bound.model, terms.traced)
         return request
 
-    def _admit(self, request: PendingRequest, model: ServedModel, session: CallSession) -> None:
-        """Take what it costs from its tenant's quota, until it is answered."""
-        request.quota = session.admit(model.name, request.rows, request.nbytes)
+    def _submit_charged(
+        self, request: PendingRequest, model: ServedModel, terms: CallTerms
+    ) -> None:
+        """Take what it costs from its tenant's quota: some of it until it is answered, or refused."""
+        assert terms.session is not None
+        lease = request.quota = terms.session.admit(model.name, request.rows, request.nbytes)
+        try:
+            if terms.traced is None:
+                model.pool.submit(request)
+            else:
+                self._submit_traced(request, model, terms.traced)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
 
     def _submit_traced(self, request: PendingRequest, model: ServedModel, call: TracedCall) -> None:
         """As any other, with a trace where its turn has come."""

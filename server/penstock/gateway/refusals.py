@@ -9,7 +9,7 @@ from typing import Final
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from penstock.errors import PenstockError, Unauthenticated, Unavailable
+from penstock.errors import PenstockError, QuotaExceeded, Unauthenticated, Unavailable
 from penstock.gateway.http_types import HttpResponse, error_response
 from penstock.gateway.status import GrpcCode, status_of, text_of
 
@@ -39,11 +39,12 @@ def http_refusal(error: PenstockError) -> HttpResponse:
 def _http_headers(error: PenstockError) -> tuple[tuple[str, str], ...]:
     if isinstance(error, Unauthenticated):
         return (("www-authenticate", 'Bearer realm="penstock"'),)
+    limits = error.limits if isinstance(error, QuotaExceeded) else ()
     after_ms = retry_after_ms(error)
     if after_ms is None:
-        return ()
+        return limits
     seconds = max(1, ceil(after_ms / 1000))
-    return ("retry-after", str(seconds)), ("retry-after-ms", str(after_ms))
+    return ("retry-after", str(seconds)), ("retry-after-ms", str(after_ms)), *limits
 
 
 @lru_cache(maxsize=256)

@@ -13,6 +13,7 @@ from penstock.scheduling.batcher import BatchPolicy
 from penstock.scheduling.queue_policy import QueuePolicies
 from penstock.scheduling.scheduler import SchedulingPolicy
 from penstock.scheduling.sequence_slots import SequencePolicy
+from penstock.scheduling.weights import TenantWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +30,22 @@ class PoolPolicy:
     """Of stateful models."""
 
 
-def pool_policy(config: ModelConfig, own: OwnParameters, settings: Settings) -> PoolPolicy:
-    """The policy of a resolved configuration."""
+def pool_policy(
+    config: ModelConfig,
+    own: OwnParameters,
+    settings: Settings,
+    weights: TenantWeights | None = None,
+) -> PoolPolicy:
+    """The policy of a resolved configuration. `weights`: as they are now; None: those of the settings."""
     batching = config.dynamic_batching
-    weights = settings.tenant_weights
+    weights = weights or TenantWeights(settings.tenant_weights)
     return PoolPolicy(
         SchedulingPolicy(
             _batch_policy(config, settings),
             max_queue_us=settings.max_queue_secs * 1e6,
             # sequences fix who goes with whom: there is nothing left to choose; and a stream's end is no latency
             slo_p99_us=0 if config.sequence_batching or config.decoupled else own.slo_p99_us,
-            weight_of=lambda tenant: weights.get(tenant, 1.0),
+            weight_of=weights.of,
         ),
         preserve_ordering=batching is not None and batching.preserve_ordering,
         execution_timeout_us=own.execution_timeout_us or settings.execution_timeout_secs * 1e6,

@@ -24,6 +24,7 @@ from penstock.repository.polling import FolderWatch, Looks, look, poll
 from penstock.repository.response_cache import ResponseCache
 from penstock.repository.served_model import Shared
 from penstock.scheduling.rate_limiter import RateLimiter
+from penstock.scheduling.weights import TenantWeights
 from penstock.workers.control import ControlLink
 from penstock.workers.messages import ModelReport
 
@@ -39,8 +40,9 @@ class ModelRepository(ModelIndex):
         link: ControlLink,
         linked: LinkedModels | None = None,
         cache: ResponseCache | None = None,
+        weights: TenantWeights | None = None,
     ) -> None:
-        """`linked`: models that are added while the server runs."""
+        """`linked`: models that are added while the server runs. `weights`: of tenants; None: those of the settings."""
         super().__init__()
         self._settings = settings
         self._link = link
@@ -57,6 +59,7 @@ class ModelRepository(ModelIndex):
             ModelCalls(self.nested, self),
             RateLimiter(settings.rate_limits) if limited else None,
             cache,
+            weights,
         )
         self._loads = ModelLoads(
             shared,

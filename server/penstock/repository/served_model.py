@@ -31,6 +31,7 @@ from penstock.repository.streaming_pool import StreamingPool, StreamingSequenceP
 from penstock.repository.turns import Turns
 from penstock.repository.uneven_rules import uneven_rules
 from penstock.scheduling.rate_limiter import RateLimiter
+from penstock.scheduling.weights import TenantWeights
 from penstock.telemetry.latencies import latencies_of
 from penstock.telemetry.statistics import ModelStatistics
 from penstock.workers.control import ControlLink
@@ -88,6 +89,8 @@ class Shared:
     """Gives instances their turns; None: they run when they can."""
     response_cache: ResponseCache | None = None
     """Keeps the answers of the models that ask for that."""
+    weights: TenantWeights | None = None
+    """Of tenants, as they are now; None: those of the settings."""
 
 
 async def load(shared: Shared, model_dir: Path, version: int, config: ConfigDict) -> ServedModel:
@@ -128,7 +131,7 @@ async def _load(
         instance.close()
         raise
     starter = first.completed(complete)
-    policy = pool_policy(parsed, own, settings)
+    policy = pool_policy(parsed, own, settings, shared.weights)
     cache = cache_for(complete, shared.response_cache)
     kind = _kind_of_pool(parsed)
     pool = kind(

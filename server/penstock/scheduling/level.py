@@ -29,6 +29,7 @@ class Level(Generic[Request]):
         self.rows = 0
         self.since_us = 0.0
         """When its first request was served last, or began to wait."""
+        # asked anew for each batch, for weights may change while a tenant has requests here
         self._weight_of = weight_of
         self._now = 0.0
         """The smallest tag when a batch was taken last: where those start who come anew."""
@@ -116,6 +117,7 @@ class Level(Generic[Request]):
         rows = sum([request.rows for request in requests])
         lane.remove_first(shape, len(requests), rows)
         self.rows -= rows
+        lane.weight = self._weight_of(lane.tenant)
         # who is further ahead than by a batch has only had what was left over
         lane.tag = min(lane.tag, self._now + batch_rows / lane.weight) + rows / lane.weight
         if not lane:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from prometheus_client.exposition import choose_encoder
@@ -87,11 +88,15 @@ class MetricsPage:
         host = self._host.read()
         if _OPENMETRICS in accept_header:
             encode, content_type = choose_encoder(_OPENMETRICS)
-            return encode(_Page(models, host, self._config, "_total", self._others)), content_type
+            return encode(self._page(models, host, "_total")), content_type
         encode, content_type = choose_encoder("")
-        text = encode(_Page(models, host, self._config, "", self._others))
+        text = encode(self._page(models, host, ""))
         # The library takes samples as they are, but adds `_total` to the headers of all counters.
         return _without_total(text, models), content_type
+
+    def _page(self, models: LabelledStatistics, host: HostUsage | None, suffix: str) -> _Page:
+        others = tuple(chain.from_iterable(families() for families in self._others))
+        return _Page(models, host, self._config, suffix, others)
 
 
 class _Page(Collector):
@@ -103,7 +108,7 @@ class _Page(Collector):
         host: HostUsage | None,
         config: MetricsConfig,
         triton_suffix: str,
-        others: Sequence[Callable[[], Iterable[Metric]]],
+        others: Iterable[Metric],
     ) -> None:
         self._others: Final = others
         self._models: Final = models
@@ -140,8 +145,7 @@ class _Page(Collector):
         if self._host is not None:
             for name, text, read in HOST:
                 yield GaugeMetricFamily(name, text, read(self._host))
-        for other in self._others:
-            yield from other()
+        yield from self._others
         custom = merged(model.custom for _, model in self._models)
         for name, own in custom.items():
             if _OURS.match(name) is None:
