@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certificates import Authority
 from penstock.access.certificate_auth import CertificateAuthenticator, names_in
 from penstock.access.credentials import Credentials
 from penstock.access_config import CertificateIdentity
+from penstock.gateway.forwarded_certificate import forwarded_pem
 
 SPIFFE = 'Hash=ab;Subject="CN=loader,O=A \\"quoted\\"; x=y";URI=spiffe://example.org/team-a/loader;DNS=a.example.org;DNS=b.example.org'
 
@@ -41,6 +45,20 @@ def test_identity(identity: dict[str, str], expected: str | None) -> None:
         ("user",),
         "certificate",
     )
+
+
+def test_names_that_look_like_others_are_only_names() -> None:
+    """A CA may let clients choose a part of a name. Envoy puts it into its text as it is."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loader,O=Example")])
+    sneaky = "spiffe://example.org/team-b/x;URI=spiffe://example.org/team-a/loader"
+    pair = Authority().issue(subject=subject, uris=[sneaky], dns=['a;Subject="CN=boss"'])
+    text = forwarded_pem(pair.certificate)
+    assert b";URI=spiffe://example.org/team-a/loader;" in text
+    assert names_in(text) == {
+        "subject": [r"CN=loader\,O=Example"],
+        "uri": [sneaky],
+        "dns": ['a;Subject="CN=boss"'],
+    }
 
 
 def test_the_first_that_fits_holds() -> None:

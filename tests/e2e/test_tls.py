@@ -15,7 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from certificates import DAY, Authority
 from penstock.cli import main
-from secured import Files, curl, s_client, seconds_left
+from penstock.gateway.forwarded_certificate import forwarded_pem
+from secured import CLIENT_URI, Files, curl, s_client, seconds_left
 from served import FRONTS, Served
 from served_models import write_add_sub
 
@@ -23,6 +24,14 @@ pytestmark = pytest.mark.e2e
 
 PORTS = ("http_port", "grpc_port", "metrics_port")
 ALPN = {"http_port": "http/1.1", "grpc_port": "h2", "metrics_port": "http/1.1"}
+ACCESS = f"""
+    [access]
+    mode = "required"
+    [[access.certificates]]
+    uri = "{CLIENT_URI}"
+    tenant = "clients"
+    roles = ["admin"]
+"""
 ROW = np.array([1, 2, 3, 4], np.float32)
 
 
@@ -35,8 +44,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture(scope="module", params=FRONTS)
 def secured(request: pytest.FixtureRequest, files: Files) -> Iterator[Served]:
-    """A server that asks every client for a certificate."""
-    served = Served(files.folder / "models", request.param, *files.flags())
+    """A server that asks every client for a certificate, and lets those do something that it knows."""
+    config = files.folder / "penstock.toml"
+    config.write_text(ACCESS)
+    served = Served(files.folder / "models", request.param, *files.flags(), f"--config={config}")
     try:
         served.wait_ready()
         served.tls = files.context()
@@ -137,6 +148,23 @@ def test_strangers_get_no_rpc_through(secured: Served, files: Files) -> None:
         pytest.raises(InferenceServerException, match="UNAVAILABLE"),
     ):
         rpc.is_server_live(client_timeout=20)
+
+
+def test_nobody_is_who_a_header_says(secured: Served, files: Files) -> None:
+    """A certificate of the right CA, of somebody who is not known here."""
+    other = files.issue_client("other", uris=["spiffe://example.org/other"])
+    known = forwarded_pem(files.client[0].read_bytes()).decode()
+    url = f"https://localhost:{secured.settings.http_port}/v2/models/add_sub"
+    for header in ("x-forwarded-client-cert", "X-Forwarded-Client-Cert", "x_forwarded_client_cert"):
+        code, said = curl(files, url, "-H", f"{header}: {known}", "-w", "%{http_code}", pair=other)
+        assert code == 0
+        assert said.endswith("401"), said
+    with files.grpc(secured, other) as rpc:
+        for forged in ({}, {"x-forwarded-client-cert": known}):
+            with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
+                rpc.infer("add_sub", inputs(tritonclient.grpc), headers=forged)
+            with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
+                rpc.get_model_metadata("add_sub", headers=forged)
 
 
 def test_plain_text_is_not_spoken(secured: Served) -> None:

@@ -17,6 +17,8 @@ from cryptography import x509
 from certificates import Authority, Pair, client_context, replace
 from served import Served
 
+CLIENT_URI = "spiffe://example.org/client"
+
 
 @dataclass
 class Files:
@@ -29,7 +31,7 @@ class Files:
         self.ca = replace(self.folder / "ca.pem", self.authority.certificate)
         self.client_ca = replace(self.folder / "client-ca.pem", self.authority.certificate)
         self.server = self.authority.issue().write(self.folder, "server")
-        self.client = self.issue_client("client")
+        self.client = self.issue_client("client", uris=[CLIENT_URI])
 
     def issue_client(
         self, name: str, authority: Authority | None = None, **how: Any

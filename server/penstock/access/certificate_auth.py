@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import unquote
 
+from cryptography import x509
+
+from penstock.access.certificate_names import names_of
 from penstock.access.credentials import Credentials
 from penstock.access.principal import Principal
 from penstock.access_config import CertificateIdentity, matches
@@ -43,16 +46,24 @@ class CertificateAuthenticator:
 
 
 def names_in(certificate: bytes) -> dict[str, list[str]]:
-    """Subject and alternative names in the text of an `x-forwarded-client-cert`.
+    """Subject and alternative names in the text of an `x-forwarded-client-cert`: those of the certificate in it, where
+    there is one. It comes before all that its owner has chosen, and so can't be faked by a name with `;` in it.
 
     https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#x-forwarded-client-cert
     """
     found: dict[str, list[str]] = {field: [] for field in FIELDS}
     for key, value in _pairs(certificate.decode("latin-1")):
         field = key.lower()
+        if field == "cert":
+            return _names_of(value)
         if field in found and value:
             found[field].append(unquote(value) if field == "uri" else value)
     return found
+
+
+def _names_of(quoted: str) -> dict[str, list[str]]:
+    names = names_of(x509.load_pem_x509_certificate(unquote(quoted).encode()))
+    return {"uri": list(names.uris), "dns": list(names.dns), "subject": [names.subject]}
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

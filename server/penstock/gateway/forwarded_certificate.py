@@ -6,23 +6,14 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/hea
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+from typing import Any
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
 
-_NAMES: Final = {
-    NameOID.EMAIL_ADDRESS: "emailAddress",
-    NameOID.SERIAL_NUMBER: "serialNumber",
-    NameOID.SURNAME: "SN",
-    NameOID.GIVEN_NAME: "GN",
-    NameOID.TITLE: "title",
-    NameOID.PSEUDONYM: "pseudonym",
-    NameOID.DN_QUALIFIER: "dnQualifier",
-    NameOID.ORGANIZATION_IDENTIFIER: "organizationIdentifier",
-}
-"""Attributes that OpenSSL writes otherwise than `cryptography` does."""
+from penstock.access.certificate_names import names_of
 
 
 @functools.lru_cache(maxsize=1024)
@@ -44,23 +35,12 @@ def forwarded_call(context: Any) -> bytes:
 
 
 def _text(certificate: x509.Certificate) -> bytes:
-    subject = certificate.subject.rfc4514_string(_NAMES)
-    parts = [f"Hash={certificate.fingerprint(SHA256()).hex()}", f'Subject="{_escaped(subject)}"']
-    names = _alternative_names(certificate)
-    uris = [_escaped(n.value) for n in names if isinstance(n, x509.UniformResourceIdentifier)]
-    parts.extend(f"URI={uri}" for uri in uris or [""])
-    parts.extend(f"DNS={_escaped(n.value)}" for n in names if isinstance(n, x509.DNSName))
+    names = names_of(certificate)
+    parts = [
+        f"Hash={certificate.fingerprint(SHA256()).hex()}",
+        f'Cert="{quote(certificate.public_bytes(Encoding.PEM), safe="")}"',
+        f'Subject="{names.subject}"',
+        *(f"URI={uri}" for uri in names.uris or [""]),
+        *(f"DNS={name}" for name in names.dns),
+    ]
     return ";".join(parts).encode("ascii")
-
-
-def _alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-    return list(found.value)
-
-
-def _escaped(text: str) -> str:
-    """Bytes that are no printable ASCII as RFC 2253 writes them."""
-    return "".join(chr(b) if 32 <= b < 127 else f"\\{b:02X}" for b in text.encode())
