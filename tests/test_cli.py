@@ -45,7 +45,8 @@ def test_help_has_every_setting(
         (["serve", "--http-port", "x", "."], 2, "--http-port: input should be a valid integer"),
         (["serve", "--wrong", "."], 2, "--wrong"),
         (["serve", "--http-port"], 2, "--http-port"),
-        (["serve", "--grpc-use-ssl=true", "."], 2, "--grpc-use-ssl: not supported yet"),
+        (["serve", "--grpc-use-ssl=true", "."], 2, "--grpc-use-ssl: needs --grpc-server-cert and"),
+        (["serve", "--grpc-server-cert=a", "."], 2, "--grpc-server-cert: needs --grpc-use-ssl"),
         (["serve", "--host-policy", "x", "."], 2, "--host-policy: not supported yet"),
         (["serve", "--config=nope.toml", "."], 2, "nope.toml: can't be read"),
         (["serve", "--host=::1", "--grpc-address=::", "."], 2, "all ports have one address"),
@@ -86,5 +87,5 @@ def test_bare_booleans_get_their_value() -> None:
 
 
 def test_flags_of_tritons_that_are_missing_are_told() -> None:
-    with pytest.raises(ConfigError, match="--grpc-use-ssl: not supported yet"):
-        rewrite_arguments(["--grpc-use-ssl=true"])
+    with pytest.raises(ConfigError, match="--host-policy: not supported yet"):
+        rewrite_arguments(["--host-policy=x"])

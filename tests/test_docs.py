@@ -15,6 +15,7 @@ from extensions import advertised, lacking
 from markdown import blocks, flags, headings, links
 from penstock.backends import registry
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
+from penstock.commands import triton_tls
 from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import flag_of, flagged_settings, load_settings
 from penstock.errors import ConfigError
@@ -28,6 +29,7 @@ FLAGS: Final = {
     *(flag_of(name) for name, _ in flagged_settings()),
     *(spelling for spellings in ALIASES.values() for spelling in spellings),
     *NOT_YET,
+    *triton_tls.FLAGS,
     *("--config", "--input"),
     # of penstock check
     *("--no-load", "--strict", "--verbose"),

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import pytest
 
 from penstock.config import Settings
 from penstock.gateway import envoy_config as module
 from penstock.gateway.envoy_config import EnvoyFiles, envoy_config
 from penstock.gateway.grpc_service import INFERENCE, MODEL_INFER, MODEL_STREAM_INFER
 from penstock.gateway.tls_files import TlsFiles
+from penstock.tls_config import TlsSettings
 
 FILES = EnvoyFiles(
     Path("/m.so"), "a:app", Path("/r/http.sock"), Path("/r/admin.sock"), TlsFiles(Path("/r/tls"))
@@ -44,6 +47,46 @@ def test_what_is_not_allowed_has_no_address() -> None:
     assert first["socket_address"]["port_value"] == 8001
     assert "pipe" in second
     assert len(addresses(Settings(allow_http=False, allow_grpc=False, allow_metrics=False))) == 1
+
+
+def test_tls_is_the_same_on_all_addresses_and_the_supervisor_has_none() -> None:
+    tls = TlsSettings(
+        cert_file=Path("/c"), key_file=Path("/k"), client_ca_file=Path("/ca"), client_auth="require"
+    )
+    settings = Settings(tls=tls)
+    assert all("socket_address" in address for address in addresses(settings))
+    # a second chain of filters would be a second application
+    (chain,) = listener(settings)["filter_chains"]
+    config = chain["transport_socket"]["typed_config"]
+    assert config["require_client_certificate"] is True
+    common = config["common_tls_context"]
+    assert common["tls_params"]["tls_minimum_protocol_version"] == "TLSv1_2"
+    assert common["alpn_protocols"] == ["h2", "http/1.1"]
+    (server,) = common["tls_certificate_sds_secret_configs"]
+    source = server["sds_config"]["path_config_source"]
+    assert source == {
+        "path": "/r/tls/..data/sds-server.json",
+        "watched_directory": {"path": "/r/tls"},
+    }
+    assert "transport_socket" not in listener(Settings())["filter_chains"][0]
+
+
+@pytest.mark.parametrize("client_auth", ["none", "optional"])
+def test_clients_that_need_no_certificate(client_auth: Literal["none", "optional"]) -> None:
+    client_ca = None if client_auth == "none" else Path("/ca")
+    tls = TlsSettings(
+        cert_file=Path("/c"),
+        key_file=Path("/k"),
+        client_ca_file=client_ca,
+        client_auth=client_auth,
+        min_version="1.3",
+    )
+    chain = listener(Settings(tls=tls))["filter_chains"][0]
+    config = chain["transport_socket"]["typed_config"]
+    common = config["common_tls_context"]
+    assert config["require_client_certificate"] is False
+    assert ("validation_context_sds_secret_config" in common) == (client_auth == "optional")
+    assert common["tls_params"]["tls_minimum_protocol_version"] == "TLSv1_3"
 
 
 def test_guards_come_before_the_application() -> None:

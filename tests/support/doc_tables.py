@@ -26,6 +26,7 @@ from penstock.errors import PenstockError
 from penstock.gateway.status import status_of
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
+from penstock.telemetry import tls_metrics
 from penstock.telemetry.families import (
     CACHE_COUNTERS,
     CACHE_DURATIONS,
@@ -119,6 +120,9 @@ def statuses_table() -> str:
     return table(("error", "HTTP", "gRPC", "meaning"), rows)
 
 
+TLS_KINDS = "Label `kind`: `server`, `client_ca`. With TLS"
+
+
 def metrics_table() -> str:
     """A row for each metric, by its name in the text format."""
     rows = [
@@ -149,6 +153,11 @@ def metrics_table() -> str:
             for f in CACHE_SUMMARIES
         ),
         *((name, "gauge", f"{text}. Of the machine") for name, text, _ in HOST),
+        (tls_metrics.EXPIRY[0], "gauge", f"{tls_metrics.EXPIRY[1]}. {TLS_KINDS}"),
+        *(
+            (f"{name}_total", "counter", f"{text}. With TLS")
+            for name, text, _ in tls_metrics.COUNTERS
+        ),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]
     return table(("metric", "type", "meaning"), [(f"`{n}`", kind, text) for n, kind, text in rows])

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from penstock.workers.messages import TlsState
+
+EXPIRY: Final = (
+    "penstock_tls_certificate_expiry_timestamp_seconds",
+    "When the certificate that is served ends, and the last of the CAs of clients",
+)
+COUNTERS: Final[tuple[tuple[str, str, Callable[[TlsState], int]], ...]] = (
+    (
+        "penstock_tls_rotations",
+        "Changes of certificates that were taken over",
+        lambda state: state.rotations,
+    ),
+    (
+        "penstock_tls_refused_rotations",
+        "Changes of certificates that were no good: the old ones went on",
+        lambda state: state.refused,
+    ),
+)
 
 
 def tls_metrics(read: Callable[[], TlsState | None]) -> Callable[[], Iterator[Metric]]:
@@ -16,24 +34,12 @@ def tls_metrics(read: Callable[[], TlsState | None]) -> Callable[[], Iterator[Me
         state = read()
         if state is None:
             return
-        expiry = GaugeMetricFamily(
-            "penstock_tls_certificate_expiry_timestamp_seconds",
-            "When the certificate that is served ends, and the last of the CAs of clients",
-            labels=["kind"],
-        )
+        expiry = GaugeMetricFamily(*EXPIRY, labels=["kind"])
         expiry.add_metric(["server"], state.certificate_expires_at)
         if state.client_ca_expires_at:
             expiry.add_metric(["client_ca"], state.client_ca_expires_at)
         yield expiry
-        yield CounterMetricFamily(
-            "penstock_tls_rotations",
-            "Changes of certificates that were taken over",
-            state.rotations,
-        )
-        yield CounterMetricFamily(
-            "penstock_tls_refused_rotations",
-            "Changes of certificates that were no good: the old ones went on",
-            state.refused,
-        )
+        for name, text, count in COUNTERS:
+            yield CounterMetricFamily(name, text, count(state))
 
     return collect
