@@ -201,12 +201,10 @@ def test_a_tenant_has_only_so_many_keys(
     key = store.keys.create("a").key
     store.keys.create("b")
     store.keys.rotate("a", key.id, overlap_s=9)
-    for make in (
-        lambda: store.keys.create("a"),
-        lambda: store.keys.rotate("a", key.id, overlap_s=9),
-    ):
-        with pytest.raises(InvalidRequest, match="tenant 'a' has 2 keys, more can't be"):
-            make()
+    with pytest.raises(InvalidRequest, match="tenant 'a' has 2 keys, more can't be"):
+        store.keys.create("a")
+    with pytest.raises(InvalidRequest, match="tenant 'a' has 2 keys, more can't be"):
+        store.keys.rotate("a", key.id, overlap_s=9)
 
 
 def test_a_key_is_of_its_tenant_only(store: TenantStore) -> None:

@@ -18,10 +18,6 @@ BUSY_TIMEOUT_S: Final = 5.0
 """How long a writer waits for another one. A reader waits for nobody."""
 
 
-class FileUnavailable(Unavailable):
-    """The file can't be used now. The text names it: it is for who runs the server."""
-
-
 class TenantDatabase:
     """One connection that writes, for any thread in turn. `look` opens another one that only reads."""
 
@@ -119,7 +115,7 @@ def _translate(path: Path, error: sqlite3.Error) -> PenstockError:
     # the low byte is the kind, the rest says more of it
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return FileUnavailable(f"{path}: another process is writing it, try again: {error}")
+            return Unavailable(f"{path}: another process is writing it, try again: {error}")
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
             return ConfigError(
                 f"{path}: not a file of tenants, or a damaged one ({error}):"
@@ -131,9 +127,9 @@ def _translate(path: Path, error: sqlite3.Error) -> PenstockError:
                 " the file and its folder must be this user's"
             )
         case sqlite3.SQLITE_FULL:
-            return FileUnavailable(f"{path}: no room left on the disk")
+            return Unavailable(f"{path}: no room left on the disk")
         case sqlite3.SQLITE_IOERR:
-            return FileUnavailable(f"{path}: the disk fails: {error}")
+            return Unavailable(f"{path}: the disk fails: {error}")
     return ConfigError(f"{path}: {error}")
 
 

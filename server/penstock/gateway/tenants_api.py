@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -11,7 +12,6 @@ from typing import Any, Final
 from penstock.access.grants import Grants
 from penstock.access.session import Session
 from penstock.access.tenant_changes import ChangeTrace, Record, not_recorded
-from penstock.access.tenant_database import FileUnavailable
 from penstock.access.tenants import TenantStore
 from penstock.access_config import Role
 from penstock.errors import ConfigError, Forbidden, Unavailable, Unsupported
@@ -108,7 +108,9 @@ class TenantsApi:
             return await loop.run_in_executor(self._thread, work, call)
         except Forbidden as error:
             session.refuse(error, Verb.MANAGE_TENANTS)
-        except (ConfigError, FileUnavailable) as error:
-            # they name the file
+        except (ConfigError, Unavailable) as error:
+            if isinstance(error, Unavailable) and not isinstance(error.__cause__, sqlite3.Error):
+                raise
+            # it names the file
             log.warning("%s", error)
             raise Unavailable(UNAVAILABLE) from error
