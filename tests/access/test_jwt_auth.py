@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import logging
 from collections.abc import Callable
@@ -16,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
 
-from jwt_issuer import AUDIENCE, SECRET, IssuerKey, claims_of, key_of, key_set
+from jwt_issuer import AUDIENCE, SECRET, IssuerKey, b64, claims_of, hmac_token, key_of, key_set
 from penstock.access.credentials import Credentials
 from penstock.access.jwks import FileKeys, SecretKeys
 from penstock.access.jwt_auth import REFUSED, JwtAuthenticator
@@ -26,12 +23,6 @@ from penstock.jwt_config import ASYMMETRIC, SYMMETRIC, JwtIssuer
 
 ISSUER = "https://id.example.org"
 KEY = key_of("ES256")
-
-
-def b64(data: bytes | dict[str, Any]) -> bytes:
-    """base64url, as tokens have it."""
-    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def raw_token(header: Any, payload: Any, key: IssuerKey = KEY) -> bytes:
@@ -159,11 +150,6 @@ def test_no_signature(authenticator: JwtAuthenticator, algorithm: str) -> None:
     assert "alg" in refused(authenticator, _unsigned(algorithm, b"anything"))
 
 
-def _hmac_token(secret: bytes, header: dict[str, Any]) -> bytes:
-    signed = b64(header) + b"." + b64(claims_of(ISSUER))
-    return signed + b"." + b64(hmac.digest(secret, signed, hashlib.sha256))
-
-
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_the_public_key_as_a_secret(known: Known, algorithm: str) -> None:
     """The old confusion: everybody has the public key."""
@@ -176,7 +162,7 @@ def test_the_public_key_as_a_secret(known: Known, algorithm: str) -> None:
         json.dumps(key.jwk).encode(),
     ]
     for secret in forms:
-        token = _hmac_token(secret, {"alg": "HS256", "kid": key.key_id})
+        token = hmac_token(secret, {"alg": "HS256", "kid": key.key_id}, claims_of(ISSUER))
         assert "alg" in refused(authenticator, token)
 
 
