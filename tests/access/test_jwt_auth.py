@@ -20,6 +20,8 @@ from penstock.access.jwt_auth import REFUSED, JwtAuthenticator
 from penstock.access.principal import Principal
 from penstock.errors import ConfigError, Unauthenticated, Unavailable
 from penstock.jwt_config import ASYMMETRIC, SYMMETRIC, JwtIssuer
+from penstock.secrets.secret import Secret
+from penstock.secrets_config import SecretRef
 
 ISSUER = "https://id.example.org"
 KEY = key_of("ES256")
@@ -54,7 +56,7 @@ class Known:
 
     def start(self) -> JwtAuthenticator:
         """All of them."""
-        authenticator = JwtAuthenticator.of(self.made, lambda ref: SECRET)
+        authenticator = JwtAuthenticator.of(self.made, lambda ref: Secret(SECRET))
         authenticator.start()
         return authenticator
 
@@ -407,7 +409,10 @@ def test_a_secret_that_was_changed(known: Known) -> None:
     secrets = [SECRET]
     known.add(jwks_file=None, secret="env:NAME")
     authenticator = JwtAuthenticator(
-        known.made, lambda issuer: SecretKeys(issuer, lambda ref: secrets[0])
+        known.made,
+        lambda issuer: SecretKeys(
+            issuer, SecretRef.parse("env:NAME"), lambda ref: Secret(secrets[0])
+        ),
     )
     authenticator.start()
     token = jwt.encode(claims_of(ISSUER), SECRET, "HS256").encode()
@@ -423,7 +428,7 @@ def test_an_issuer_that_is_broken_does_not_take_others_along(known: Known) -> No
     """The start says so; whoever goes on all the same has the other's keys, and its own once it is mended."""
     known.add(KEY).add(KEY, issuer="other")
     (known.folder / "0.json").write_bytes(b"{")
-    authenticator = JwtAuthenticator.of(known.made, lambda ref: SECRET)
+    authenticator = JwtAuthenticator.of(known.made, lambda ref: Secret(SECRET))
     with pytest.raises(ConfigError, match=r"0\.json: no keys"):
         authenticator.start()
     token = KEY.sign(claims_of(ISSUER))

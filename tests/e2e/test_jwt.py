@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from grpc_calls import MODEL_INFER, infer_request
 from jwt_issuer import (
     DISCOVERY_PATH,
+    SECRET,
     IssuerKey,
     IssuerServer,
     claims_of,
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.e2e
 KEY = key_of("ES256")
 OTHER = key_of("RS256", "rsa")
 FILE_ISSUER = "of a file"
+SECRET_ISSUER = "of a secret"
 
 CONFIG = """
 [access]
@@ -64,6 +66,12 @@ issuer = "of a file"
 audience = "penstock"
 default_roles = "user"
 jwks_file = "keys.json"
+
+[[access.jwt]]
+issuer = "of a secret"
+audience = "penstock"
+default_roles = "user"
+secret = "file:{secret}"
 """
 
 
@@ -75,10 +83,9 @@ class Secured:
     issuer: IssuerServer
     late: IssuerServer
     """Has no keys yet."""
-    file: Path
+    folder: Path
     http: tritonclient.http.InferenceServerClient
     rpc: tritonclient.grpc.InferenceServerClient
-    keys: list[IssuerKey] = field(default_factory=list)
 
     def token(self, key: IssuerKey = KEY, **changes: Any) -> bytes:
         """One of `issuer`, for the group `ml`."""
@@ -95,8 +102,9 @@ def secured(
     (folder / "keys.json").write_bytes(key_set(KEY))
     with serving(KEY, OTHER) as issuer, serving() as late:
         late.pages.clear()
-        config = folder / "penstock.toml"
-        config.write_text(CONFIG.format(issuer=issuer.url, late=late.url))
+        secret, config = folder / "secret", folder / "penstock.toml"
+        _write_secret(secret, SECRET)
+        config.write_text(CONFIG.format(issuer=issuer.url, late=late.url, secret=secret))
         served = Served(folder / "models", request.param, f"--config={config}")
         try:
             served.wait_ready()
@@ -104,7 +112,7 @@ def secured(
                 tritonclient.http.InferenceServerClient(served.http) as http,
                 tritonclient.grpc.InferenceServerClient(served.grpc) as rpc,
             ):
-                secured = Secured(served, issuer, late, folder / "keys.json", http, rpc)
+                secured = Secured(served, issuer, late, folder, http, rpc)
                 eventually(lambda: _http(secured, secured.token()) == "200", "no keys")
                 yield secured
             assert served.stop() == 0, served.log
@@ -173,9 +181,7 @@ BAD: Mapping[str, Callable[[Secured], bytes]] = {
     "signature": lambda secured: secured.token(IssuerKey("ES256", "first")),
     "unknown key": lambda secured: secured.token(IssuerKey("ES256", "unknown")),
     "algorithm": _confused,
-    "no algorithm": lambda secured: jwt.encode(
-        claims_of(secured.issuer.url), None, "none"
-    ).encode(),
+    "no algorithm": lambda secured: jwt.encode(claims_of(secured.issuer.url), "", "none").encode(),
     "expired": lambda secured: secured.token(exp=int(time.time()) - 1),
     "not yet": lambda secured: secured.token(nbf=int(time.time()) + 100),
     "no tenant": lambda secured: secured.token(tenant=None),
@@ -201,7 +207,7 @@ def _details(secured: Secured, token: bytes) -> str:
         call = channel.unary_unary(MODEL_INFER)
         message = infer_request("nothing").SerializeToString()
         try:
-            call(message, timeout=30, metadata=list(_headers(token).items()))
+            call(message, timeout=30, metadata=tuple(_headers(token).items()))
         except grpc.RpcError as error:
             status: Any = error
             return str(status.details())
@@ -300,11 +306,31 @@ def test_keys_of_a_file(secured: Secured) -> None:
     """Changed while the server runs."""
     token, new = KEY.sign(claims_of(FILE_ISSUER)), IssuerKey("EdDSA", "new")
     assert (_http(secured, token), _grpc(secured, token)) == ("200", "OK")
-    aside = secured.file.with_suffix(".new")
-    aside.write_bytes(key_set(new))
-    os.replace(aside, secured.file)
+    (secured.folder / "new").write_bytes(key_set(new))
+    os.replace(secured.folder / "new", secured.folder / "keys.json")
     eventually(lambda: _http(secured, token) == "401", "the old key holds")
     assert _grpc(secured, new.sign(claims_of(FILE_ISSUER))) == "OK"
+
+
+def test_a_secret_that_is_shared_with_the_issuer(secured: Secured) -> None:
+    """Changed while the server runs; it is in no log."""
+    token = hmac_token(SECRET, {"alg": "HS256"}, claims_of(SECRET_ISSUER))
+    assert (_http(secured, token), _grpc(secured, token)) == ("200", "OK")
+    assert _http(secured, KEY.sign(claims_of(SECRET_ISSUER))) == "401"
+    assert _http(secured, hmac_token(SECRET, {"alg": "HS256"}, claims_of(FILE_ISSUER))) == "401"
+    _write_secret(secured.folder / "secret", SECRET[::-1])
+    eventually(lambda: _http(secured, token) == "401", "the old secret holds")
+    other = hmac_token(SECRET[::-1], {"alg": "HS256"}, claims_of(SECRET_ISSUER))
+    assert _grpc(secured, other) == "OK"
+    for secret in (SECRET, SECRET[::-1]):
+        assert secret.decode() not in secured.served.log
+
+
+def _write_secret(path: Path, secret: bytes) -> None:
+    aside = path.with_suffix(".new")
+    aside.write_bytes(secret)
+    aside.chmod(0o600)
+    os.replace(aside, path)
 
 
 def test_a_broken_file_of_keys_stops_the_start(
