@@ -45,6 +45,7 @@ SECRET_ISSUER = "of a secret"
 CONFIG = """
 [access]
 mode = "required"
+tenants_file = "tenants.db"
 
 [[access.jwt]]
 issuer = "{issuer}"
@@ -341,7 +342,7 @@ def test_a_broken_file_of_keys_stops_the_start(
     (tmp_path / "keys.json").write_text('{"keys": []}')
     config = tmp_path / "penstock.toml"
     config.write_text(
-        '[access]\nmode = "required"\n[[access.jwt]]\nissuer = "x"\naudience = "y"\n'
+        '[access]\nmode = "required"\ntenants_file = "tenants.db"\n[[access.jwt]]\nissuer = "x"\naudience = "y"\n'
         'default_roles = "user"\njwks_file = "keys.json"\n'
     )
     server = serve(tmp_path / "models", front, f"--config={config}")
