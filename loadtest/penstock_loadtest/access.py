@@ -17,6 +17,7 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
+from rich.table import Table
 
 from penstock.access.api_key_auth import ApiKeyAuthenticator
 from penstock.access.assembly import Access
@@ -67,7 +68,7 @@ class Cost:
 
     name: str
     microseconds: float
-    """A request: the median round."""
+    """Of CPU, each time: the median round. What other programs take of a core is not in it."""
     least: float
     most: float
 
@@ -79,7 +80,7 @@ class AccessCosts:
     paths: Sequence[Cost]
     """The calls of a request's way, all together: the first with access control off."""
     steps: Sequence[Cost]
-    """What each step adds to those of the way."""
+    """Each part of the way alone."""
     fresh: Sequence[Cost]
     """To find out whose a credential is that was not seen before."""
 
@@ -87,6 +88,21 @@ class AccessCosts:
     def added_us(self) -> float:
         """What identity, permission and quota cost together, with an API key."""
         return self.paths[1].microseconds - self.paths[0].microseconds
+
+
+def tables(costs: AccessCosts) -> Iterator[Table]:
+    """For people."""
+    named = {
+        "a request's way": costs.paths,
+        "steps of it": costs.steps,
+        "a credential that was not seen before": costs.fresh,
+    }
+    for title, rows in named.items():
+        table = Table("", "µs of CPU", "least", "most", title=title)
+        for row in rows:
+            figures = (f"{value:.2f}" for value in (row.microseconds, row.least, row.most))
+            table.add_row(row.name, *figures)
+        yield table
 
 
 class _Bench:
@@ -231,9 +247,7 @@ def _steps(bench: _Bench) -> dict[str, tuple[Step, Headers]]:
     }
 
 
-def _costs(
-    ways: Mapping[str, tuple[Step, Headers]], requests: int, rounds: int
-) -> Sequence[Cost]:
+def _costs(ways: Mapping[str, tuple[Step, Headers]], requests: int, rounds: int) -> Sequence[Cost]:
     found: dict[str, list[float]] = {name: [] for name in ways}
     # turn by turn: whatever else the machine does then befalls all of them
     for _ in range(rounds):

@@ -13,6 +13,7 @@ from penstock.access.quota_service import QuotaService
 from penstock.access.quota_source import StoredTenants
 from penstock.access.tenants import TenantStore
 from penstock.config import Settings
+from penstock.errors import ConfigError
 from penstock.secrets.source import SecretSource
 
 
@@ -57,9 +58,16 @@ class Access:
             )
 
     def start(self) -> None:
-        """Get what credentials are checked by; until it is here they can't be. Raises ConfigError if it never will."""
+        """Get what credentials are checked by; until it is here they can't be. Raises ConfigError if something can't be
+        had as things are; all else is there then."""
+        problems = []
         for start in self._starts:
-            start()
+            try:
+                start()
+            except ConfigError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
     def close(self) -> None:
         """End threads and connections. May block for a moment."""
