@@ -1,6 +1,7 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
-padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs."""
+padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs; `access`: what
+access control costs."""
 
 from __future__ import annotations
 
@@ -272,6 +273,21 @@ def tls(
         ("new connection", ratios.new_connection),
     ):
         console.print(f"{name}: {ratio.median:.2f} ({ratio.least:.2f} - {ratio.most:.2f})")
+
+
+@app.command()
+def access(
+    requests: Annotated[int, typer.Option(min=1, help="Of each kind, a round.")] = 20_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each kind.")] = 9,
+) -> None:
+    """Measure in process what identity, permission and quota cost a request, and what a new credential costs."""
+    from penstock_loadtest.access import measure, tables
+
+    console = _console()
+    costs = measure(requests, rounds)
+    for table in tables(costs):
+        console.print(table)
+    console.print(f"API key, permission and quota together: {costs.added_us:.2f} µs a request")
 
 
 def _console() -> Console:

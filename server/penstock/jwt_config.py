@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ByteSize, Field, StringConstraints, model_validator
 
 from penstock.config_section import Name, Pattern, Section
+from penstock.secrets_config import SecretRef
 
 AsymmetricAlgorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -51,7 +52,7 @@ class JwtIssuer(Section):
     """Where the issuer's public keys are; without it and `jwks_file` the issuer's discovery document says where."""
     jwks_file: Path | None = None
     """File of the issuer's public keys, read again when it changes."""
-    secret: str = ""
+    secret: SecretRef | None = None
     """Where the secret of HS256, HS384 or HS512 is: file:/path, env:NAME or vault:mount/path#field."""
     algorithms: tuple[Algorithm, ...] = ()
     """Signatures that are accepted; none: all asymmetric ones, or HS256 with `secret`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from jwt_issuer import IssuerKey, key_of, key_set
 from penstock.access.jwk_set import parse_key_set, secret_key_set
@@ -144,3 +145,17 @@ def test_a_secret_is_as_long_as_the_hash(algorithm: str, size: int) -> None:
     assert len(keys.fitting("any", algorithm)) == len(keys.fitting(None, algorithm)) == 1
     with pytest.raises(ValueError, match=f"expected {size} at least"):
         secret_key_set(bytes(size - 1), frozenset({algorithm}))
+
+
+PEM = (
+    key_of("ES256")
+    .private.public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+)
+
+
+@pytest.mark.parametrize("secret", [key_set(key_of("ES256")), PEM])
+def test_a_public_key_is_no_secret(secret: bytes) -> None:
+    """Everybody has it."""
+    with pytest.raises(ValueError, match="looks like a key"):
+        secret_key_set(secret, frozenset({"HS256"}))

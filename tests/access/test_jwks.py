@@ -26,9 +26,12 @@ from penstock.access.jwk_set import KeySet
 from penstock.access.jwks import FileKeys, KeySource, RemoteKeys, SecretKeys, key_source
 from penstock.errors import ConfigError
 from penstock.jwt_config import JwtIssuer
+from penstock.secrets.secret import Secret
+from penstock.secrets_config import SecretRef
 from self_signed import certificate_for
 from supervised import eventually
 
+REF = SecretRef.parse("env:NAME")
 FIRST, SECOND = key_of("ES256", "one"), key_of("ES256", "two")
 
 
@@ -353,13 +356,13 @@ def test_a_secret_that_changes(caplog: pytest.LogCaptureFixture) -> None:
     """The store says what it is now. One that is too short, or away, changes nothing."""
     now: list[bytes | ConfigError] = [SECRET]
 
-    def read(ref: str) -> bytes:
-        assert ref == "env:NAME"
+    def read(ref: SecretRef) -> Secret:
+        assert ref == REF
         if isinstance(now[0], ConfigError):
             raise now[0]
-        return now[0]
+        return Secret(now[0])
 
-    source = SecretKeys(_settings(secret="env:NAME"), read)
+    source = SecretKeys(_settings(secret="env:NAME"), REF, read)
     source.start()
     assert source.version == 0
     now[0] = SECRET[::-1]
@@ -375,14 +378,14 @@ def test_a_secret_that_changes(caplog: pytest.LogCaptureFixture) -> None:
     assert SECRET.decode() not in caplog.text
     now[0] = b"short"
     with pytest.raises(ConfigError, match="env:NAME: a secret of 5 bytes"):
-        SecretKeys(_settings(secret="env:NAME"), read).start()
+        SecretKeys(_settings(secret="env:NAME"), REF, read).start()
 
 
 def test_the_configuration_says_where_keys_come_from(tmp_path: Path) -> None:
     """One of three places."""
 
-    def read(ref: str) -> bytes:
-        return SECRET
+    def read(ref: SecretRef) -> Secret:
+        return Secret(SECRET)
 
     def kind(**changes: Any) -> type[KeySource]:
         return type(key_source(_settings(**changes), read))

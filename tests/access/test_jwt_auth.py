@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import logging
 from collections.abc import Callable
@@ -16,22 +13,18 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
 
-from jwt_issuer import AUDIENCE, SECRET, IssuerKey, claims_of, key_of, key_set
+from jwt_issuer import AUDIENCE, SECRET, IssuerKey, b64, claims_of, hmac_token, key_of, key_set
 from penstock.access.credentials import Credentials
 from penstock.access.jwks import FileKeys, SecretKeys
 from penstock.access.jwt_auth import REFUSED, JwtAuthenticator
 from penstock.access.principal import Principal
 from penstock.errors import ConfigError, Unauthenticated, Unavailable
 from penstock.jwt_config import ASYMMETRIC, SYMMETRIC, JwtIssuer
+from penstock.secrets.secret import Secret
+from penstock.secrets_config import SecretRef
 
 ISSUER = "https://id.example.org"
 KEY = key_of("ES256")
-
-
-def b64(data: bytes | dict[str, Any]) -> bytes:
-    """base64url, as tokens have it."""
-    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def raw_token(header: Any, payload: Any, key: IssuerKey = KEY) -> bytes:
@@ -63,7 +56,7 @@ class Known:
 
     def start(self) -> JwtAuthenticator:
         """All of them."""
-        authenticator = JwtAuthenticator.of(self.made, lambda ref: SECRET)
+        authenticator = JwtAuthenticator.of(self.made, lambda ref: Secret(SECRET))
         authenticator.start()
         return authenticator
 
@@ -159,11 +152,6 @@ def test_no_signature(authenticator: JwtAuthenticator, algorithm: str) -> None:
     assert "alg" in refused(authenticator, _unsigned(algorithm, b"anything"))
 
 
-def _hmac_token(secret: bytes, header: dict[str, Any]) -> bytes:
-    signed = b64(header) + b"." + b64(claims_of(ISSUER))
-    return signed + b"." + b64(hmac.digest(secret, signed, hashlib.sha256))
-
-
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_the_public_key_as_a_secret(known: Known, algorithm: str) -> None:
     """The old confusion: everybody has the public key."""
@@ -176,7 +164,7 @@ def test_the_public_key_as_a_secret(known: Known, algorithm: str) -> None:
         json.dumps(key.jwk).encode(),
     ]
     for secret in forms:
-        token = _hmac_token(secret, {"alg": "HS256", "kid": key.key_id})
+        token = hmac_token(secret, {"alg": "HS256", "kid": key.key_id}, claims_of(ISSUER))
         assert "alg" in refused(authenticator, token)
 
 
@@ -421,7 +409,10 @@ def test_a_secret_that_was_changed(known: Known) -> None:
     secrets = [SECRET]
     known.add(jwks_file=None, secret="env:NAME")
     authenticator = JwtAuthenticator(
-        known.made, lambda issuer: SecretKeys(issuer, lambda ref: secrets[0])
+        known.made,
+        lambda issuer: SecretKeys(
+            issuer, SecretRef.parse("env:NAME"), lambda ref: Secret(secrets[0])
+        ),
     )
     authenticator.start()
     token = jwt.encode(claims_of(ISSUER), SECRET, "HS256").encode()
@@ -437,7 +428,7 @@ def test_an_issuer_that_is_broken_does_not_take_others_along(known: Known) -> No
     """The start says so; whoever goes on all the same has the other's keys, and its own once it is mended."""
     known.add(KEY).add(KEY, issuer="other")
     (known.folder / "0.json").write_bytes(b"{")
-    authenticator = JwtAuthenticator.of(known.made, lambda ref: SECRET)
+    authenticator = JwtAuthenticator.of(known.made, lambda ref: Secret(SECRET))
     with pytest.raises(ConfigError, match=r"0\.json: no keys"):
         authenticator.start()
     token = KEY.sign(claims_of(ISSUER))

@@ -22,6 +22,7 @@ from penstock.access.jwt_claims import ClaimRules
 from penstock.access.jwt_text import TokenRefused
 from penstock.errors import Unauthenticated
 from penstock.jwt_config import JwtIssuer
+from penstock.secrets.secret import Secret
 
 KEYS = {name: key_of(name) for name in ("RS256", "PS256", "ES256", "EdDSA")}
 NOW = time.time()
@@ -46,7 +47,7 @@ def authenticator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JwtAuthe
         JwtIssuer.model_validate({**usual, "issuer": "test", "jwks_file": file}),
         JwtIssuer.model_validate({**usual, "issuer": "secret", "secret": "env:NAME"}),
     ]
-    authenticator = JwtAuthenticator.of(issuers, lambda ref: SECRET)
+    authenticator = JwtAuthenticator.of(issuers, lambda ref: Secret(SECRET))
     authenticator.start()
     yield authenticator
     authenticator.close()

@@ -24,6 +24,7 @@ from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import SECTIONS, flag_of, flagged_settings
 from penstock.errors import PenstockError
 from penstock.gateway.status import status_of
+from penstock.jwt_config import JwtIssuer
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
 from penstock.telemetry import tls_metrics
@@ -213,6 +214,17 @@ def rules_table() -> str:
     return table(("asks for", "routes and RPCs"), rows)
 
 
+def jwt_table() -> str:
+    """A row for each setting of an issuer of tokens."""
+    rows = []
+    for name, field in JwtIssuer.model_fields.items():
+        default = "must be given"
+        if not field.is_required():
+            default = _default(field.get_default(call_default_factory=True))
+        rows.append((f"`{name}`", default, " ".join((field.description or "").split())))
+    return table(("setting", "default", "meaning"), rows)
+
+
 GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
     (DOCS / "configuration.md", "settings", settings_table),
     (DOCS / "configuration.md", "refused", refused_flags),
@@ -220,6 +232,7 @@ GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
     (DOCS / "protocol.md", "extensions", extensions_table),
     (DOCS / "metrics.md", "metrics", metrics_table),
     (DOCS / "access.md", "roles", roles_table),
+    (DOCS / "access.md", "jwt", jwt_table),
     (DOCS / "access.md", "rules", rules_table),
     *((RESILIENCE, name, partial(part_of, RESILIENCE.parent / "plots", name)) for name in MAKERS),
 )
@@ -249,6 +262,8 @@ def _default(value: object) -> str:
     match value:
         case None | () | "":
             return ""
+        case tuple():
+            return ", ".join(map(_default, value))
         case dict():
             return ", ".join(f"{key}={each}" for key, each in value.items())
         case bool():

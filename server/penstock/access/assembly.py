@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from penstock.access.api_key_auth import ApiKeyAuthenticator
 from penstock.access.authenticator import Authenticator
@@ -14,6 +13,7 @@ from penstock.access.quota_service import QuotaService
 from penstock.access.quota_source import StoredTenants
 from penstock.access.tenants import TenantStore
 from penstock.config import Settings
+from penstock.errors import ConfigError
 from penstock.secrets.source import SecretSource
 
 
@@ -23,11 +23,13 @@ class Access:
     def __init__(
         self,
         settings: Settings,
+        secrets: SecretSource,
         on_weights: Callable[[Mapping[str, float]], None] = lambda weights: None,
     ) -> None:
         """`on_weights` hears of tenants' weights whenever they may be others.
 
         Raises ConfigError for a file of tenants that can't be used, Unavailable for one that can't be now."""
+        self._secrets = secrets
         self._starts: list[Callable[[], object]] = []
         self._ends: list[Callable[[], None]] = []
         self.guard: Guard | None = None
@@ -56,9 +58,16 @@ class Access:
             )
 
     def start(self) -> None:
-        """Get what credentials are checked by; until it is here they can't be. Raises ConfigError if it never will."""
+        """Get what credentials are checked by; until it is here they can't be. Raises ConfigError if something can't be
+        had as things are; all else is there then."""
+        problems = []
         for start in self._starts:
-            start()
+            try:
+                start()
+            except ConfigError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
     def close(self) -> None:
         """End threads and connections. May block for a moment."""
@@ -74,20 +83,14 @@ class Access:
         ref = settings.quotas.redis_password
         if ref is None:
             return None
-        secrets = SecretSource(settings.secrets)
         # the first look may wait for Vault, later ones don't
-        self._starts.append(lambda: secrets.get(ref))
-        self._ends.append(secrets.close)
-        return lambda: secrets.get(ref).text()
+        self._starts.append(lambda: self._secrets.get(ref))
+        return lambda: self._secrets.get(ref).text()
 
     def _jwt(self, settings: Settings) -> list[Authenticator]:
         if not settings.access.jwt:
             return []
-        tokens = JwtAuthenticator.of(settings.access.jwt, _read_secret)
+        tokens = JwtAuthenticator.of(settings.access.jwt, self._secrets.get)
         self._starts.append(tokens.start)
         self._ends.append(tokens.close)
         return [tokens]
-
-
-def _read_secret(ref: str) -> bytes:
-    return Path(ref.removeprefix("file:")).read_bytes()

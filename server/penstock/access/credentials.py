@@ -28,4 +28,7 @@ NOTHING: Final = Credentials()
 def of_headers(headers: Mapping[bytes, bytes]) -> Credentials:
     """What the headers, or the metadata, show."""
     get = headers.get
-    return Credentials(get(AUTHORIZATION, b""), get(API_KEY, b""), get(CERTIFICATE, b""))
+    # once a request: without the call in Python that `Credentials(…)` is
+    return tuple.__new__(
+        Credentials, (get(AUTHORIZATION, b""), get(API_KEY, b""), get(CERTIFICATE, b""))
+    )

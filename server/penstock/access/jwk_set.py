@@ -11,6 +11,7 @@ from typing import Any, Final
 import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.algorithms import get_default_algorithms
 
 from penstock.access.jwt_text import read_json_object
 
@@ -86,10 +87,14 @@ def parse_key_set(text: bytes, algorithms: frozenset[str]) -> KeySet:
 
 
 def secret_key_set(secret: bytes, algorithms: frozenset[str]) -> KeySet:
-    """A secret that issuer and server share. Raises ValueError if it is too short."""
+    """A secret that issuer and server share. Raises ValueError if it is too short, or no secret."""
     least = max(MIN_SECRET_BYTES[name] for name in algorithms)
     if len(secret) < least:
         raise ValueError(f"a secret of {len(secret)} bytes, expected {least} at least")
+    try:
+        get_default_algorithms()[min(algorithms)].prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise ValueError("no secret: it looks like a key that everybody may have") from None
     digest = hashlib.sha256(secret).digest()
     return KeySet((VerificationKey(None, algorithms, secret),), digest, has_ids=False)
 

@@ -18,6 +18,8 @@ from penstock.access.jwk_set import KeySet, parse_key_set, secret_key_set
 from penstock.access.jwt_text import read_json_object
 from penstock.errors import ConfigError
 from penstock.jwt_config import JwtIssuer, is_trustworthy_url
+from penstock.secrets.secret import Secret
+from penstock.secrets_config import SecretRef
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +27,8 @@ _NO_KEYS: Final = KeySet()
 JOIN_S: Final = 2.0
 """How long `close` waits for a fetch that looks up a name, which can't be broken off."""
 
-ReadSecret = Callable[[str], bytes]
-"""A secret's reference → what it is now. Cheap, never blocks; raises PenstockError if there is none."""
+ReadSecret = Callable[[SecretRef], Secret]
+"""Where a secret is → what it is now. Quick but for the first time; raises ConfigError if there is none."""
 
 
 class KeySource(Protocol):
@@ -75,8 +77,8 @@ class FetchCounts(msgspec.Struct):
 
 def key_source(issuer: JwtIssuer, read_secret: ReadSecret) -> KeySource:
     """What the issuer's configuration says."""
-    if issuer.secret:
-        return SecretKeys(issuer, read_secret)
+    if issuer.secret is not None:
+        return SecretKeys(issuer, issuer.secret, read_secret)
     if issuer.jwks_file is not None:
         return FileKeys(issuer, issuer.jwks_file)
     return RemoteKeys(issuer)
@@ -268,8 +270,8 @@ class FileKeys:
 class SecretKeys:
     """A secret that this server and the issuer share, as the store of secrets has it now."""
 
-    def __init__(self, issuer: JwtIssuer, read_secret: ReadSecret) -> None:
-        self._issuer, self._read_secret = issuer, read_secret
+    def __init__(self, issuer: JwtIssuer, ref: SecretRef, read_secret: ReadSecret) -> None:
+        self._issuer, self._ref, self._read_secret = issuer, ref, read_secret
         self.keys = _NO_KEYS
         self.version = 0
         self._complaint = ""
@@ -283,7 +285,7 @@ class SecretKeys:
         try:
             self.keys = self._read()
         except ValueError as error:
-            raise ConfigError(f"access.jwt: {self._issuer.secret}: {error}") from None
+            raise ConfigError(f"access.jwt: {self._ref}: {error}") from None
 
     def refresh(self) -> None:
         try:
@@ -305,12 +307,11 @@ class SecretKeys:
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:
             self._complaint = reason
-            _log.warning("access.jwt: %s: %s; the one before goes on", self._issuer.secret, reason)
+            _log.warning("access.jwt: %s: %s; the one before goes on", self._ref, reason)
 
     def _read(self) -> KeySet:
-        return secret_key_set(
-            self._read_secret(self._issuer.secret), self._issuer.accepted_algorithms
-        )
+        secret = self._read_secret(self._ref)
+        return secret_key_set(secret.reveal(), self._issuer.accepted_algorithms)
 
 
 def _explained(error: Exception) -> str:

@@ -31,6 +31,7 @@ from penstock.repository.linked_models import LinkedModels
 from penstock.repository.repository import ModelRepository
 from penstock.repository.response_cache import response_cache
 from penstock.scheduling.weights import TenantWeights
+from penstock.secrets.source import SecretSource
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.tls_metrics import tls_metrics
@@ -58,7 +59,8 @@ class Gateway:
         self.state = ServerState(settings, self.repository, self._tracing)
         inference = Inference(self.repository, self.state.client_memory, self._tracing)
         self._aside = Aside()
-        self._access = Access(settings, weights.follow)
+        self._secrets = SecretSource(settings.secrets)
+        self._access = Access(settings, self._secrets, weights.follow)
         quotas = self._access.quotas
         metrics = MetricsPage(
             lambda: (model.statistics for model in self.repository.served()),
@@ -140,6 +142,7 @@ class Gateway:
         if self._access.quotas is not None:
             await self._access.quotas.close()
         await asyncio.to_thread(self._access.close)
+        await asyncio.to_thread(self._secrets.close)
         self.link.close()
 
     async def _load(self) -> None:
