@@ -191,10 +191,13 @@ class Served:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.request("POST", f"/v2/models/{model}/infer", body, named)
 
-    def start_infer(self, model: str, body: dict[str, Any]) -> http.client.HTTPConnection:
+    def start_infer(
+        self, model: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> http.client.HTTPConnection:
         """Send an inference request; its answer is the caller's."""
         connection = http.client.HTTPConnection("127.0.0.1", self.settings.http_port, timeout=60)
-        connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
+        path = f"/v2/models/{model}/infer"
+        connection.request("POST", path, json.dumps(body), dict(headers or {}))
         return connection
 
     def metrics(self) -> dict[str, float]:
