@@ -70,10 +70,10 @@ def test_closing_writes_what_is_left_and_signs_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     signer = Signer.generate()
-    with caplog.at_level(logging.INFO, "penstock.audit"):
-        with opened(AuditLog(settings(tmp_path / "audit"), signer)) as log:
-            for n in range(5000):
-                log.record(event(str(n)))
+    log = AuditLog(settings(tmp_path / "audit"), signer)
+    with caplog.at_level(logging.INFO, "penstock.audit"), opened(log):
+        for n in range(5000):
+            log.record(event(str(n)))
     verdict = verify(tmp_path / "audit", [signer.verifier])
     assert verdict.is_whole and verdict.signed_up_to == verdict.records
     assert len(texts(tmp_path / "audit")) == 5000
@@ -183,9 +183,7 @@ async def test_go_on(
     assert "10 events before it were not recorded" in "\n".join(verdict.notes)
 
 
-def test_what_is_lost_at_the_end_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_lost_at_the_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "audit"
     with opened(AuditLog(settings(folder, when_it_cant_be_written="go_on"))) as log:
         log.wait(log.record(event("a")))

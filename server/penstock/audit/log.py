@@ -100,7 +100,7 @@ class AuditLog:
             future: asyncio.Future[None] = loop.create_future()
 
             def wake() -> None:
-                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+                loop.call_soon_threadsafe(_settle, future)
 
             if self._wait(ticket, wake):
                 await future
@@ -273,6 +273,11 @@ class AuditLog:
         doing = "what has to be recorded is refused" if self._refuses else "the server goes on"
         why = self._problem or "they come faster than they can be written"
         log.error("audit records can't be written: %s: %s", why, doing)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _call(wakes: list[Callable[[], None]]) -> None:

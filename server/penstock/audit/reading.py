@@ -56,7 +56,7 @@ def records(path: Path, wanted: Filter) -> list[Record]:
     return list(deque(found, wanted.limit))
 
 
-def as_json(record: Record) -> dict[str, Any]:
+def as_dict(record: Record) -> dict[str, Any]:
     """What a reader is shown: what the record has."""
     values = ((name, getattr(record, name)) for name in _FIELDS)
     return {name: value for name, value in values if value not in ("", 0, {})}
