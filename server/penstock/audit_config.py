@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ByteSize, Field
 
 from penstock.config_section import Section
+from penstock.secrets_config import SecretRef
 
 SMALLEST_FILE_BYTES: Final = 64 << 10
 
@@ -23,8 +24,9 @@ class AuditSettings(Section):
     """Record every request that is refused for want of a credential, a permission or a quota."""
     inferences: bool = False
     """Record every inference: digests of its inputs and outputs, never the tensors themselves."""
-    sign_key: str = ""
-    """Ed25519 key that signs checkpoints, as file:PATH, env:NAME or vault:MOUNT/PATH#FIELD; none: nothing is signed."""
+    sign_key: SecretRef | None = None
+    """Where the Ed25519 key is that signs, as file:/path, env:NAME or vault:mount/path#field; none: nothing is
+    signed."""
     checkpoint_records: Annotated[int, Field(ge=1)] = 1000
     """Records from one signed checkpoint to the next."""
     checkpoint_secs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60

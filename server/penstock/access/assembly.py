@@ -12,6 +12,7 @@ from penstock.access.guard import Guard
 from penstock.access.jwt_auth import JwtAuthenticator
 from penstock.access.quota_service import QuotaService
 from penstock.access.quota_source import StoredTenants
+from penstock.access.session import OnRefusal
 from penstock.access.tenants import TenantStore
 from penstock.config import Settings
 from penstock.secrets.source import SecretSource
@@ -24,6 +25,7 @@ class Access:
         self,
         settings: Settings,
         on_weights: Callable[[Mapping[str, float]], None] = lambda weights: None,
+        on_refusal: OnRefusal = lambda principal, error, verb, model: None,
     ) -> None:
         """`on_weights` hears of tenants' weights whenever they may be others.
 
@@ -52,6 +54,7 @@ class Access:
                 authenticators,
                 certificates,
                 self.quotas.of,
+                on_refusal,
                 reach_of=lambda tenant: tenants.snapshot.reach(tenant),
             )
 

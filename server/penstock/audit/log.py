@@ -20,7 +20,7 @@ from penstock.audit.event import AuditEvent, bounded, cleaned
 from penstock.audit.recovery import Damaged
 from penstock.audit.signing import Signer
 from penstock.audit_config import AuditSettings
-from penstock.errors import Unavailable
+from penstock.errors import ConfigError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,14 @@ class Ticket:
 class AuditLog:
     """One a process. The thread starts with the first event."""
 
-    def __init__(self, settings: AuditSettings, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        settings: AuditSettings,
+        signer: Signer | None = None,
+        key: Callable[[], Signer] | None = None,
+    ) -> None:
+        """`key`: reads the key that signs, when there is something to sign; it may block, and raise ConfigError."""
+        self._key = key
         self.settings: Final = settings
         self.counts: Final = AuditCounts()
         self._refuses: Final = settings.when_it_cant_be_written == "refuse"
@@ -61,6 +68,7 @@ class AuditLog:
         self._awake: Final = threading.Event()
         self._hurry: Final = threading.Event()
         self._lock: Final = threading.Lock()
+        self._chain_lock: Final = threading.Lock()
         self._waiters: Final[dict[Ticket, list[Callable[[], None]]]] = {}
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -121,8 +129,10 @@ class AuditLog:
     def probe(self) -> None:
         """Begin the log, or look whether it can be gone on with, before anything happens. Raises Unavailable."""
         try:
-            self._chain.append([])
-        except (OSError, Damaged) as error:
+            with self._chain_lock:
+                self._take_key()
+                self._chain.append([])
+        except (OSError, Damaged, ConfigError) as error:
             raise Unavailable(f"{CANT}: {self._text(error)}") from error
 
     def close(self) -> None:
@@ -138,8 +148,10 @@ class AuditLog:
             log.error("%d audit records are lost: %s", left, self._problem or "it took too long")
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
-        self._thread.start()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+                self._thread.start()
 
     def _overflow(self, ticket: Ticket) -> Ticket:
         if self._refuses:
@@ -175,9 +187,10 @@ class AuditLog:
             self._gather(group)
             closing = self._closing
             try:
-                self._append(group, closing=closing and len(self._queue) == 0)
+                with self._chain_lock:
+                    self._append(group, closing=closing and len(self._queue) == 0)
             except Exception as error:
-                if not isinstance(error, OSError | Damaged):
+                if not isinstance(error, OSError | Damaged | ConfigError):
                     log.exception("a bug in the audit log")
                 self._failed(error)
                 if closing:
@@ -213,7 +226,13 @@ class AuditLog:
         age_s = (time.time_ns() - self._chain.place.checkpoint_ns) / 1e9
         return min(max(self.settings.checkpoint_secs - age_s, 0.0), self.settings.checkpoint_secs)
 
+    def _take_key(self) -> None:
+        if self._key is not None:
+            self._chain.rekey(self._key())
+            self._key = None
+
     def _append(self, group: list[Ticket], *, closing: bool) -> None:
+        self._take_key()
         if (signer := self._next_signer) is not None:
             self._chain.rekey(signer)
         entries: list[Entry] = []
@@ -260,6 +279,8 @@ class AuditLog:
     def _text(self, error: Exception) -> str:
         if isinstance(error, OSError):
             return f"{self.settings.folder}: {error.strerror or type(error).__name__}"
+        if isinstance(error, ConfigError):
+            return str(error)
         if isinstance(error, Damaged):
             return f"{self.settings.folder}: {error}"
         return type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -48,9 +48,13 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def records(path: Path, wanted: Filter) -> list[Record]:
-    """The records, oldest first. Raises ConfigError where there is no log, or a line of it can't be read."""
-    found = (record for record in _all(path, wanted.since_seq) if wanted.wants(record))
+def records(
+    path: Path, wanted: Filter, readable: Callable[[Record], bool] = lambda record: True
+) -> list[Record]:
+    """The records that are wanted and readable, oldest first. Raises ConfigError where there is no log, or a line of it
+    can't be read."""
+    every = _all(path, wanted.since_seq)
+    found = (record for record in every if wanted.wants(record) and readable(record))
     if wanted.since_seq:
         return [record for record, _ in zip(found, range(wanted.limit), strict=False)]
     return list(deque(found, wanted.limit))
