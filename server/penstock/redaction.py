@@ -13,12 +13,12 @@ _SECRET: Final = re.compile(
     r"(?P<key>psk_[A-Za-z0-9]{1,64}_)[A-Za-z0-9_~+/=-]+"
     r"|(?P<bare>psk_)[A-Za-z0-9_~+/=.-]{24,}"
     # JWTs: header.payload.signature, of which the first two are base64 of `{"`
-    r"|eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*"
+    r"|(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*"
     # Vault's service, batch and recovery tokens
     r"|\bhv[sbr]\.[A-Za-z0-9_-]{8,}"
     # the values of headers and options that carry credentials
-    r"|(?P<head>(?i:\b(?:authorization|x-api-key|x-vault-token|proxy-authorization|cookie)['\"]?\s*[:=]\s*(?:b?['\"])?"
-    r"(?:(?:bearer|basic|token)\s+)?))[^\s'\",;]+"
+    r"|(?P<head>(?i:\b(?:authorization|x-api-key|x-vault-token|proxy-authorization|cookie)['\"]?\s*[:=,]\s*(?:b?['\"])?"
+    r"(?:(?:bearer|basic|token)\s+)?))(?!(?i:bearer|basic|token)\b)[^\s'\",;…]+"
     r"|(?P<scheme>(?i:\b(?:bearer|basic)\s+))[A-Za-z0-9_~+/=.-]{12,}"
     # passwords in URLs
     r"|(?P<url>[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]{0,256}:)[^\s/@'\"]+(?=@)"
