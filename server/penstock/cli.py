@@ -96,6 +96,13 @@ def tenants(context: typer.Context) -> None:
     raise typer.Exit(_call(module.app, "penstock tenants", context.args))
 
 
+@app.command("audit", context_settings=_PASS_ON)
+def audit(context: typer.Context) -> None:
+    """Verify and show the audit log, and make the key that signs it."""
+    module = importlib.import_module("penstock.commands.audit")
+    raise typer.Exit(_call(module.app, "penstock audit", context.args))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 1 failed, 2 used wrongly, 130 interrupted."""
     try:

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from penstock.access_config import AccessSettings
+from penstock.audit_config import AuditSettings
 from penstock.cache_config import CacheConfig, parse_cache_config
 from penstock.config_section import Section, beside
 from penstock.cores import available_cores
@@ -186,6 +187,8 @@ class Settings(BaseSettings):
     """TLS on all ports."""
     quotas: QuotaSettings = Field(default_factory=QuotaSettings)
     """How much of it."""
+    audit: AuditSettings = Field(default_factory=AuditSettings)
+    """What is recorded of what was done and refused."""
 
     @classmethod
     def settings_customise_sources(

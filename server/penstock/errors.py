@@ -19,6 +19,8 @@ PenstockError
 ├── LoadFailed                a model can't be loaded; the text says why
 │   └── Untrusted             its files are not those that somebody trusted has signed
 ├── ConfigError               a file or setting is wrong; names file, line, what was expected
+│   ├── VaultRefused          Vault does not know the token, or does not allow it this
+│   └── VaultMissing          there is nothing at this path of Vault
 └── InternalError             a bug of ours; its text is never shown to clients
 """
 
@@ -117,6 +119,14 @@ class Untrusted(LoadFailed):
 
 class ConfigError(PenstockError):
     """A configuration file or a setting is wrong."""
+
+
+class VaultRefused(ConfigError):
+    """Vault does not know the token, or does not allow it this."""
+
+
+class VaultMissing(ConfigError):
+    """There is nothing at this path of Vault."""
 
 
 class InternalError(PenstockError):

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, TextIO, get_args
 
 import msgspec
 
+from penstock.redaction import redacted
+
 LogFormat = Literal["default", "ISO8601", "json"]
 LOG_FORMATS: Final[tuple[str, ...]] = get_args(LogFormat)
 
@@ -123,7 +125,7 @@ class JsonFormatter(logging.Formatter):
         fields: dict[str, Any] = {
             "ts": _timestamp(record),
             "level": record.levelname,
-            "msg": record.getMessage(),
+            "msg": redacted(record.getMessage()),
             "logger": record.name,
         }
         if self._worker:
@@ -131,7 +133,8 @@ class JsonFormatter(logging.Formatter):
         trace = _traceback(self, record)
         if trace:
             fields["exception"] = trace
-        return json.dumps({**_extras(record), **fields}, default=str)
+        extras = {name: _harmless(value) for name, value in _extras(record).items()}
+        return json.dumps({**extras, **fields}, default=lambda value: redacted(str(value)))
 
 
 _FORMATTERS: Final = {
@@ -144,7 +147,8 @@ _FORMATTERS: Final = {
 def _one_line(record: logging.LogRecord) -> str:
     extras = "".join(f" {key}={value}" for key, value in _extras(record).items())
     # A line break in a client's text must not look like a line of ours.
-    return f"{record.getMessage()}{extras}".replace("\r", "\\r").replace("\n", "\\n")
+    text = redacted(f"{record.getMessage()}{extras}")
+    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -162,4 +166,8 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
         parts.append(formatter.formatException(record.exc_info))
     if record.stack_info:
         parts.append(formatter.formatStack(record.stack_info))
-    return "\n".join(parts)
+    return redacted("\n".join(parts))
+
+
+def _harmless(value: object) -> object:
+    return redacted(value) if isinstance(value, str) else value

@@ -11,6 +11,7 @@ from penstock.access.guard import Guard
 from penstock.access.jwt_auth import JwtAuthenticator
 from penstock.access.quota_service import QuotaService
 from penstock.access.quota_source import StoredTenants
+from penstock.access.session import OnRefusal
 from penstock.access.tenants import TenantStore
 from penstock.config import Settings
 from penstock.errors import ConfigError
@@ -25,6 +26,7 @@ class Access:
         settings: Settings,
         secrets: SecretSource,
         on_weights: Callable[[Mapping[str, float]], None] = lambda weights: None,
+        on_refusal: OnRefusal = lambda principal, error, verb, model: None,
     ) -> None:
         """`on_weights` hears of tenants' weights whenever they may be others.
 
@@ -54,6 +56,7 @@ class Access:
                 authenticators,
                 certificates,
                 self.quotas.of,
+                on_refusal,
                 reach_of=lambda tenant: tenants.snapshot.reach(tenant),
             )
 

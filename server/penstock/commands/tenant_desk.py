@@ -14,10 +14,13 @@ import msgspec
 import typer
 
 from penstock.access.api_keys import PREFIX
+from penstock.access.tenant_audit import recorded_in
 from penstock.access.tenant_changes import ChangeTrace
 from penstock.access.tenants import TenantStore
+from penstock.audit.opening import open_log
 from penstock.config import Settings, load_settings
 from penstock.errors import InvalidRequest
+from penstock.secrets.source import SecretSource
 
 Config = Annotated[
     Path | None,
@@ -53,10 +56,16 @@ def desk(config: Path | None, file: Path | None, *, create: bool = False) -> Ite
     flags: Mapping[str, Any] = {} if file is None else {"access_tenants_file": file}
     settings = load_settings(flags, config)
     store = TenantStore(settings.access.tenants_path, create=create)
+    secrets = SecretSource(settings.secrets)
+    audit_log = open_log(settings.audit, secrets)
     try:
-        yield Desk(store, ChangeTrace(who()), settings, time.time())
+        trace = ChangeTrace(who(), recorded_in(audit_log))
+        yield Desk(store, trace, settings, time.time())
     finally:
         store.close()
+        if audit_log is not None:
+            audit_log.close()
+        secrets.close()
 
 
 def who() -> str:

@@ -119,13 +119,26 @@ class ClientMemory:
         return region, ref
 
 
-class IntoRegions:
+class Wrapped:
+    """An `encode` round another one."""
+
+    __slots__ = ("encode",)
+
+    def __init__(self, encode: Encode) -> None:
+        self.encode: Final = encode
+
+    def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
+        """As `Encode` says."""
+        return self.encode(request, outputs)
+
+
+class IntoRegions(Wrapped):
     """An `encode` that first writes outputs into the client's regions: for the response only their place is left."""
 
-    __slots__ = ("_targets", "encode")
+    __slots__ = ("_targets",)
 
     def __init__(self, encode: Encode, targets: Mapping[str, tuple[Region, RegionRef]]) -> None:
-        self.encode: Final = encode
+        super().__init__(encode)
         self._targets = targets
 
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
@@ -150,4 +163,6 @@ class IntoRegions:
 
 def unwrapped(encode: Encode) -> Encode:
     """The encoder that makes the response's bytes."""
-    return encode.encode if isinstance(encode, IntoRegions) else encode
+    while isinstance(encode, Wrapped):
+        encode = encode.encode
+    return encode

@@ -124,6 +124,7 @@ TRACE: Final = Description(
 SET_TRACE: Final = Description(
     tag="observation",
     rule=of_model(Verb.CONFIGURE),
+    action="trace.change",
     summary="Change what is traced",
     request="TraceSettings",
     response="TraceSettings",
@@ -135,10 +136,19 @@ LOGGING: Final = Description(
 SET_LOGGING: Final = Description(
     tag="observation",
     rule=of(Verb.CONFIGURE),
+    action="log.change",
     summary="Change what is logged",
     request="LogSettings",
     response="LogSettings",
     errors=(400,),
+)
+
+AUDIT: Final = Description(
+    tag="observation",
+    rule=of(Verb.READ_AUDIT),
+    summary="Records of the audit log: the last ones, or those after a number",
+    response="AuditRecords",
+    errors=(400, 404, 503),
 )
 
 INDEX: Final = Description(
@@ -153,6 +163,7 @@ INDEX: Final = Description(
 LOAD: Final = Description(
     tag="repository",
     rule=of_model(Verb.LOAD),
+    action="model.load",
     summary="Load a model, or load it anew",
     request="LoadRequest",
     optional_body=True,
@@ -161,6 +172,7 @@ LOAD: Final = Description(
 UNLOAD: Final = Description(
     tag="repository",
     rule=of_model(Verb.LOAD),
+    action="model.unload",
     summary="Stop serving a model",
     request="UnloadRequest",
     optional_body=True,
@@ -277,12 +289,17 @@ MME_GET: Final = Description(
 MME_LOAD: Final = Description(
     tag="SageMaker",
     rule=of(Verb.LOAD),
+    action="model.load",
     summary="Load a model from a local folder",
     request="MmeLoad",
     errors=(400, 409, 503, 507),
 )
 MME_UNLOAD: Final = Description(
-    tag="SageMaker", rule=of_model(Verb.LOAD), summary="Stop serving it", errors=(404, 503)
+    tag="SageMaker",
+    rule=of_model(Verb.LOAD),
+    action="model.unload",
+    summary="Stop serving it",
+    errors=(404, 503),
 )
 MME_INVOKE: Final = Description(
     tag="SageMaker",

@@ -7,6 +7,8 @@ from typing import Final
 from penstock.errors import NotFound
 from penstock.gateway import descriptions as described
 from penstock.gateway.aside import Aside
+from penstock.gateway.audit_api import AuditApi
+from penstock.gateway.auditing import Auditing
 from penstock.gateway.docs_page import docs_routes
 from penstock.gateway.http_asgi import Door
 from penstock.gateway.http_infer import HttpInference
@@ -43,7 +45,13 @@ class Doors:
         self.routes: Final = HttpRoutes(
             state,
             metrics,
-            [*v1.routes(), *openapi.routes(), *docs_routes(), *tenants.routes()],
+            [
+                *v1.routes(),
+                *openapi.routes(),
+                *docs_routes(),
+                *tenants.routes(),
+                *AuditApi(settings.audit).routes(),
+            ],
         )
         self._vertex_ai: VertexAi | None = None
         ports = settings.ports()
@@ -64,6 +72,12 @@ class Doors:
             self.by_port[port] = self._vertex_ai
             documented.append(OpenPort("vertex_ai_port", self._vertex_ai.table))
         openapi.ports = documented
+        self._tables = [self.routes.table, *(port.table for port in documented)]
+
+    def record(self, auditing: Auditing | None) -> None:
+        """Have recorded what is done to the server."""
+        for table in self._tables:
+            table.auditing = auditing
 
     def problem(self) -> str:
         """Why the models that were loaded at start can't be served as was asked for; empty: they can."""

@@ -243,7 +243,8 @@ def _overload_manager() -> Json:
 _ACCESS_LOG_FIELDS: Final[Mapping[str, str]] = {
     "ts": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
-    "path": "%REQ(:PATH)%",
+    # without its query: some clients put credentials there
+    "path": "%PATH(NQ)%",
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",
     "grpc_status": "%GRPC_STATUS(SNAKE_STRING)%",

@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 
 from penstock.access.assembly import Access
+from penstock.access.tenant_audit import recorded_in
+from penstock.audit.opening import open_log
 from penstock.config import Settings
-from penstock.errors import ConfigError
-from penstock.gateway.asgi import Receive, Scope, Send
+from penstock.errors import ConfigError, Unavailable
+from penstock.gateway.asgi import App, Receive, Scope, Send
 from penstock.gateway.aside import Aside
+from penstock.gateway.auditing import Auditing, noting_call
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.doors import Doors
 from penstock.gateway.eager_send import EagerSend
@@ -22,6 +25,7 @@ from penstock.gateway.grpc_service import GrpcService
 from penstock.gateway.http_asgi import HttpOverAsgi
 from penstock.gateway.http_generate import Generation
 from penstock.gateway.inference import Inference
+from penstock.gateway.inference_audit import AuditedInference
 from penstock.gateway.server_state import ServerState
 from penstock.gateway.tenant_usage import tenant_metrics
 from penstock.gateway.tenants_api import TenantsApi
@@ -32,6 +36,7 @@ from penstock.repository.repository import ModelRepository
 from penstock.repository.response_cache import response_cache
 from penstock.scheduling.weights import TenantWeights
 from penstock.secrets.source import SecretSource
+from penstock.telemetry.audit_metrics import audit_metrics
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.tls_metrics import tls_metrics
@@ -53,14 +58,17 @@ class Gateway:
         self.settings = settings
         self.link = link
         linked = LinkedModels((settings.run_dir or Path()) / LINKED_MODELS)
+        self._secrets = SecretSource(settings.secrets)
+        self._audit_log = open_log(settings.audit, self._secrets)
+        self.auditing = None if self._audit_log is None else Auditing(self._audit_log)
         weights = TenantWeights(settings.tenant_weights)
         self.repository = ModelRepository(settings, link, linked, response_cache(settings), weights)
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
-        inference = Inference(self.repository, self.state.client_memory, self._tracing)
+        inference = self._inference()
         self._aside = Aside()
-        self._secrets = SecretSource(settings.secrets)
-        self._access = Access(settings, self._secrets, weights.follow)
+        told = [] if self.auditing is None else [self.auditing.refused]
+        self._access = Access(settings, self._secrets, weights.follow, *told)
         quotas = self._access.quotas
         metrics = MetricsPage(
             lambda: (model.statistics for model in self.repository.served()),
@@ -69,11 +77,14 @@ class Gateway:
             [
                 tls_metrics(lambda: link.tls),
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
+                *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
             ],
         )
         disconnects = Disconnects()
         self.terms = TermsReader(settings.tenant_header, self._tracing.switch, self._access.guard)
-        self.grpc = GrpcService(self.state, inference, self._aside, framed=framed)
+        self.grpc = GrpcService(
+            self.state, inference, self._aside, framed=framed, auditing=self.auditing
+        )
         self.grpc_over_asgi = GrpcOverAsgi(
             self.grpc,
             self.terms,
@@ -81,8 +92,11 @@ class Gateway:
             int(settings.grpc_max_message_bytes),
             settings.grpc_port,
         )
-        self._tenants = TenantsApi(self._access.tenants, settings.access.all_roles)
+        self._tenants = TenantsApi(
+            self._access.tenants, settings.access.all_roles, recorded_in(self._audit_log)
+        )
         self._doors = Doors(self.state, inference, self._aside, metrics, linked, self._tenants)
+        self._doors.record(self.auditing)
         self._http = HttpOverAsgi(
             self._doors.routes,
             self._doors.inference,
@@ -96,6 +110,12 @@ class Gateway:
         self._telling: set[asyncio.Task[None]] = set()
         self.repository.on_change = self._changed
         link.on_drain = self.drain
+
+    def _inference(self) -> Inference:
+        parts = self.repository, self.state.client_memory, self._tracing
+        if self._audit_log is None or not self.settings.audit.inferences:
+            return Inference(*parts)
+        return AuditedInference(*parts, self._audit_log)
 
     @classmethod
     def from_environment(cls, *, framed: bool) -> Gateway:
@@ -124,6 +144,10 @@ class Gateway:
         await self._http(scope, receive, sending)
         await sending.complete()
 
+    def recorded(self, app: App) -> App:
+        """The app, whose calls the audit log can name where there is one."""
+        return app if self.auditing is None else noting_call(app)
+
     def drain(self) -> None:
         """Not ready from now on; requests are answered as before, but for those that streams would go on to bring."""
         self.state.draining.set()
@@ -142,12 +166,14 @@ class Gateway:
         if self._access.quotas is not None:
             await self._access.quotas.close()
         await asyncio.to_thread(self._access.close)
+        if self._audit_log is not None:
+            await asyncio.to_thread(self._audit_log.close)
         await asyncio.to_thread(self._secrets.close)
         self.link.close()
 
     async def _load(self) -> None:
         try:
-            if not await self._start_access():
+            if not await self._start_access() or not await self._start_audit():
                 return
             await self.repository.start()
             problem = self._doors.problem()
@@ -176,6 +202,20 @@ class Gateway:
             log.error("%s", error)  # noqa: TRY400 - it says all
         if self._access.quotas is not None:
             self._access.quotas.start()
+        return True
+
+    async def _start_audit(self) -> bool:
+        """Whether to go on: when the server starts, an audit log that can't be written is a mistake in the settings."""
+        if self._audit_log is None:
+            return True
+        try:
+            await asyncio.to_thread(self._audit_log.probe)
+        except Unavailable as error:
+            goes_on = self.settings.audit.when_it_cant_be_written == "go_on"
+            if not goes_on and await self.link.inherited() is None:
+                self.link.fail(f"audit: {error}")
+                return False
+            log.error("audit: %s", error)  # noqa: TRY400 - it says all
         return True
 
     def _changed(self) -> None:

@@ -13,6 +13,7 @@ from penstock.access.rules import PUBLIC, Rule, of, of_model
 from penstock.access.session import AnySession
 from penstock.errors import NotFound
 from penstock.gateway.aside import LARGE_BYTES, Aside
+from penstock.gateway.auditing import RPC_ACTIONS, Auditing, changes_something, details_of_rpc
 from penstock.gateway.client_memory_api import CudaMemoryApi, SystemMemoryApi
 from penstock.gateway.grpc_request import Decoded, GrpcInferDecoder
 from penstock.gateway.grpc_response import PREFIX, GrpcEncoder
@@ -55,9 +56,16 @@ class GrpcService:
     terms: `infer`, or `model_infer` for those who await its answer, and `infer_streams`."""
 
     def __init__(
-        self, state: ServerState, inference: Inference, aside: Aside, *, framed: bool
+        self,
+        state: ServerState,
+        inference: Inference,
+        aside: Aside,
+        *,
+        framed: bool,
+        auditing: Auditing | None = None,
     ) -> None:
         """`framed`: whether answers begin with gRPC's five-byte prefix."""
+        self._auditing = auditing
         self._state = state
         self._repository = state.repository
         self._inference = inference
@@ -122,7 +130,7 @@ class GrpcService:
         }
         """What each RPC asks of its caller. Inference is allowed or not by its model."""
         self.unary: dict[str, Unary] = {
-            INFERENCE + name: self._message(request, rule, answer)
+            INFERENCE + name: self._message(request, rule, answer, name)
             for name, request, rule, answer in rpcs
         }
         self.unary[f"{HEALTH}Check"] = self._message(
@@ -285,16 +293,22 @@ class GrpcService:
 
     # ── bytes ↔ messages ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _message(self, request: str, rule: Rule, answer: RpcAnswer) -> Unary:
+    def _message(self, request: str, rule: Rule, answer: RpcAnswer, name: str = "") -> Unary:
         """An RPC on bytes out of one on messages."""
         cls = message_class(request if "." in request else f"inference.{request}")
         verb, field = rule.verb, rule.model
+        auditing, action = self._auditing, RPC_ACTIONS.get(name, "")
 
         async def call(message: bytes, session: AnySession) -> bytes:
             parsed = parse(cls, message)
             if verb is not None and field:
                 session.check(verb, getattr(parsed, field))
-            return self._frame(await answer(parsed, session))
+            if auditing is None or not action or not changes_something(parsed):
+                return self._frame(await answer(parsed, session))
+            details = await details_of_rpc(name, parsed, message)
+            model = getattr(parsed, field) if field else ""
+            async with auditing.action(action, session, model, details):
+                return self._frame(await answer(parsed, session))
 
         return call
 

@@ -134,7 +134,7 @@ class HttpOverAsgi:
         method, path = scope["method"], scope["path"]
         door.admit(method, path, session)
         body = await self._read_body(headers, receive)
-        request = HttpRequest(method, headers, body, session)
+        request = HttpRequest(method, headers, body, session, scope.get("query_string", b""))
         reply = await door(path, request)
         if isinstance(reply, HttpResponse):
             return reply

@@ -28,6 +28,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     body: bytes
     session: AnySession = OPEN
     """Whose it is."""
+    query: bytes = b""
+    """What is after the path's `?`."""
 
 
 class HttpResponse(msgspec.Struct, frozen=True):

@@ -123,6 +123,14 @@ SHARED: Final[dict[str, Schema]] = {
     ),
     "Statistics": _object(("model_stats",), model_stats=_array(ANY)),
     "TraceSettings": {"type": "object", "description": "trace_level, trace_rate, trace_count …"},
+    "AuditRecords": {
+        "type": "object",
+        "description": "Records of the audit log, oldest first, and the number after which to ask for more.",
+        "properties": {
+            "records": {"type": "array", "items": {"type": "object"}},
+            "last": {"type": "integer"},
+        },
+    },
     "LogSettings": {"type": "object", "description": "log_info, log_verbose_level …"},
     "IndexRequest": _object(ready=BOOLEAN),
     "Index": _array(_VERSION_LINE),

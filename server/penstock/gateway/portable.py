@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock.access.credentials import CERTIFICATE
 from penstock.errors import InvalidRequest, PenstockError
+from penstock.gateway.auditing import CALL
 from penstock.gateway.forwarded_certificate import forwarded
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
@@ -63,6 +64,7 @@ def _unary(
 ) -> Callable[[Any, Context], Awaitable[bytes]]:
     async def handle(requests: Any, context: Context) -> bytes:
         try:
+            CALL.set(context)
             session = reader.session_of_call(context)
             admit(service.rules.get(path), session)
             return await call(await _only(aiter(requests)), session)
@@ -75,6 +77,7 @@ def _unary(
 def _infer(service: GrpcService, reader: TermsReader) -> Callable[[Any, Context], Awaitable[bytes]]:
     async def handle(requests: Any, context: Context) -> bytes:
         try:
+            CALL.set(context)
             # who it is before its message is read
             reader.session_of_call(context).known()
             message = await _only(aiter(requests))
@@ -101,6 +104,7 @@ def _stream(
 ) -> Callable[[Any, Context], AsyncIterator[bytes]]:
     async def handle(requests: Any, context: Context) -> AsyncIterator[bytes]:
         try:
+            CALL.set(context)
             session = reader.session_of_call(context)
             admit(service.rules.get(path), session)
             async for response in call(aiter(requests), session):
@@ -117,6 +121,7 @@ def _infer_stream(
     async def handle(requests: Any, context: Context) -> None:
         # not a generator: gRPC would leave it to the garbage collector when the call is cancelled
         try:
+            CALL.set(context)
             call_terms = reader.of_call(context)
             terms = StreamTerms(call_terms, metadata_of(context), reader)
             stream = service.infer_streams.open(terms)
@@ -211,7 +216,7 @@ class PortableFront:
 
     def _http_server(self, port: int) -> uvicorn.Server:
         config = uvicorn.Config(
-            self._gateway.serve_http,
+            self._gateway.recorded(self._gateway.serve_http),
             host=self._settings.host,
             port=port,
             # said aloud: uvicorn takes bound methods for ASGI 2

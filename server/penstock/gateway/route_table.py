@@ -12,6 +12,7 @@ import msgspec
 from penstock.access.rules import PUBLIC, Rule
 from penstock.access.session import AnySession
 from penstock.errors import NotFound
+from penstock.gateway.auditing import Auditing, details_of_http
 from penstock.gateway.http_types import HttpRequest, HttpResponse, InferCall, error_response
 
 Reply = HttpResponse | InferCall
@@ -31,6 +32,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     rule: Rule
     """What is asked of who calls it. Inference is allowed or not by its model as well."""
+    action: str = ""
+    """What is done to the server, for the audit log; empty: nothing, or the handler itself records it."""
     request: str = ""
     """Name of the schema of the body; empty: there is none."""
     optional_body: bool = False
@@ -71,6 +74,8 @@ class RouteTable:
             pattern, methods = known or (_pattern(route.template), {})
             methods[route.method] = route
             self._by_template[route.template] = pattern, methods
+        self.auditing: Auditing | None = None
+        """Records what routes with an action do."""
 
     def admit(self, method: str, path: str, session: AnySession) -> None:
         """What can be said of a request before its body is read. Raises Unauthenticated, Forbidden.
@@ -97,7 +102,26 @@ class RouteTable:
             text = f"method {request.method} is not allowed, use {allowed}"
             headers = (("allow", allowed),)
             return error_response(text, HTTPStatus.METHOD_NOT_ALLOWED, headers)
+        action = route.description.action
+        if action and self.auditing is not None:
+            return await self._recorded(self.auditing, action, route, parameters, request)
         return await route.handler(parameters, request)
+
+    async def _recorded(
+        self,
+        auditing: Auditing,
+        action: str,
+        route: Route,
+        parameters: PathParameters,
+        request: HttpRequest,
+    ) -> Reply:
+        details = await details_of_http(request.method, request.body)
+        model = parameters.get("model", "")
+        async with auditing.action(action, request.session, model, details) as about:
+            reply = await route.handler(parameters, request)
+            if isinstance(reply, HttpResponse) and reply.status >= HTTPStatus.BAD_REQUEST:
+                about.problem = f"status {int(reply.status)}"
+            return reply
 
     def methods(self, path: str) -> tuple[str, ...]:
         """What the path may be asked with. Raises NotFound."""

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, VaultRefused
 from penstock.secrets.secret import Secret
 from penstock.secrets.stores import Reading
-from penstock.secrets.vault_client import VaultClient, VaultRefused
+from penstock.secrets.vault_client import VaultClient
 from penstock.secrets.vault_token import VaultToken
 from penstock.secrets_config import SecretRef, SecretsSettings
 

@@ -7,16 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, VaultMissing, VaultRefused
 from penstock.secrets_config import SecretsSettings
-
-
-class VaultRefused(ConfigError):
-    """Vault does not know the token, or does not allow it this."""
-
-
-class VaultMissing(ConfigError):
-    """There is nothing at this path."""
 
 
 @dataclass(frozen=True, slots=True)

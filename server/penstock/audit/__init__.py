@@ -1,0 +1,1 @@
+"""The audit log: hash-chained, signed, durable; written, read and verified."""
