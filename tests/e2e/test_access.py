@@ -89,7 +89,7 @@ def secured(
 
 # ── over HTTP ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-OF_A_MODEL: Final = (
+OF_A_MODEL: Final[tuple[tuple[str, str, Any], ...]] = (
     ("GET", "/v2/models/{}", None),
     ("GET", "/v2/models/{}/versions/1", None),
     ("GET", "/v2/models/{}/versions/99", None),
