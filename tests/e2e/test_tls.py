@@ -71,7 +71,7 @@ def inputs(client: Any) -> list[Any]:
 
 def test_nvidias_clients(secured: Served, files: Files) -> None:
     with files.grpc(secured) as rpc:
-        answer = rpc.infer("add_sub", inputs(tritonclient.grpc))
+        answer: Any = rpc.infer("add_sub", inputs(tritonclient.grpc))
         np.testing.assert_array_equal(answer.as_numpy("OUTPUT0"), ROW + ROW)
     with files.http(secured) as http:
         answer = http.infer("add_sub", inputs(tritonclient.http))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.server import ServerState
 
 from certificates import Authority
 from penstock.access.credentials import CERTIFICATE
@@ -62,7 +63,7 @@ async def echo() -> AsyncIterator[tuple[int, asyncio.Queue[list[tuple[bytes, byt
     config: Any = uvicorn.Config(app, http=IdentifyingProtocol, lifespan="off", log_config=None)
     config.load()
     loop = asyncio.get_running_loop()
-    state = uvicorn.server.ServerState()
+    state = ServerState()
     server = await loop.create_server(
         lambda: IdentifyingProtocol(config, state, {}), "127.0.0.1", 0
     )

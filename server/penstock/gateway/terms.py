@@ -49,6 +49,7 @@ class Call(Protocol):
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """What TLS says of its client."""
+        ...
 
 
 class TermsReader:

@@ -90,7 +90,9 @@ class LatestGrpcCertificates:
         first = self()
         assert first is not None
         require = self._settings.client_auth == "require"
-        return grpc.dynamic_ssl_server_credentials(first, self, require)
+        # the stubs don't know that None means "as before"
+        fetch: Any = self
+        return grpc.dynamic_ssl_server_credentials(first, fetch, require)
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
         """None: as before."""
