@@ -33,6 +33,7 @@ from penstock.repository.response_cache import response_cache
 from penstock.scheduling.weights import TenantWeights
 from penstock.secrets.source import SecretSource
 from penstock.telemetry.host import HostReader
+from penstock.telemetry.jwt_metrics import jwt_metrics
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.tls_metrics import tls_metrics
 from penstock.telemetry.tracing.tracing import Tracing
@@ -61,7 +62,7 @@ class Gateway:
         self._aside = Aside()
         self._secrets = SecretSource(settings.secrets)
         self._access = Access(settings, self._secrets, weights.follow)
-        quotas = self._access.quotas
+        quotas, tokens = self._access.quotas, self._access.tokens
         metrics = MetricsPage(
             lambda: (model.statistics for model in self.repository.served()),
             HostReader(interval_ns=settings.metrics_interval_ms * 1_000_000),
@@ -69,6 +70,7 @@ class Gateway:
             [
                 tls_metrics(lambda: link.tls),
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
+                *([] if tokens is None else [jwt_metrics(tokens.states)]),
             ],
         )
         disconnects = Disconnects()
