@@ -84,14 +84,12 @@ def started(clock: Clock) -> Iterator[Callable[..., RemoteKeys]]:
 
 
 def _tried(source: RemoteKeys, times: int) -> None:
-    eventually(
-        lambda: source.counts.succeeded + source.counts.failed >= times, f"no {times} fetches"
-    )
+    eventually(lambda: source.reads.succeeded + source.reads.failed >= times, f"no {times} fetches")
 
 
 def _failing(source: RemoteKeys) -> None:
     _tried(source, 1)
-    assert source.counts.succeeded == 0
+    assert source.reads.succeeded == 0
     assert source.is_pending
 
 

@@ -15,7 +15,7 @@ from jwt.algorithms import get_default_algorithms
 
 from jwt_issuer import AUDIENCE, SECRET, IssuerKey, b64, claims_of, hmac_token, key_of, key_set
 from penstock.access.credentials import Credentials
-from penstock.access.jwks import FileKeys, SecretKeys
+from penstock.access.jwks import FileKeys, Reads, SecretKeys
 from penstock.access.jwt_auth import REFUSED, JwtAuthenticator
 from penstock.access.principal import Principal
 from penstock.errors import ConfigError, Unauthenticated, Unavailable
@@ -360,6 +360,7 @@ class Pending:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.reads = Reads()
         self.keys = FileKeys  # never looked at
 
     def start(self) -> None:

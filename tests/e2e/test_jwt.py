@@ -51,7 +51,7 @@ tenants_file = "tenants.db"
 issuer = "{issuer}"
 audience = ["penstock", "penstock-2"]
 roles_claim = "realm.groups"
-role_map = {{ml = "user", ops = ["operator", "viewer"]}}
+role_map = {{ml = "user", ops = ["operator", "viewer"], watch = "monitor"}}
 leeway_secs = 0
 refresh_secs = 1
 refresh_min_secs = 0.1
@@ -301,6 +301,22 @@ def test_the_issuer_was_away_from_the_start(secured: Secured) -> None:
         assert _http(secured, forged) == "401"
     finally:
         secured.late.pages.clear()
+
+
+def test_metrics_of_issuers(secured: Secured) -> None:
+    """How many keys each has, and how it went to get them."""
+    watcher = _headers(secured.token(realm={"groups": ["watch"]}))
+    port = secured.served.settings.metrics_port
+    assert secured.served.request("GET", "/metrics", port=port).status == 401
+    page = secured.served.request("GET", "/metrics", headers=watcher, port=port).body.decode()
+    found = dict(line.rsplit(" ", 1) for line in page.splitlines() if "penstock_jwt" in line)
+    label = f'issuer="{secured.issuer.url}"'
+    assert found[f"penstock_jwt_keys{{{label}}}"] == "2.0"
+    assert found[f'penstock_jwt_keys{{issuer="{FILE_ISSUER}"}}'] == "1.0"
+    assert float(found[f"penstock_jwt_keys_timestamp_seconds{{{label}}}"]) > time.time() - 300
+    assert float(found[f'penstock_jwt_key_reads_total{{{label},outcome="success"}}']) >= 1
+    late = f'issuer="{secured.late.url}"'
+    assert float(found[f'penstock_jwt_key_reads_total{{{late},outcome="failure"}}']) >= 1
 
 
 def test_keys_of_a_file(secured: Secured) -> None:

@@ -38,6 +38,8 @@ class Access:
         """None: access is not controlled."""
         self.tenants: TenantStore | None = None
         """Likewise."""
+        self.tokens: JwtAuthenticator | None = None
+        """None: no issuer of tokens is known."""
         self.quotas: QuotaService | None = None
         """Likewise. Who made this starts and closes them, on the event loop: after `start`, and before `close`."""
         if settings.access.mode != "off":
@@ -93,7 +95,7 @@ class Access:
     def _jwt(self, settings: Settings) -> list[Authenticator]:
         if not settings.access.jwt:
             return []
-        tokens = JwtAuthenticator.of(settings.access.jwt, self._secrets.get)
+        self.tokens = tokens = JwtAuthenticator.of(settings.access.jwt, self._secrets.get)
         self._starts.append(tokens.start)
         self._ends.append(tokens.close)
         return [tokens]

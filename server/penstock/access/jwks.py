@@ -31,8 +31,31 @@ ReadSecret = Callable[[SecretRef], Secret]
 """Where a secret is → what it is now. Quick but for the first time; raises ConfigError if there is none."""
 
 
+class Reads(msgspec.Struct):
+    """How it went to get an issuer's keys, for metrics."""
+
+    succeeded: int = 0
+    failed: int = 0
+    succeeded_at: float = 0.0
+    """Unix seconds; 0: never."""
+
+    def success(self) -> None:
+        """They are here."""
+        self.succeeded += 1
+        self.succeeded_at = time.time()
+
+    def failure(self) -> None:
+        """They are not."""
+        self.failed += 1
+
+
 class KeySource(Protocol):
     """An issuer's keys."""
+
+    @property
+    def reads(self) -> Reads:
+        """How it went so far."""
+        ...
 
     @property
     def keys(self) -> KeySet:
@@ -66,15 +89,6 @@ class KeySource(Protocol):
         ...
 
 
-class FetchCounts(msgspec.Struct):
-    """How an issuer's fetches went, for metrics."""
-
-    succeeded: int = 0
-    failed: int = 0
-    keys_fetched_at: float = 0.0
-    """Unix seconds; 0: never."""
-
-
 def key_source(issuer: JwtIssuer, read_secret: ReadSecret) -> KeySource:
     """What the issuer's configuration says."""
     if issuer.secret is not None:
@@ -99,7 +113,7 @@ class RemoteKeys:
         self._closed = False
         self.keys = _NO_KEYS
         self.version = 0
-        self.counts = FetchCounts()
+        self.reads = Reads()
 
     @property
     def is_pending(self) -> bool:
@@ -180,20 +194,19 @@ class RemoteKeys:
         return url
 
     def _succeeded(self, keys: KeySet) -> None:
-        if self.counts.failed and self.is_pending:
+        if self.reads.failed and self.is_pending:
             _log.info("JWT issuer %s: its keys are here", self._issuer.issuer)
-        self.counts.succeeded += 1
-        self.counts.keys_fetched_at = time.time()
         with self._changed:
             self._schedule.succeeded(self._clock())
             self._publish(keys)
+        self.reads.success()
 
     def _failed(self, reason: str) -> None:
         if self._closed:
             return
-        self.counts.failed += 1
         with self._changed:
             self._schedule.failed(self._clock())
+        self.reads.failure()
         kept = "its tokens are refused" if self.is_pending else "the keys that are known go on"
         _log.warning("JWT issuer %s: no keys: %s; %s", self._issuer.issuer, reason, kept)
 
@@ -220,6 +233,7 @@ class FileKeys:
         self._seen: tuple[int, ...] = ()
         self.keys = _NO_KEYS
         self.version = 0
+        self.reads = Reads()
 
     @property
     def is_pending(self) -> bool:
@@ -239,6 +253,7 @@ class FileKeys:
         try:
             keys = self._read()
         except (OSError, ValueError) as error:
+            self.reads.failure()
             _log.warning("%s: no keys: %s; those before go on", self._path, _explained(error))
             return
         if keys.fingerprint != self.keys.fingerprint:
@@ -264,7 +279,9 @@ class FileKeys:
             text = file.read(self._issuer.max_jwks_bytes + 1)
         if len(text) > self._issuer.max_jwks_bytes:
             raise ValueError(f"over {self._issuer.max_jwks_bytes} bytes")
-        return parse_key_set(text, self._issuer.accepted_algorithms)
+        keys = parse_key_set(text, self._issuer.accepted_algorithms)
+        self.reads.success()
+        return keys
 
 
 class SecretKeys:
@@ -274,6 +291,7 @@ class SecretKeys:
         self._issuer, self._ref, self._read_secret = issuer, ref, read_secret
         self.keys = _NO_KEYS
         self.version = 0
+        self.reads = Reads()
         self._complaint = ""
         """What the log was told last: it is told once."""
 
@@ -286,6 +304,7 @@ class SecretKeys:
             self.keys = self._read()
         except ValueError as error:
             raise ConfigError(f"access.jwt: {self._ref}: {error}") from None
+        self.reads.success()
 
     def refresh(self) -> None:
         try:
@@ -295,6 +314,7 @@ class SecretKeys:
             return
         self._complaint = ""
         if keys.fingerprint != self.keys.fingerprint:
+            self.reads.success()
             self.keys = keys
             self.version += 1
 
@@ -307,6 +327,7 @@ class SecretKeys:
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:
             self._complaint = reason
+            self.reads.failure()
             _log.warning("access.jwt: %s: %s; the one before goes on", self._ref, reason)
 
     def _read(self) -> KeySet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import jwt
@@ -18,6 +18,7 @@ from penstock.access.jwt_text import TokenRefused, UnverifiedToken, is_token, re
 from penstock.access.principal import Principal
 from penstock.errors import ConfigError, Unauthenticated, Unavailable
 from penstock.jwt_config import ASYMMETRIC, SYMMETRIC, JwtIssuer
+from penstock.telemetry.jwt_metrics import IssuerState
 
 _log = logging.getLogger(__name__)
 
@@ -85,10 +86,17 @@ class JwtAuthenticator:
         """As Authenticator says."""
         return sum(issuer.source.version for issuer in self._issuers.values())
 
-    @property
-    def issuers(self) -> Sequence[KnownIssuer]:
-        """Whose tokens hold here."""
-        return list(self._issuers.values())
+    def states(self) -> Iterator[IssuerState]:
+        """Of each issuer, for metrics."""
+        for name, issuer in self._issuers.items():
+            reads = issuer.source.reads
+            yield IssuerState(
+                issuer=name,
+                keys=len(issuer.source.keys.keys),
+                read_at=reads.succeeded_at,
+                succeeded=reads.succeeded,
+                failed=reads.failed,
+            )
 
     def refresh(self, now: float) -> None:
         """As Authenticator says."""

@@ -38,6 +38,7 @@ from penstock.scheduling.weights import TenantWeights
 from penstock.secrets.source import SecretSource
 from penstock.telemetry.audit_metrics import audit_metrics
 from penstock.telemetry.host import HostReader
+from penstock.telemetry.jwt_metrics import jwt_metrics
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.tls_metrics import tls_metrics
 from penstock.telemetry.tracing.tracing import Tracing
@@ -69,7 +70,7 @@ class Gateway:
         self._aside = Aside()
         told = [] if self.auditing is None else [self.auditing.refused]
         self._access = Access(settings, self._secrets, weights.follow, *told)
-        quotas = self._access.quotas
+        quotas, tokens = self._access.quotas, self._access.tokens
         metrics = MetricsPage(
             lambda: (model.statistics for model in self.repository.served()),
             HostReader(interval_ns=settings.metrics_interval_ms * 1_000_000),
@@ -78,6 +79,7 @@ class Gateway:
                 tls_metrics(lambda: link.tls),
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
                 *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
+                *([] if tokens is None else [jwt_metrics(tokens.states)]),
             ],
         )
         disconnects = Disconnects()
