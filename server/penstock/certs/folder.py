@@ -158,6 +158,11 @@ class CertsFolder:
             own = from_pem(path.read_bytes(), str(path))[0]
         return inspect(own, kind, now, current, str(path))
 
+    def authority(self, now: datetime) -> CertInfo:
+        """The CA that issues."""
+        with told(self.path):
+            return self._authorities.info(self._authorities.latest(), now)
+
     def entries(self, now: datetime) -> list[CertInfo]:
         """All CAs, the newest first, then what they have issued, by name."""
         with told(self.path):
