@@ -63,6 +63,11 @@ class CertsFolder:
         with told(self.path):
             return self._authorities.has_key()
 
+    def check_key(self) -> None:
+        """The CA's key can be read, its passphrase too. Raises ConfigError, NotFound, Unavailable."""
+        with told(self.path):
+            self._authorities.newest()
+
     def trust_domain(self) -> str:
         """Of the CA that issues; empty: it has none."""
         with told(self.path):

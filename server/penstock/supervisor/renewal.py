@@ -6,16 +6,20 @@ It only writes files, as `penstock certs renew` does: whoever watches them takes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from penstock.certs.folder import CertsFolder
 from penstock.certs.inspection import CertInfo, shown, utc_now
-from penstock.errors import PenstockError
+from penstock.errors import ConfigError, NotFound, PenstockError
+from penstock.secrets.source import SecretSource
+from penstock.secrets_config import SecretsSettings
+from penstock.tls_config import TlsSettings
 
 _log = logging.getLogger(__name__)
 
@@ -133,6 +137,61 @@ class CertRenewal:
             shown(authority.ends_at - now),
             self._certs.path,
         )
+
+
+@contextlib.asynccontextmanager
+async def renewing(tls: TlsSettings, secrets: SecretsSettings) -> AsyncIterator[None]:
+    """Within the block the certificate is renewed when it is due; once, if it is, before the block begins.
+
+    Raises ConfigError where the settings' folder has no certificate for this server, or can't issue one and should.
+    """
+    if tls.certs_dir is None:
+        yield
+        return
+    source = SecretSource(secrets)
+    certs = CertsFolder(tls.certs_dir, source.get)
+    task: asyncio.Task[None] | None = None
+    try:
+        renewal = await asyncio.to_thread(_opened, certs, tls)
+        if renewal is not None:
+            await asyncio.to_thread(renewal.step)
+            task = asyncio.create_task(renewal.run())
+            task.add_done_callback(_say_why)
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await asyncio.to_thread(source.close)
+
+
+def _opened(certs: CertsFolder, tls: TlsSettings) -> CertRenewal | None:
+    """None: it is renewed elsewhere, or by hand."""
+    name = tls.certs_name
+    try:
+        certs.info("server", name, utc_now())
+    except NotFound as error:
+        raise ConfigError(
+            f"tls.certs_dir: {error}: make it by penstock certs issue server {name} --dir"
+            f" {certs.path}, or say another one by tls.certs_name"
+        ) from None
+    if not tls.auto_renew:
+        return None
+    if not certs.can_issue():
+        _log.info(
+            "%s has no key of a CA: this server does not renew its certificate itself", certs.path
+        )
+        return None
+    try:
+        certs.check_key()
+    except PenstockError as error:
+        raise ConfigError(f"tls.auto_renew: {error}") from None
+    return CertRenewal(certs, name)
+
+
+def _say_why(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("certificates are not renewed any more", exc_info=error)
 
 
 def _end(left_s: float | None) -> str:

@@ -26,7 +26,9 @@ def secret_metrics(health: Callable[[], list[SecretHealth]]) -> Callable[[], Ite
             "penstock_secret_failures", "Looks at a secret's place that failed", labels=labels
         )
         age = GaugeMetricFamily(
-            "penstock_secret_age_seconds", "Since a secret was last seen in its place", labels=labels
+            "penstock_secret_age_seconds",
+            "Since a secret was last seen in its place",
+            labels=labels,
         )
         for secret in secrets:
             name = [str(secret.ref)]
