@@ -27,6 +27,7 @@ from penstock.gateway.status import status_of
 from penstock.jwt_config import JwtIssuer
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
+from penstock.secrets_config import SecretRef
 from penstock.telemetry import tls_metrics
 from penstock.telemetry.families import (
     CACHE_COUNTERS,
@@ -247,6 +248,8 @@ def _values(field: FieldInfo, name: str) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
     names = {bool: "true, false", int: "number", float: "seconds", ByteSize: "size", str: "text"}
+    if SecretRef in (kind, *get_args(kind)):
+        return "reference"
     return names.get(kind, "") if isinstance(kind, type) else _of_several(field, name)
 
 
