@@ -11,9 +11,12 @@ import pytest
 
 from penstock.certs.folder import CertsFolder
 from penstock.certs.request import make_request
+from penstock.config import Settings, load_settings
+from penstock.errors import ConfigError
 from penstock.secrets.secret import Secret
-from penstock.secrets_config import SecretRef
-from penstock.supervisor.renewal import CertRenewal, RenewalTiming
+from penstock.secrets_config import SecretRef, SecretsSettings
+from penstock.supervisor.renewal import CertRenewal, RenewalTiming, renewing
+from penstock.tls_config import TlsSettings
 
 START = datetime(2026, 11, 28, 12, tzinfo=UTC)
 YEAR_S = 365 * 86_400
@@ -180,3 +183,76 @@ async def test_it_goes_on_by_itself_with_the_real_clock(tmp_path: Path) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+# ── within a server ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def issued(path: Path, lifetime_s: int = LIFE_S) -> CertsFolder:
+    now = datetime.now(UTC)
+    certs = CertsFolder(path, nobody)
+    certs.init("CA", now, YEAR_S)
+    certs.issue(make_request("server", "localhost", lifetime_s=lifetime_s), now)
+    return certs
+
+
+def serial_of(certs: CertsFolder) -> str:
+    return certs.info("server", "localhost", datetime.now(UTC)).serial
+
+
+async def test_what_is_due_is_renewed_before_the_server_starts(tmp_path: Path) -> None:
+    certs = issued(tmp_path / "certs")
+    before = serial_of(certs)
+    settings = TlsSettings(certs_dir=certs.path)
+    async with renewing(settings, SecretsSettings()):
+        assert serial_of(certs) == before
+    certs.rotate("CA", datetime.now(UTC), YEAR_S)
+    async with renewing(settings, SecretsSettings()):
+        assert serial_of(certs) != before
+
+
+async def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    certs = issued(tmp_path / "certs")
+    before = serial_of(certs)
+    certs.rotate("CA", datetime.now(UTC), YEAR_S)
+    async with renewing(TlsSettings(certs_dir=certs.path, auto_renew=False), SecretsSettings()):
+        assert serial_of(certs) == before
+
+
+async def test_where_the_ca_is_elsewhere_it_only_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    certs = issued(tmp_path / "certs")
+    (certs.path / "authority" / "0001.key").unlink()
+    with caplog.at_level(logging.INFO, "penstock"):
+        async with renewing(TlsSettings(certs_dir=certs.path), SecretsSettings()):
+            pass
+    assert "has no key of a CA: this server does not renew its certificate itself" in caplog.text
+
+
+async def test_a_certificate_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
+    settings = TlsSettings(certs_dir=issued(tmp_path / "certs").path, certs_name="other")
+    with pytest.raises(ConfigError, match="make it by penstock certs issue server other --dir"):
+        async with renewing(settings, SecretsSettings()):
+            raise AssertionError("started")
+
+
+async def test_without_a_folder_there_is_nothing_to_do() -> None:
+    async with renewing(TlsSettings(), SecretsSettings()):
+        assert len(asyncio.all_tasks()) == 1
+
+
+def test_the_folder_stands_for_its_files(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text('[tls]\ncerts_dir = "pki"\ncerts_name = "a.b"\nclient_auth = "require"\n')
+    settings = load_settings({}, file)
+    own = tmp_path / "pki" / "server" / "a.b"
+    assert settings.tls.files == (own / "tls.crt", own / "tls.key", tmp_path / "pki" / "ca.crt")
+    settings.write(tmp_path / "settings.json")
+    assert Settings.read(tmp_path / "settings.json") == settings
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", ".x"])
+def test_no_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="tls-certs-name"):
+        load_settings({"tls_certs_dir": str(tmp_path), "tls_certs_name": name})

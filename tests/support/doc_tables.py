@@ -28,7 +28,7 @@ from penstock.jwt_config import JwtIssuer
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
 from penstock.secrets_config import SecretRef
-from penstock.telemetry import tls_metrics
+from penstock.telemetry import secret_metrics, tls_metrics
 from penstock.telemetry.families import (
     CACHE_COUNTERS,
     CACHE_DURATIONS,
@@ -159,6 +159,14 @@ def metrics_table() -> str:
         *(
             (f"{name}_total", "counter", f"{text}. With TLS")
             for name, text, _ in tls_metrics.COUNTERS
+        ),
+        *(
+            (name, "gauge", f"{text}. By `{secret_metrics.LABEL}`, its reference")
+            for name, text, _ in secret_metrics.GAUGES
+        ),
+        *(
+            (f"{name}_total", "counter", f"{text}. Likewise")
+            for name, text, _ in secret_metrics.COUNTERS
         ),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]
