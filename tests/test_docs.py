@@ -33,6 +33,9 @@ FLAGS: Final = {
     *("--config", "--input"),
     # of penstock check
     *("--no-load", "--strict", "--verbose"),
+    # of penstock certs
+    *("--all", "--dir", "--dns", "--ip", "--key-type", "--lifetime", "--passphrase-from"),
+    *("--replace", "--retire", "--rotate", "--uri"),
 }
 
 
@@ -87,6 +90,15 @@ def test_the_settings_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings = load_settings({})
     assert settings.load_model == ("digits", "embedder")
     assert settings.model_repository[0] == tmp_path / "models"
+
+
+@pytest.mark.parametrize("page", ["certs.md", "secrets.md"])
+def test_tables_of_the_settings_file_are_some(page: str, tmp_path: Path) -> None:
+    (example,) = [b for b in blocks(doc_tables.DOCS / page) if b.language == "toml"]
+    file = tmp_path / "penstock.toml"
+    file.write_text(example.text)
+    settings = load_settings({}, file)
+    assert settings.tls.certs_dir == tmp_path / "certs" or settings.secrets.vault_address
 
 
 def test_both_configuration_files_say_the_same(tmp_path: Path) -> None:

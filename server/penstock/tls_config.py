@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import model_validator
+from pydantic import StringConstraints, model_validator
 
 from penstock.config_section import Section
 
 ClientAuth = Literal["none", "optional", "require"]
+CertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 TlsVersion = Literal["1.2", "1.3"]
 
 CIPHERS: Final = (
@@ -37,6 +39,29 @@ class TlsSettings(Section):
     """Whether clients show a certificate: none are asked, optional, or require: without one there is no connection."""
     min_version: TlsVersion = "1.2"
     """Oldest version of TLS that is spoken."""
+    certs_dir: Path | None = None
+    """Folder of `penstock certs`, in place of the three files: TLS is on, with a certificate of its own CA."""
+    certs_name: CertName = "localhost"
+    """Which server's certificate of that folder this server has."""
+    auto_renew: bool = True
+    """Renew that certificate before it ends, where the key of the CA is in the folder too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_folder(cls, values: Any) -> Any:
+        """The files that the folder stands for."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("certs_dir"), str | Path):
+            return values
+        folder = Path(values["certs_dir"])
+        own = folder / "server" / str(values.get("certs_name", "localhost"))
+        files = {"cert_file": own / "tls.crt", "key_file": own / "tls.key"}
+        if values.get("client_auth", "none") != "none" and not values.get("client_ca_file"):
+            files["client_ca_file"] = folder / "ca.crt"
+        for name, path in files.items():
+            # settings that are written and read again have both
+            if (given := values.get(name)) is not None and Path(given) != path:
+                raise ValueError(f"tls.certs_dir has the {name} already: expected one of the two")
+        return {**values, **files}
 
     @model_validator(mode="after")
     def _check_together(self) -> TlsSettings:

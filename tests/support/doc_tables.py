@@ -27,7 +27,8 @@ from penstock.gateway.status import status_of
 from penstock.jwt_config import JwtIssuer
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
-from penstock.telemetry import tls_metrics
+from penstock.secrets_config import SecretRef
+from penstock.telemetry import secret_metrics, tls_metrics
 from penstock.telemetry.families import (
     CACHE_COUNTERS,
     CACHE_DURATIONS,
@@ -159,6 +160,14 @@ def metrics_table() -> str:
             (f"{name}_total", "counter", f"{text}. With TLS")
             for name, text, _ in tls_metrics.COUNTERS
         ),
+        *(
+            (name, "gauge", f"{text}. By `{secret_metrics.LABEL}`, its reference")
+            for name, text, _ in secret_metrics.GAUGES
+        ),
+        *(
+            (f"{name}_total", "counter", f"{text}. Likewise")
+            for name, text, _ in secret_metrics.COUNTERS
+        ),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]
     return table(("metric", "type", "meaning"), [(f"`{n}`", kind, text) for n, kind, text in rows])
@@ -247,6 +256,8 @@ def _values(field: FieldInfo, name: str) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
     names = {bool: "true, false", int: "number", float: "seconds", ByteSize: "size", str: "text"}
+    if SecretRef in (kind, *get_args(kind)):
+        return "reference"
     return names.get(kind, "") if isinstance(kind, type) else _of_several(field, name)
 
 

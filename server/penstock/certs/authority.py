@@ -81,7 +81,7 @@ def certify(old: Authority, new: Authority, now: datetime) -> Authority:
 def issue(authority: Authority, request: CertRequest, now: datetime) -> Issued:
     """A new key, and its certificate. It ends no later than the root. Raises ConfigError where that has ended."""
     end = end_of(authority.certificate)
-    left_s = int((end - now).total_seconds())
+    left_s = int((end - _whole(now)).total_seconds())
     if left_s <= 0:
         raise ConfigError(
             f"the CA expired on {end:%Y-%m-%d %H:%M:%S} UTC: penstock certs init --rotate"

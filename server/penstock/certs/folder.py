@@ -63,6 +63,11 @@ class CertsFolder:
         with told(self.path):
             return self._authorities.has_key()
 
+    def check_key(self) -> None:
+        """The CA's key can be read, its passphrase too. Raises ConfigError, NotFound, Unavailable."""
+        with told(self.path):
+            self._authorities.newest()
+
     def trust_domain(self) -> str:
         """Of the CA that issues; empty: it has none."""
         with told(self.path):
@@ -157,6 +162,11 @@ class CertsFolder:
             current = self._authorities.certificate(numbers[-1]) if numbers else None
             own = from_pem(path.read_bytes(), str(path))[0]
         return inspect(own, kind, now, current, str(path))
+
+    def authority(self, now: datetime) -> CertInfo:
+        """The CA that issues."""
+        with told(self.path):
+            return self._authorities.info(self._authorities.latest(), now)
 
     def entries(self, now: datetime) -> list[CertInfo]:
         """All CAs, the newest first, then what they have issued, by name."""

@@ -206,7 +206,7 @@ def renew(
         else:
             labels = [_label(info) for info in issued if everything or info.should_renew()]
         _tell(certs.renew(labels, now))
-        authority = certs.entries(now)[0]
+        authority = certs.authority(now)
     if not labels:
         typer.echo("nothing is due")
     if authority.state != "valid":

@@ -40,6 +40,7 @@ from penstock.telemetry.audit_metrics import audit_metrics
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.jwt_metrics import jwt_metrics
 from penstock.telemetry.metrics import MetricsPage
+from penstock.telemetry.secret_metrics import secret_metrics
 from penstock.telemetry.tls_metrics import tls_metrics
 from penstock.telemetry.tracing.tracing import Tracing
 from penstock.workers.channel import Channel
@@ -77,6 +78,7 @@ class Gateway:
             settings.metrics,
             [
                 tls_metrics(lambda: link.tls),
+                secret_metrics(self._secrets.health),
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
                 *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),

@@ -21,6 +21,7 @@ from penstock.supervisor.front import CommandFactory, choose_front
 from penstock.supervisor.gateway_life import GatewayLife
 from penstock.supervisor.liveness import ProbeTiming
 from penstock.supervisor.ports import resolve_ports
+from penstock.supervisor.renewal import renewing
 from penstock.supervisor.run_dir import run_dir
 from penstock.supervisor.stopping import stop_gateway
 from penstock.supervisor.tls_keeper import TlsKeeper
@@ -87,19 +88,23 @@ class Supervisor:
         _raise_open_files()
         with run_dir(settings.run_dir) as folder, self._signals():
             settings = settings.model_copy(update={"run_dir": folder})
-            keeping = self._keep_tls(settings, folder)
-            try:
-                return await self._serve(settings, folder, factory)
-            except asyncio.CancelledError:
-                if not self._killed:
-                    raise
-                return EXIT_INTERRUPTED
-            finally:
-                if keeping is not None:
-                    keeping.cancel()
-                if self._life is not None:
-                    await self._life.close()
-                await self._workers.stop_all(0)
+            async with renewing(settings.tls, settings.secrets):
+                return await self._run(settings, folder, factory)
+
+    async def _run(self, settings: Settings, folder: Path, factory: CommandFactory) -> int:
+        keeping = self._keep_tls(settings, folder)
+        try:
+            return await self._serve(settings, folder, factory)
+        except asyncio.CancelledError:
+            if not self._killed:
+                raise
+            return EXIT_INTERRUPTED
+        finally:
+            if keeping is not None:
+                keeping.cancel()
+            if self._life is not None:
+                await self._life.close()
+            await self._workers.stop_all(0)
 
     def _keep_tls(self, settings: Settings, folder: Path) -> asyncio.Task[None] | None:
         """Begin to follow the files of certificates. Raises ConfigError when they are no good."""
