@@ -306,6 +306,19 @@ def test_limits_of_other_tenants_are_none_of_ours() -> None:
         quotas.admit("other")
 
 
+def test_a_change_of_something_else_costs_nothing() -> None:
+    quotas = Quotas(of(requests_per_s=1))
+    generation = quotas.keeper.generation
+    quotas.set(of(requests_per_s=1))
+    assert quotas.keeper.generation == generation
+    quotas.set(of(requests_per_s=2))
+    assert quotas.keeper.generation == generation + 1
+    quotas.set({})
+    assert quotas.keeper.generation == generation + 2
+    quotas.set({})
+    assert quotas.keeper.generation == generation + 2
+
+
 costs = st.tuples(st.integers(1, 40), st.integers(0, 400), st.integers(0, NS_PER_S // 2))
 
 

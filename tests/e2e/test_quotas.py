@@ -28,7 +28,7 @@ from served_models import PUPPET, write_model
 from streamers import bare_stream
 from supervised import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.extension("quotas")]
+pytestmark = pytest.mark.e2e
 
 LIMITS: dict[str, dict[str, float]] = {
     "rated": {"requests_per_s": 0.01, "burst_requests": 2},

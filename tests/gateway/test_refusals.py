@@ -14,6 +14,7 @@ from penstock.errors import (
     NotFound,
     PenstockError,
     QueueFull,
+    QuotaExceeded,
     Unavailable,
 )
 from penstock.gateway.refusals import MAX_RETRY_MS, http_refusal, retry_after_ms, status_details
@@ -77,3 +78,12 @@ def test_a_text_that_is_not_unicode_is_shown_for_all_that() -> None:
     """It may quote a name that a client has sent."""
     response = http_refusal(NotFound("no model '\ud800'"))
     assert (response.status, json.loads(response.body)) == (404, {"error": "no model '\\ud800'"})
+
+
+def test_a_quota_tells_its_limits_too() -> None:
+    limits = (("ratelimit-limit", "5"), ("ratelimit-remaining", "0"))
+    response = http_refusal(QuotaExceeded("too much", 1.5, limits))
+    assert response.status == 429
+    assert response.headers == (("retry-after", "2"), ("retry-after-ms", "1500"), *limits)
+    # what can never pass has no time
+    assert http_refusal(QuotaExceeded("too large", None, limits)).headers == limits

@@ -53,6 +53,8 @@ from penstock.telemetry.families import (
     TRITON_COUNTERS,
 )
 from penstock.telemetry.latencies import FIRST_RESPONSE
+from penstock.telemetry.tenant_metrics import NAMES as TENANTS
+from penstock.telemetry.tenant_metrics import SHARING_HELP, SHARING_NAME
 from penstock.verbs import Verb
 from penstock_loadtest.cases import EMBEDDER_CASE, PEER_CASES, Case
 from penstock_loadtest.marked import fill, table
@@ -91,6 +93,7 @@ VALUES: Final = {
 """Of settings whose type does not say it."""
 
 CACHED: Final = "Models with `response_cache`"
+QUOTAS: Final = "With [access control](access.md), of the first tenants"
 
 
 def settings_table() -> str:
@@ -168,6 +171,8 @@ def metrics_table() -> str:
             (f"{name}_total", "counter", f"{text}. Likewise")
             for name, text, _ in secret_metrics.COUNTERS
         ),
+        *((f"{n}_total", "counter", f"{text}. Label `tenant`. {QUOTAS}") for n, text in TENANTS),
+        (SHARING_NAME, "gauge", f"{SHARING_HELP}. With `quotas.redis_url`"),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]
     return table(("metric", "type", "meaning"), [(f"`{n}`", kind, text) for n, kind, text in rows])

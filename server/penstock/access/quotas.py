@@ -78,6 +78,7 @@ class QuotaKeeper:
         self._wall = wall
         self._tenants: dict[str, TenantQuota] = {}
         self._scopes: dict[tuple[str, str], QuotaScope] = {}
+        self._of_tenant: dict[str, list[QuotaScope]] = {}
         self._sharing: Sharing | None = None
         self.generation = 0
         """Another one whenever limits have changed."""
@@ -95,20 +96,19 @@ class QuotaKeeper:
     def set_limits(self, limits: LimitsOf, now_ns: int) -> None:
         """These are all limits from now on. What was used stays used."""
         self.turn_day()
-        for key, scope in list(self._scopes.items()):
-            if key not in limits:
-                scope.configure(Limits(), now_ns)
-                if scope.idle(now_ns):
-                    del self._scopes[key]
-        for (tenant, pattern), of in limits.items():
-            scope = self._scope(tenant, pattern)
-            counted_day = scope.limits_day
-            scope.configure(of, now_ns)
-            if not counted_day:
-                scope.day = self.usage.today(tenant, pattern)
-        self.generation += 1
-        if self._sharing is not None:
-            self._sharing.configured(self._scopes)
+        gone = [scope for key, scope in self._scopes.items() if key not in limits]
+        changed = [self._change(scope, Limits(), now_ns) for scope in gone]
+        for scope in gone:
+            if scope.idle(now_ns):
+                self._forget(scope)
+        changed += [
+            self._change(self._scope(tenant, pattern), of, now_ns)
+            for (tenant, pattern), of in limits.items()
+        ]
+        if any(changed):
+            self.generation += 1
+            if self._sharing is not None:
+                self._sharing.configured(self._scopes)
 
     def share(self, sharing: Sharing) -> None:
         """Share all limits with other servers from now on."""
@@ -120,15 +120,14 @@ class QuotaKeeper:
         """What was used today before this server started counts too."""
         self.usage.restore(rows)
         for scope in self._scopes.values():
-            scope.day = self.usage.today(scope.tenant, scope.pattern)
+            if scope.limits_day:
+                scope.day = self.usage.today(scope.tenant, scope.pattern)
 
     def plan(self, tenant: str, model: str) -> QuotaPlan:
         """What a request of the tenant for the model is checked against."""
         usage = self.usage.of(tenant, model)
         fitting = tuple(
-            scope
-            for (name, pattern), scope in self._scopes.items()
-            if name == tenant and fits(model, pattern)
+            scope for scope in self._of_tenant.get(tenant, ()) if fits(model, scope.pattern)
         )
         return QuotaPlan(usage, fitting, self._sharing, self.day_left_s)
 
@@ -162,7 +161,25 @@ class QuotaKeeper:
         scope = self._scopes.get((tenant, pattern))
         if scope is None:
             scope = self._scopes[tenant, pattern] = QuotaScope(tenant, pattern)
+            self._of_tenant.setdefault(tenant, []).append(scope)
         return scope
+
+    def _forget(self, scope: QuotaScope) -> None:
+        del self._scopes[scope.tenant, scope.pattern]
+        of_tenant = self._of_tenant[scope.tenant]
+        of_tenant.remove(scope)
+        if not of_tenant:
+            del self._of_tenant[scope.tenant]
+
+    def _change(self, scope: QuotaScope, limits: Limits, now_ns: int) -> bool:
+        """Whether it has other limits now than before."""
+        if scope.limits == limits:
+            return False
+        counted_day = scope.limits_day
+        scope.configure(limits, now_ns)
+        if scope.limits_day and not counted_day:
+            scope.day = self.usage.today(scope.tenant, scope.pattern)
+        return True
 
     def _day(self) -> int:
         return int(self._wall() // SECONDS_PER_DAY)

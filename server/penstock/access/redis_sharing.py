@@ -87,7 +87,10 @@ class RedisSharing:
 
     def shares(self, scope: QuotaScope) -> tuple[SharedTokens, ...]:
         """As `Sharing` says."""
-        shared = self._scopes[scope]
+        shared = self._scopes.get(scope)
+        if shared is None:
+            # nothing of it is limited
+            return ()
         return tuple(shared.tokens(bucket) for bucket in scope.limiting())
 
     def used(self, scope: QuotaScope) -> None:

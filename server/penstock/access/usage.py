@@ -61,18 +61,20 @@ class UsageBook:
     def __init__(self, day: int) -> None:
         self.day = day
         """Days since 1970-01-01 (UTC): what is counted now belongs to it."""
-        self._of: dict[tuple[str, str], Usage] = {}
+        self._of: dict[str, dict[str, Usage]] = {}
         self._due: list[UsageRow] = []
 
     def of(self, tenant: str, model: str) -> Usage:
         """The tenant's use of the model."""
-        usage = self._of.get((tenant, model))
+        models = self._of.setdefault(tenant, {})
+        usage = models.get(model)
         if usage is None:
-            usage = self._of[tenant, model] = Usage(tenant, model)
+            usage = models[model] = Usage(tenant, model)
         return usage
 
     def __iter__(self) -> Iterator[Usage]:
-        return iter(self._of.values())
+        for models in self._of.values():
+            yield from models.values()
 
     def restore(self, rows: list[UsageRow]) -> None:
         """What was used today before this server started, as it is kept elsewhere."""
@@ -86,14 +88,14 @@ class UsageBook:
         """Another day begins."""
         self._collect()
         self.day = day
-        for usage in self._of.values():
+        for usage in self:
             usage.earlier = usage.requests, usage.rows, usage.nbytes
 
     def today(self, tenant: str, pattern: str) -> list[int]:
         """Requests, rows and bytes of today, of all models that fit the pattern."""
         sums = [0, 0, 0]
-        for usage in self._of.values():
-            if usage.tenant == tenant and fits(usage.model, pattern):
+        for usage in self._of.get(tenant, {}).values():
+            if fits(usage.model, pattern):
                 sums = [a + b for a, b in zip(sums, usage.today, strict=True)]
         return sums
 
@@ -112,7 +114,7 @@ class UsageBook:
         self._due += rows
 
     def _collect(self) -> None:
-        for usage in self._of.values():
+        for usage in self:
             counts = usage.counts
             if counts != usage.told:
                 new = (now - told for now, told in zip(counts, usage.told, strict=True))

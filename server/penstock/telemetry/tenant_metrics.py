@@ -48,6 +48,10 @@ NAMES: Final = (
 """In the order of TenantCounts, without `_total`."""
 
 
+SHARING_NAME: Final = "penstock_quota_sharing"
+SHARING_HELP: Final = "Whether Redis, which quotas are shared through, answers"
+
+
 class TopTenants:
     """Says under which name each increase is shown."""
 
@@ -111,5 +115,4 @@ class TenantMetrics:
                 family.add_metric([tenant], counts[index])
             yield family
         if self._sharing is not None:
-            text = "Whether Redis, which quotas are shared through, answers"
-            yield GaugeMetricFamily("penstock_quota_sharing", text, float(self._sharing()))
+            yield GaugeMetricFamily(SHARING_NAME, SHARING_HELP, float(self._sharing()))
