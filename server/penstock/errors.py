@@ -49,6 +49,11 @@ class AlreadyExists(InvalidRequest):
 class Unauthenticated(PenstockError):
     """The request has no credential, or one that does not hold."""
 
+    def __init__(self, text: str, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason or text
+        """What exactly was wrong: for the audit log. Who makes credentials up is not told."""
+
 
 class Forbidden(PenstockError):
     """Who sent the request may not do this. Says nothing of whether what is asked for exists."""

@@ -74,11 +74,11 @@ def authenticator(known: Known) -> JwtAuthenticator:
 
 
 def refused(authenticator: JwtAuthenticator, token: bytes) -> str:
-    """The reason, which only logs are told."""
+    """The reason, which only the audit log is told."""
     with pytest.raises(Unauthenticated) as error:
         authenticator.authenticate(bearer(token))
     assert str(error.value) == REFUSED
-    return str(error.value.__cause__)
+    return error.value.reason
 
 
 def test_a_good_token(authenticator: JwtAuthenticator) -> None:

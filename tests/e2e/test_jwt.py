@@ -31,6 +31,7 @@ from jwt_issuer import (
     serving,
 )
 from penstock.access.jwt_auth import NOT_YET, REFUSED
+from penstock.audit.reading import Filter, records
 from served import FRONTS, Served
 from served_models import write_add_sub
 from supervised import eventually
@@ -46,6 +47,9 @@ CONFIG = """
 [access]
 mode = "required"
 tenants_file = "tenants.db"
+
+[audit]
+folder = "audit"
 
 [[access.jwt]]
 issuer = "{issuer}"
@@ -201,6 +205,23 @@ def test_a_bad_token_is_401(secured: Secured, name: str) -> None:
         answer = secured.served.request("GET", path, headers=_headers(token))
         assert (answer.status, answer.error) == (401, REFUSED)
     assert REFUSED in _details(secured, token)
+
+
+def test_the_audit_log_knows_why(secured: Secured) -> None:
+    """And holds neither the token nor what it says."""
+    token = secured.token(exp=int(time.time()) - 1, sub="planted", tenant="planted")
+    assert _curl(secured, token) == "401"
+    folder = secured.folder / "audit"
+
+    def is_there() -> bool:
+        found = records(folder, Filter(limit=10_000, action="authenticate"))
+        return any(record.reason == "token: expired" for record in found)
+
+    eventually(is_there, "no record")
+    text = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    for part in (b"planted", *token.split(b".")):
+        assert part not in text
+        assert part.decode() not in secured.served.log
 
 
 def _details(secured: Secured, token: bytes) -> str:

@@ -112,7 +112,7 @@ class JwtAuthenticator:
             return self._principal(text)
         except TokenRefused as reason:
             _log.debug("a token was refused: %s", reason)
-            raise Unauthenticated(REFUSED) from reason
+            raise Unauthenticated(REFUSED, f"token: {reason}") from reason
 
     def _principal(self, text: bytes) -> Principal:
         token = read_token(text, self._max_bytes)

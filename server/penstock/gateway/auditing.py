@@ -74,7 +74,7 @@ class Auditing:
                 principal=principal.id if principal else "",
                 tenant=principal.tenant if principal else "",
                 model=model,
-                reason=str(error),
+                reason=error.reason if isinstance(error, Unauthenticated) else str(error),
                 request_id=_request_id(),
                 client=client_of_call(),
                 details={"verb": str(verb)} if verb else {},
