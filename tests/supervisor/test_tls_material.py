@@ -16,7 +16,6 @@ from penstock.tls_config import TlsSettings
 CA = Authority()
 OTHER_CA = Authority("Other CA")
 GOOD = CA.issue()
-NOW = datetime.now(UTC)
 
 
 def settings(folder: Path, pair: Pair = GOOD, client_ca: bytes = b"") -> TlsSettings:
@@ -33,17 +32,17 @@ def settings(folder: Path, pair: Pair = GOOD, client_ca: bytes = b"") -> TlsSett
 
 def refusal(found: TlsSettings) -> str:
     with pytest.raises(ConfigError) as caught:
-        read_material(found, NOW)
+        read_material(found, datetime.now(UTC))
     return str(caught.value)
 
 
 def test_a_good_pair(tmp_path: Path) -> None:
-    material = read_material(settings(tmp_path, client_ca=CA.certificate), NOW)
+    material = read_material(settings(tmp_path, client_ca=CA.certificate), datetime.now(UTC))
     assert material.subject == "CN=localhost"
     assert material.serial == f"{GOOD.serial:x}"
     assert material.certificates == GOOD.certificate.decode()
     assert material.client_ca == CA.certificate.decode()
-    assert abs(material.expires_at - (NOW + DAY).timestamp()) < 60
+    assert abs(material.expires_at - (datetime.now(UTC) + DAY).timestamp()) < 60
     assert material.client_ca_expires_at > material.expires_at
 
 
@@ -56,7 +55,7 @@ def test_a_good_pair(tmp_path: Path) -> None:
     ids=["rsa", "p-384"],
 )
 def test_kinds_of_keys(tmp_path: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> None:
-    assert read_material(settings(tmp_path, CA.issue(key=key)), NOW)
+    assert read_material(settings(tmp_path, CA.issue(key=key)), datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_files_that_are_cut_off(tmp_path: Path, kept: float) -> None:
         said = refusal(found)
         assert str(path) in said
         path.write_bytes(whole)
-    assert read_material(found, NOW)
+    assert read_material(found, datetime.now(UTC))
 
 
 def test_a_key_with_a_passphrase(tmp_path: Path) -> None:
@@ -149,14 +148,14 @@ def test_cas_of_clients(tmp_path: Path) -> None:
         settings(tmp_path, client_ca=GOOD.certificate)
     )
     found = settings(tmp_path, client_ca=CA.certificate + OTHER_CA.certificate)
-    assert read_material(found, NOW).client_ca.count("BEGIN") == 2
+    assert read_material(found, datetime.now(UTC)).client_ca.count("BEGIN") == 2
     with pytest.raises(ConfigError, match=r"ca\.pem has a certificate \(CN=Test CA\) that expired"):
         # the server's own must hold then
         later = settings(tmp_path, CA.issue(lasts=1000 * DAY), CA.certificate)
-        read_material(later, NOW + 500 * DAY)
+        read_material(later, datetime.now(UTC) + 500 * DAY)
 
 
 def test_what_else_is_in_a_file_is_left_out(tmp_path: Path) -> None:
     """The key in the file of the certificate must not get into that of certificates."""
     both = Pair(b"a comment\n" + GOOD.certificate + GOOD.key, GOOD.key, GOOD.serial)
-    assert "PRIVATE" not in read_material(settings(tmp_path, both), NOW).certificates
+    assert "PRIVATE" not in read_material(settings(tmp_path, both), datetime.now(UTC)).certificates
