@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import StringConstraints, model_validator
 
 from penstock.config_section import Section
+from penstock.secrets_config import SecretRef
 
 ClientAuth = Literal["none", "optional", "require"]
 CertName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
@@ -32,7 +33,9 @@ class TlsSettings(Section):
     """The server's certificate, and what leads from it to its CA (PEM); turns TLS on at all ports. Watched: a new one
     is taken without a restart."""
     key_file: Path | None = None
-    """The certificate's private key (PEM, without a passphrase)."""
+    """The certificate's private key (PEM)."""
+    key_passphrase: SecretRef | None = None
+    """Where the passphrase of that key is, if it has one: file:/path, env:NAME or vault:mount/path#field."""
     client_ca_file: Path | None = None
     """CAs whose certificates are taken from clients (PEM)."""
     client_auth: ClientAuth = "none"
@@ -66,7 +69,8 @@ class TlsSettings(Section):
     @model_validator(mode="after")
     def _check_together(self) -> TlsSettings:
         if self.cert_file is None:
-            given = [name for name in ("key_file", "client_ca_file") if getattr(self, name)]
+            others = ("key_file", "key_passphrase", "client_ca_file")
+            given = [name for name in others if getattr(self, name)]
             if self.client_auth != "none":
                 given.append("client_auth")
             if given:

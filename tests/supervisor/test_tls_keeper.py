@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import ssl
@@ -15,6 +16,8 @@ import pytest
 from certificates import Authority, Pair, replace
 from penstock.errors import ConfigError
 from penstock.gateway.tls_files import TlsFiles
+from penstock.secrets.source import SecretSource
+from penstock.secrets_config import SecretRef
 from penstock.supervisor import tls_keeper
 from penstock.supervisor.file_events import FileEvents
 from penstock.supervisor.tls_keeper import TlsKeeper
@@ -176,6 +179,36 @@ def test_a_bad_start_is_refused(tmp_path: Path) -> None:
     found = TlsSettings(cert_file=certificate, key_file=key)
     with pytest.raises(ConfigError, match=r"^tls\.key_file: .*server\.key has no key"):
         TlsKeeper(found, TlsFiles(tmp_path / "tls")).open()
+
+
+def test_a_passphrase_is_kept_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = CA.issue(passphrase=b"hush").write(tmp_path, "server")
+    found = TlsSettings(
+        cert_file=certificate, key_file=key, key_passphrase=SecretRef.parse("env:TLS_PASSPHRASE")
+    )
+    with (
+        contextlib.closing(SecretSource()) as secrets,
+        pytest.raises(ConfigError, match=r"^tls\.key_passphrase: env:TLS_PASSPHRASE: "),
+    ):
+        TlsKeeper(found, TlsFiles(tmp_path / "one"), secrets).open()
+    monkeypatch.setenv("TLS_PASSPHRASE", "hush")
+    with contextlib.closing(SecretSource()) as secrets:
+        files = TlsFiles(tmp_path / "two")
+        TlsKeeper(found, files, secrets).open()
+        assert "BEGIN PRIVATE KEY" in files.key.read_text()
+
+
+async def test_others_may_write_beside_the_files(kept: Kept) -> None:
+    """A log in the same folder must not keep the supervisor busy."""
+    events = FileEvents(kept.settings.files)
+    await events.wait(0)
+    with (kept.folder / "log").open("w") as file:
+        # the folder has one name more
+        assert await events.wait(20)
+        file.write("x")
+        file.flush()
+        assert not await events.wait(0.2)
+    events.close()
 
 
 def test_a_key_that_others_may_read_is_warned_of(

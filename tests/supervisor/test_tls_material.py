@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from certificates import DAY, Authority, Pair
 from penstock.errors import ConfigError
+from penstock.secrets.secret import Secret
 from penstock.supervisor.tls_material import MAX_FILE_BYTES, read_material
 from penstock.tls_config import TlsSettings
 
@@ -133,8 +134,21 @@ def test_files_that_are_cut_off(tmp_path: Path, kept: float) -> None:
 
 
 def test_a_key_with_a_passphrase(tmp_path: Path) -> None:
-    said = refusal(settings(tmp_path, CA.issue(passphrase=b"hush")))
-    assert "server.key has a key with a passphrase: expected one without" in said
+    found = settings(tmp_path, CA.issue(passphrase=b"hush"))
+    said = refusal(found)
+    assert "server.key has a key with a passphrase: expected tls.key_passphrase" in said
+    material = read_material(found, datetime.now(UTC), Secret(b"hush"))
+    assert "BEGIN PRIVATE KEY" in material.key
+    with pytest.raises(
+        ConfigError, match=r"expected PEM, and the passphrase of tls\.key_pass"
+    ) as e:
+        read_material(found, datetime.now(UTC), Secret(b"loud"))
+    assert "loud" not in str(e.value)
+
+
+def test_a_passphrase_that_a_key_does_not_need(tmp_path: Path) -> None:
+    """A new key may come without."""
+    assert read_material(settings(tmp_path), datetime.now(UTC), Secret(b"hush"))
 
 
 def test_keys_are_not_repeated_in_errors(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ class FileEvents:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._folders: Final = frozenset(file.parent for file in files)
+        self._files: Final = frozenset(files)
+        self._folders: Final = frozenset(file.parent for file in self._files)
         self._watched: dict[int, Path] = {}
         self._writing: set[Path] = set()
         self._happened = asyncio.Event()
@@ -42,15 +43,16 @@ class FileEvents:
             os.set_inheritable(self._descriptor, False)
             asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
-    async def wait(self, timeout_s: float) -> None:
-        """Until something has happened since the last call, or that time is over."""
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether something has happened since the last call, or does within that time."""
         self._watch_all()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._happened.wait()
         except TimeoutError:
-            pass
+            return False
         self._happened.clear()
+        return True
 
     def hears(self, file: Path) -> bool:
         """Whether it is known when someone writes this file."""
@@ -89,17 +91,22 @@ class FileEvents:
             at += _HEAD.size
             name = os.fsdecode(data[at : at + length].rstrip(b"\0"))
             at += length
-            self._take(watch, mask, name)
-        self._happened.set()
+            if self._take(watch, mask, name):
+                self._happened.set()
 
-    def _take(self, watch: int, mask: int, name: str) -> None:
+    def _take(self, watch: int, mask: int, name: str) -> bool:
+        """Whether it may concern the files: one, or a link on the way to one. Others write in the folder too."""
         if mask & _OVERFLOW:
             self._writing.clear()
         elif mask & _IGNORED:
             self._watched.pop(watch, None)
         elif (folder := self._watched.get(watch)) is not None:
-            # each name anew: a file that is renamed over one that is being written is whole
+            path = folder / name
+            if path not in self._files:
+                return not mask & (_MODIFY | _CLOSE_WRITE)
             if mask & _MODIFY:
-                self._writing.add(folder / name)
+                self._writing.add(path)
             elif mask & (_CLOSE_WRITE | _MOVED_TO | _DELETE | _MOVED_FROM):
-                self._writing.discard(folder / name)
+                # one that is renamed over it is whole
+                self._writing.discard(path)
+        return True

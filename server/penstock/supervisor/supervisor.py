@@ -16,6 +16,7 @@ import penstock
 from penstock.config import Settings
 from penstock.errors import ConfigError, LoadFailed, NotFound, Unavailable
 from penstock.gateway.tls_files import TlsFiles
+from penstock.secrets.source import SecretSource
 from penstock.supervisor.banner import Announcer
 from penstock.supervisor.front import CommandFactory, choose_front
 from penstock.supervisor.gateway_life import GatewayLife
@@ -92,25 +93,28 @@ class Supervisor:
                 return await self._run(settings, folder, factory)
 
     async def _run(self, settings: Settings, folder: Path, factory: CommandFactory) -> int:
-        keeping = self._keep_tls(settings, folder)
-        try:
-            return await self._serve(settings, folder, factory)
-        except asyncio.CancelledError:
-            if not self._killed:
-                raise
-            return EXIT_INTERRUPTED
-        finally:
-            if keeping is not None:
-                keeping.cancel()
-            if self._life is not None:
-                await self._life.close()
-            await self._workers.stop_all(0)
+        with contextlib.closing(SecretSource(settings.secrets)) as secrets:
+            keeping = self._keep_tls(settings, folder, secrets)
+            try:
+                return await self._serve(settings, folder, factory)
+            except asyncio.CancelledError:
+                if not self._killed:
+                    raise
+                return EXIT_INTERRUPTED
+            finally:
+                if keeping is not None:
+                    keeping.cancel()
+                if self._life is not None:
+                    await self._life.close()
+                await self._workers.stop_all(0)
 
-    def _keep_tls(self, settings: Settings, folder: Path) -> asyncio.Task[None] | None:
+    def _keep_tls(
+        self, settings: Settings, folder: Path, secrets: SecretSource
+    ) -> asyncio.Task[None] | None:
         """Begin to follow the files of certificates. Raises ConfigError when they are no good."""
         if not settings.tls.enabled:
             return None
-        self._tls = TlsKeeper(settings.tls, TlsFiles.of_run(folder))
+        self._tls = TlsKeeper(settings.tls, TlsFiles.of_run(folder), secrets)
         self._tls.open()
         self._tls.on_change = self._on_tls
         keeping = asyncio.create_task(self._tls.run())

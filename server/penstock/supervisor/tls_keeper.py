@@ -16,6 +16,7 @@ from typing import Final
 
 from penstock.errors import ConfigError
 from penstock.gateway.tls_files import TlsFiles
+from penstock.secrets.source import SecretSource
 from penstock.supervisor.file_events import FileEvents
 from penstock.supervisor.tls_material import TlsMaterial, read_material, utc_now
 from penstock.supervisor.tls_store import TlsStore
@@ -46,7 +47,11 @@ Mark = tuple[tuple[int, int, int, int] | None, ...]
 class TlsKeeper:
     """One a server with TLS. `open`, then `run` for as long as it serves."""
 
-    def __init__(self, settings: TlsSettings, files: TlsFiles) -> None:
+    def __init__(
+        self, settings: TlsSettings, files: TlsFiles, secrets: SecretSource | None = None
+    ) -> None:
+        """`secrets`: where the key's passphrase is, if it has one."""
+        self._secrets = secrets
         self.on_change: Callable[[TlsState], None] = _nobody
         """Called with each new state."""
         self._settings = settings
@@ -74,7 +79,7 @@ class TlsKeeper:
     def open(self) -> None:
         """Take what there is at the start. Raises ConfigError with file, and what is wrong with it."""
         self._handled = self._pending = self._mark()
-        self._material = read_material(self._settings, utc_now())
+        self._material = self._read()
         self._store.put(self._material)
         self._warn_of_the_key()
 
@@ -89,6 +94,15 @@ class TlsKeeper:
                 self._warn_of_the_end()
         finally:
             events.close()
+
+    def _read(self) -> TlsMaterial:
+        reference, passphrase = self._settings.key_passphrase, None
+        if reference is not None and self._secrets is not None:
+            try:
+                passphrase = self._secrets.get(reference)
+            except ConfigError as error:
+                raise ConfigError(f"tls.key_passphrase: {error}") from error
+        return read_material(self._settings, utc_now(), passphrase)
 
     def _patience_s(self, events: FileEvents) -> float:
         if self._pending == self._handled:
@@ -112,7 +126,7 @@ class TlsKeeper:
         if waited_s < self._wait_s(events):
             return
         try:
-            material = read_material(self._settings, utc_now())
+            material = self._read()
             if self._mark() != mark:
                 return
             self._take(material)

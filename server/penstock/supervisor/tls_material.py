@@ -12,6 +12,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from penstock.errors import ConfigError
+from penstock.secrets.secret import Secret
 from penstock.tls_config import TlsSettings
 
 MAX_FILE_BYTES: Final = 1 << 20
@@ -51,15 +53,22 @@ class TlsMaterial:
     """Of the CA that ends last; 0: there is none."""
 
 
-def read_material(settings: TlsSettings, now: datetime) -> TlsMaterial:
-    """What the settings' files hold now. Raises ConfigError with setting, file, and what was expected."""
+def read_material(
+    settings: TlsSettings, now: datetime, passphrase: Secret | None = None
+) -> TlsMaterial:
+    """What the settings' files hold now. `passphrase`: of the key, if it has one.
+
+    Raises ConfigError with setting, file, and what was expected.
+    """
     assert settings.cert_file is not None
     assert settings.key_file is not None
     where = f"tls.cert_file: {settings.cert_file}"
     chain = _certificates(_read(settings.cert_file, "cert_file"), where)
     own = chain[0]
     _check_dates(own, now, where)
-    key = _key(_read(settings.key_file, "key_file"), f"tls.key_file: {settings.key_file}")
+    key = _key(
+        _read(settings.key_file, "key_file"), f"tls.key_file: {settings.key_file}", passphrase
+    )
     if _public(own.public_key()) != _public(key.public_key()):
         raise ConfigError(
             f"tls.key_file: {settings.key_file} is not the key of the certificate in"
@@ -108,21 +117,30 @@ def _certificates(data: bytes, where: str) -> list[x509.Certificate]:
     return found
 
 
-def _key(data: bytes, where: str) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+def _key(
+    data: bytes, where: str, passphrase: Secret | None
+) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     try:
-        key = load_pem_private_key(data, None)
+        key = _opened(data, passphrase)
     except TypeError:
         raise ConfigError(
-            f"{where} has a key with a passphrase: expected one without, which only the server's"
-            " user may read"
+            f"{where} has a key with a passphrase: expected tls.key_passphrase, or a key without"
         ) from None
     except (ValueError, UnsupportedAlgorithm) as error:
         # what the library says of a bad key is of no help, and may have parts of it
         del error
-        raise ConfigError(f"{where} has no key that can be read: expected PEM") from None
+        also = ", and the passphrase of tls.key_passphrase" if passphrase is not None else ""
+        raise ConfigError(f"{where} has no key that can be read: expected PEM{also}") from None
     _check_key_kind(key.public_key(), where)
     assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
     return key
+
+
+def _opened(data: bytes, passphrase: Secret | None) -> PrivateKeyTypes:
+    """Raises TypeError where it has a passphrase and none is given, ValueError where it can't be read."""
+    if passphrase is None or b"ENCRYPTED" not in data:
+        return load_pem_private_key(data, None)
+    return load_pem_private_key(data, passphrase.reveal())
 
 
 def _check_key_kind(key: object, where: str) -> None:
