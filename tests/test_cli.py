@@ -52,6 +52,11 @@ def test_help_has_every_setting(
         (["serve", "--host=::1", "--grpc-address=::", "."], 2, "all ports have one address"),
         (["serve", "--run-dir=nope", "."], 1, "run_dir: "),
         (["serve", "--host=192.0.2.1", "."], 1, "192.0.2.1 is not an address of this machine"),
+        (
+            ["serve", "--access-mode=required", "--access-tenants-file=.", "."],
+            2,
+            "expected a file of tenants, and this is no file",
+        ),
         (["frobnicate"], 2, "frobnicate"),
     ],
 )

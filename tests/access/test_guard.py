@@ -101,6 +101,25 @@ def test_a_session_ends_when_its_credential_does() -> None:
     assert bench.keys.asked == 2
 
 
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    "credentials", [Credentials(api_key=b"psk_1"), Credentials(certificate=CERTIFICATE)]
+)
+def test_a_disabled_tenant_is_not_known_whatever_names_it(credentials: Credentials) -> None:
+    keys, reach = Keys(), {"a": ("m",)}
+    keys.known[b"psk_1"] = key("1")
+    access = AccessSettings(mode="required")
+    identity = CertificateIdentity(uri="spiffe://example.org/*", tenant="a")
+    guard = Guard(access, [keys], CertificateAuthenticator((identity,)), reach_of=reach.get)
+    session = guard.session(credentials)
+    assert session.may(Verb.INFER, "m")
+    assert not session.may(Verb.INFER, "other")
+    del reach["a"]
+    keys.generation += 1
+    with pytest.raises(Unauthenticated, match="does not hold any more"):
+        guard.session(credentials)
+
+
 @pytest.mark.parametrize(
     ("credentials", "text"),
     [

@@ -49,6 +49,12 @@ def test_models_are_those_of_the_role_and_of_the_key() -> None:
     assert not narrowed.may(Verb.INFER, "other-x")
 
 
+def test_models_are_those_of_the_tenant_too() -> None:
+    principal = Principal("key:x", "a", ("user",), "api_key", ("x", "y"))
+    of_tenant = Permissions(principal, OWN_ROLES, ("y", "z"))
+    assert [model for model in "xyz" if of_tenant.may(Verb.INFER, model)] == ["y"]
+
+
 def test_what_is_the_servers_needs_a_role_for_all_models() -> None:
     assert not permissions("team").may(Verb.CONFIGURE)
     assert permissions("team").may(Verb.CONFIGURE, "team-x")

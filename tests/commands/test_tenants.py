@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from doc_tables import DOCS
+from markdown import blocks
 from penstock.access.api_keys import parse_key
-from penstock.access.tenant_changes import ChangeTrace
+from penstock.access.tenant_changes import TenantChange
 from penstock.access.tenant_records import TenantSnapshot, Usage
 from penstock.access.tenants import TenantStore
 from penstock.cli import main
@@ -185,6 +188,17 @@ def test_roles_of_the_settings_are_known(line: Line, tmp_path: Path) -> None:
     assert line.json("key", "create", "a", "--role", "tester")["roles"] == ["tester"]
 
 
+def test_the_commands_that_the_documentation_shows(line: Line) -> None:
+    (example,) = [block for block in blocks(DOCS / "access.md") if "tenants create" in block.text]
+    commands = [shlex.split(each, comments=True) for each in example.text.splitlines()]
+    assert len(commands) > 5
+    for penstock, tenants, *arguments in commands:
+        assert (penstock, tenants) == ("penstock", "tenants")
+        line(*arguments)
+    (tenant,) = line.kept().tenants.values()
+    assert (tenant.disabled, tenant.models) == (True, ("team-a-*", "embedder"))
+
+
 KEY = "psk_1a2b3c4d5e"
 
 
@@ -235,12 +249,11 @@ def test_what_is_wrong_is_one_line(
 def test_what_a_failed_change_was_is_told(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, str, str]] = []
 
-    class Trace(ChangeTrace):
-        def __init__(self, principal: str) -> None:
-            assert principal.startswith("cli:")
-            super().__init__(principal, lambda c: told.append((c.action, c.outcome, c.reason)))
+    def record(change: TenantChange) -> None:
+        assert change.principal.startswith("cli:")
+        told.append((change.action, change.outcome, change.reason))
 
-    monkeypatch.setattr(tenant_desk, "ChangeTrace", Trace)
+    monkeypatch.setattr(tenant_desk, "recorded_in", lambda log: record)
     line("create", "a")
     line.fails("create", "a")
     line("key", "create", "a")

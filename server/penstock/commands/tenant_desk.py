@@ -6,7 +6,7 @@ import os
 import pwd
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -55,17 +55,16 @@ def desk(config: Path | None, file: Path | None, *, create: bool = False) -> Ite
     """
     flags: Mapping[str, Any] = {} if file is None else {"access_tenants_file": file}
     settings = load_settings(flags, config)
-    store = TenantStore(settings.access.tenants_path, create=create)
-    secrets = SecretSource(settings.secrets)
-    audit_log = open_log(settings.audit, secrets)
-    try:
+    with ExitStack() as open_ones:
+        store = TenantStore(settings.access.tenants_path, create=create)
+        open_ones.callback(store.close)
+        secrets = SecretSource(settings.secrets)
+        open_ones.callback(secrets.close)
+        audit_log = open_log(settings.audit, secrets)
+        if audit_log is not None:
+            open_ones.callback(audit_log.close)
         trace = ChangeTrace(who(), recorded_in(audit_log))
         yield Desk(store, trace, settings, time.time())
-    finally:
-        store.close()
-        if audit_log is not None:
-            audit_log.close()
-        secrets.close()
 
 
 def who() -> str:
