@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -197,6 +198,19 @@ def test_where_the_cas_key_is_not(certs: CertsFolder) -> None:
     assert certs.info("server", "localhost", NOW).state == "valid"
     with pytest.raises(NotFound, match="certificates are issued where the CA's key is kept"):
         certs.renew(["server/localhost"], NOW)
+
+
+def test_what_a_server_has_whose_ca_is_elsewhere(certs: CertsFolder, tmp_path: Path) -> None:
+    certs.issue(SERVER, NOW)
+    there = CertsFolder(tmp_path / "there", nobody)
+    shutil.copytree(certs.files_of("server", "localhost"), there.path / "server" / "localhost")
+    (info,) = there.entries(NOW)
+    assert (info.name, info.state, info.by_current_ca) == ("localhost", "valid", False)
+    shutil.copy(certs.bundle, there.bundle)
+    assert [info.by_current_ca for info in there.entries(NOW)] == [True]
+    assert not there.can_issue()
+    with pytest.raises(NotFound, match="has no CA"):
+        there.renew(["server/localhost"], NOW)
 
 
 def test_files_that_are_damaged_are_named(certs: CertsFolder) -> None:
