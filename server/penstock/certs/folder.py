@@ -29,7 +29,7 @@ from penstock.certs.files import (
 )
 from penstock.certs.inspection import CertInfo, from_pem, inspect, to_pem
 from penstock.certs.keys import key_to_pem
-from penstock.certs.request import KINDS, CertRequest, KeyType, Kind, check_name
+from penstock.certs.request import KINDS, CertRequest, KeyType, Kind, check_name, check_request
 from penstock.errors import AlreadyExists, ConfigError, NotFound
 from penstock.secrets_config import SecretRef
 
@@ -227,11 +227,14 @@ class CertsFolder:
     def _request(self, label: str) -> CertRequest:
         path = self.path / label / REQUEST
         try:
-            return msgspec.json.decode(path.read_bytes(), type=CertRequest)
+            request = check_request(msgspec.json.decode(path.read_bytes(), type=CertRequest))
         except FileNotFoundError:
             raise NotFound(f"{self.path} has no certificate {label}") from None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ConfigError) as error:
             raise ConfigError(f"{path}: {error}") from None
+        if request.label != label:
+            raise ConfigError(f"{path}: is of {request.label}, expected {label}")
+        return request
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
