@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -171,6 +172,12 @@ def test_the_cas_key_with_a_passphrase(tmp_path: Path) -> None:
     assert b"env:ONE" in whole
 
 
+def test_a_passphrase_that_is_too_long(tmp_path: Path) -> None:
+    certs = CertsFolder(tmp_path / "certs", lambda ref: Secret(b"x" * 1024))
+    with pytest.raises(ConfigError, match="a passphrase is of 1023 bytes at most"):
+        certs.init("CA", NOW, YEAR_S, passphrase=SecretRef.parse("env:LONG"))
+
+
 def test_without_a_ca(tmp_path: Path) -> None:
     certs = CertsFolder(tmp_path / "none", nobody)
     calls: list[Callable[[], object]] = [
@@ -199,12 +206,36 @@ def test_where_the_cas_key_is_not(certs: CertsFolder) -> None:
         certs.renew(["server/localhost"], NOW)
 
 
+def test_what_a_server_has_whose_ca_is_elsewhere(certs: CertsFolder, tmp_path: Path) -> None:
+    certs.issue(SERVER, NOW)
+    there = CertsFolder(tmp_path / "there", nobody)
+    shutil.copytree(certs.files_of("server", "localhost"), there.path / "server" / "localhost")
+    (info,) = there.entries(NOW)
+    assert (info.name, info.state, info.by_current_ca) == ("localhost", "valid", False)
+    shutil.copy(certs.bundle, there.bundle)
+    assert [info.by_current_ca for info in there.entries(NOW)] == [True]
+    assert not there.can_issue()
+    with pytest.raises(NotFound, match="has no CA"):
+        there.renew(["server/localhost"], NOW)
+
+
 def test_files_that_are_damaged_are_named(certs: CertsFolder) -> None:
     certs.issue(SERVER, NOW)
     folder = certs.files_of("server", "localhost")
     (folder / "request.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"request\.json: .*missing required field"):
         certs.renew(["server/localhost"], NOW)
+    for text, expected in (
+        (
+            '{"kind": "server", "name": "localhost", "dns": ["\u00fc"], "lifetime_s": 9}',
+            "no DNS name",
+        ),
+        ('{"kind": "server", "name": "other", "lifetime_s": 9}', "is of server/other, expected"),
+        ('{"kind": "server", "name": "../../x", "lifetime_s": 9}', "can't be a certificate's name"),
+    ):
+        (folder / "request.json").write_text(text)
+        with pytest.raises(ConfigError, match=rf"request\.json: .*{expected}"):
+            certs.renew(["server/localhost"], NOW)
     (folder / "tls.crt").write_text("x")
     with pytest.raises(ConfigError, match=r"tls\.crt is no certificate: expected PEM"):
         certs.info("server", "localhost", NOW)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tritonclient.grpc
@@ -91,7 +92,7 @@ class Traffic:
                     self.serials.append(serial)
 
     def _call(self, stop: threading.Event) -> None:
-        files = {
+        files: dict[str, Any] = {
             name: str(self._client / file)
             for name, file in (
                 ("root_certificates", "ca.crt"),

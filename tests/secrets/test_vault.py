@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from penstock.certs.folder import CertsFolder
+from penstock.certs.inspection import utc_now
+from penstock.certs.request import make_request
 from penstock.errors import ConfigError
 from penstock.secrets.secret import Secret
 from penstock.secrets.source import SecretSource
@@ -230,6 +234,34 @@ def test_sealed_and_away(vault: VaultServer, stores: Stores) -> None:
     away = stores.make(vault_address="http://127.0.0.1:1", vault_token=stores.file("t", "x"))
     with pytest.raises(ConfigError, match=r"Vault at http://127.0.0.1:1 can't be reached"):
         read(away)
+
+
+def test_vaults_own_certificate_is_checked(tmp_path: Path) -> None:
+    certs = CertsFolder(tmp_path / "certs", lambda ref: Secret(b""))
+    certs.init("CA", utc_now(), 86_400)
+    certs.issue(make_request("server", "127.0.0.1"), utc_now())
+    own = certs.files_of("server", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own / "tls.crt", own / "tls.key")
+    token = tmp_path / "token"
+    token.write_text("s.given")
+    token.chmod(0o600)
+    with serve_vault(context) as vault:
+        vault.tokens["s.given"] = Token(0)
+        vault.secrets["secret/app"] = {"key": "hunter2"}
+        for ca, taken in ((certs.bundle, True), (None, False)):
+            settings = SecretsSettings(
+                vault_address=vault.address,
+                vault_ca_file=ca,
+                vault_token=SecretRef.parse(f"file:{token}"),
+            )
+            store = VaultStore(settings)
+            if taken:
+                assert read(store, "vault:secret/app#key") == Secret(b"hunter2")
+            else:
+                with pytest.raises(ConfigError, match=r"certificate at https://.* is not trusted"):
+                    read(store, "vault:secret/app#key")
+            store.close()
 
 
 def test_without_the_package_the_extra_is_named(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from cryptography import x509
 
 from penstock.certs.authorities import Authorities, ReadPassphrase
 from penstock.certs.authority import certify, end_of, issue, make_authority, trust_domain_of
@@ -28,7 +29,7 @@ from penstock.certs.files import (
 )
 from penstock.certs.inspection import CertInfo, from_pem, inspect, to_pem
 from penstock.certs.keys import key_to_pem
-from penstock.certs.request import KINDS, CertRequest, KeyType, Kind, check_name
+from penstock.certs.request import KINDS, CertRequest, KeyType, Kind, check_name, check_request
 from penstock.errors import AlreadyExists, ConfigError, NotFound
 from penstock.secrets_config import SecretRef
 
@@ -158,10 +159,8 @@ class CertsFolder:
         with told(path):
             if not path.exists():
                 raise NotFound(f"{self.path} has no certificate {kind}/{name}")
-            numbers = self._authorities.numbers()
-            current = self._authorities.certificate(numbers[-1]) if numbers else None
             own = from_pem(path.read_bytes(), str(path))[0]
-        return inspect(own, kind, now, current, str(path))
+            return inspect(own, kind, now, self._current(), str(path))
 
     def authority(self, now: datetime) -> CertInfo:
         """The CA that issues."""
@@ -169,10 +168,11 @@ class CertsFolder:
             return self._authorities.info(self._authorities.latest(), now)
 
     def entries(self, now: datetime) -> list[CertInfo]:
-        """All CAs, the newest first, then what they have issued, by name."""
+        """All CAs, the newest first, then what they have issued, by name. There may be certificates alone."""
         with told(self.path):
-            self._authorities.latest()
             numbers = self._authorities.numbers()
+            if not numbers and not any(self._has(f"{kind}/*") for kind in KINDS):
+                self._authorities.latest()
             return [
                 *(self._authorities.info(number, now) for number in reversed(numbers)),
                 *self._leaves(now),
@@ -189,7 +189,16 @@ class CertsFolder:
         return found
 
     def _has(self, label: str) -> bool:
-        return (self.path / label / CERTIFICATE).exists()
+        """`*` stands for any name."""
+        return any(self.path.glob(f"{label}/{CERTIFICATE}"))
+
+    def _current(self) -> x509.Certificate | None:
+        """The CA that issues. Where it is elsewhere: the first that is trusted."""
+        if numbers := self._authorities.numbers():
+            return self._authorities.certificate(numbers[-1])
+        if self.bundle.exists():
+            return from_pem(self.bundle.read_bytes(), str(self.bundle))[0]
+        return None
 
     def _leaves(self, now: datetime) -> list[CertInfo]:
         return [
@@ -218,11 +227,14 @@ class CertsFolder:
     def _request(self, label: str) -> CertRequest:
         path = self.path / label / REQUEST
         try:
-            return msgspec.json.decode(path.read_bytes(), type=CertRequest)
+            request = check_request(msgspec.json.decode(path.read_bytes(), type=CertRequest))
         except FileNotFoundError:
             raise NotFound(f"{self.path} has no certificate {label}") from None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ConfigError) as error:
             raise ConfigError(f"{path}: {error}") from None
+        if request.label != label:
+            raise ConfigError(f"{path}: is of {request.label}, expected {label}")
+        return request
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

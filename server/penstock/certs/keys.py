@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -22,6 +23,8 @@ from penstock.secrets.secret import Secret
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+MAX_PASSPHRASE_BYTES: Final = 1023
+"""What OpenSSL takes."""
 _RSA_EXPONENT: Final = 65_537
 
 
@@ -44,9 +47,11 @@ def hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:
 
 
 def key_to_pem(key: PrivateKey, passphrase: Secret | None = None) -> bytes:
-    """PKCS#8, encrypted where there is a passphrase."""
+    """PKCS#8, encrypted where there is a passphrase. Raises ConfigError for one that is too long."""
     encryption: KeySerializationEncryption = NoEncryption()
     if passphrase is not None:
+        if len(passphrase.reveal()) > MAX_PASSPHRASE_BYTES:
+            raise ConfigError(f"a passphrase is of {MAX_PASSPHRASE_BYTES} bytes at most")
         encryption = BestAvailableEncryption(passphrase.reveal())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
@@ -59,7 +64,7 @@ def key_from_pem(pem: bytes, where: str, passphrase: Secret | None = None) -> Pr
     except TypeError:
         state = "needs a passphrase" if passphrase is None else "is not encrypted"
         raise ConfigError(f"{where}: the key {state}") from None
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         cause = "the passphrase is wrong, or it" if passphrase is not None else "it"
         raise ConfigError(f"{where}: {cause} is no private key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):

@@ -83,6 +83,19 @@ def make_request(
     )
 
 
+def check_request(request: CertRequest) -> CertRequest:
+    """One that was kept: somebody may have changed it. Raises ConfigError."""
+    return make_request(
+        request.kind,
+        request.name,
+        dns=request.dns,
+        ips=request.ips,
+        uris=request.uris,
+        lifetime_s=request.lifetime_s,
+        key_type=request.key_type,
+    )
+
+
 def check_name(name: str) -> str:
     """It becomes the common name, and a folder's. Raises ConfigError."""
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
