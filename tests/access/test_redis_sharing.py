@@ -321,7 +321,7 @@ async def test_over_tls_both_show_a_certificate(tmp_path: Path) -> None:
     files = (*("--tls-cert-file", str(certificate)), *("--tls-key-file", str(key)))
     redis = RedisServer(flags=("--tls-port", str(port), *files, "--tls-ca-cert-file", str(ca)))
     limits = {("acme", "*"): Limits(requests_per_s=1.0)}
-    shown = {"redis_cert_file": certificate, "redis_key_file": key}
+    shown: dict[str, Any] = {"redis_cert_file": certificate, "redis_key_file": key}
     try:
         url = f"rediss://127.0.0.1:{port}/0"
         good = Replica(limits, url, redis_ca_file=ca, **shown)
