@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from certificates import Authority, replace
 from penstock.access.limits import Limits
 from penstock.access.quota_plan import Lease
 from penstock.access.quotas import LimitsOf, QuotaKeeper
 from penstock.access.redis_client import RedisClient
-from penstock.access.redis_sharing import RedisSharing
+from penstock.access.redis_sharing import RedisAway, RedisSharing
 from penstock.errors import QuotaExceeded, Unavailable
 from penstock.quota_config import QuotaSettings
 from redis_server import RedisServer
@@ -303,5 +306,34 @@ async def test_the_password_is_asked_for_at_each_connection() -> None:
         await until(lambda: not sharing.away)
         await sharing.close()
         assert tried[:2] == ["wrong", "sesame"]
+    finally:
+        redis.close()
+
+
+async def test_over_tls_both_show_a_certificate(tmp_path: Path) -> None:
+    authority = Authority()
+    ca = replace(tmp_path / "ca.pem", authority.certificate)
+    other = replace(tmp_path / "other.pem", Authority("Other CA").certificate)
+    certificate, key = authority.issue().write(tmp_path, "both")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    files = (*("--tls-cert-file", str(certificate)), *("--tls-key-file", str(key)))
+    redis = RedisServer(flags=("--tls-port", str(port), *files, "--tls-ca-cert-file", str(ca)))
+    limits = {("acme", "*"): Limits(requests_per_s=1.0)}
+    shown: dict[str, Any] = {"redis_cert_file": certificate, "redis_key_file": key}
+    try:
+        url = f"rediss://127.0.0.1:{port}/0"
+        good = Replica(limits, url, redis_ca_file=ca, **shown)
+        await good.connected()
+        bad = RedisClient(QuotaSettings(redis_url=url, redis_ca_file=other, **shown))
+        with pytest.raises(RedisAway, match="certificate verify failed"):
+            await bad.ask(())
+        await bad.close()
+        nobody = RedisClient(QuotaSettings(redis_url=url, redis_ca_file=ca))
+        with pytest.raises((RedisAway, OSError)):
+            await nobody.ask(())
+        await nobody.close()
+        await good.sharing.close()
     finally:
         redis.close()

@@ -37,6 +37,7 @@ LIMITS: dict[str, dict[str, float]] = {
     "flying": {"in_flight": 1, "queued_bytes": 1000},
     "few": {"in_flight": 4},
     "changing": {"requests_per_s": 0.001},
+    "weighted": {},
     "free": {},
 }
 TELLER = """
@@ -61,7 +62,8 @@ class Quoted:
     ) -> None:
         self.store = store
         self.keys = {t: store.keys.create(t).text for t in store.read().tenants}
-        self.monitor = store.keys.create("free", roles=("monitor",)).text
+        monitor = store.keys.create("free", roles=("monitor",)).text
+        self.monitoring = {"authorization": f"Bearer {monitor}"}
         self.served = Served(
             folder,
             front,
@@ -97,7 +99,7 @@ class Quoted:
         page = self.served.request(
             "GET",
             "/metrics",
-            headers={"authorization": f"Bearer {self.monitor}"},
+            headers=self.monitoring,
             port=self.served.settings.metrics_port,
         )
         assert page.status == 200, page.body
@@ -120,6 +122,7 @@ def make_store(path: Path) -> TenantStore:
     for tenant, limits in LIMITS.items():
         store.create(tenant)
         store.set_limits(tenant, limits)
+    store.change("weighted", weight=4)
     return store
 
 
@@ -390,6 +393,23 @@ def test_queued_bytes(quoted: Quoted) -> None:
     assert "are more than the 1000 bytes" in call.details()
     # trying again would not help
     assert "grpc-status-details-bin" not in dict(call.trailing_metadata())
+
+
+def test_fair_shares_go_by_the_weights_of_the_store(quoted: Quoted, held: dict[str, str]) -> None:
+    sent = [quoted.call("free", "short", parameters=held)]
+    begun(held)
+    sent += [quoted.call("weighted", "short") for _ in range(3)]
+
+    def told() -> bool:
+        path = "/v2/models/short/explain"
+        queue = quoted.served.request("GET", path, headers=quoted.monitoring).json["queue"]
+        lanes = [lane for level in queue["levels"] for lane in level["tenants"]]
+        return [(lane["tenant"], lane["weight"]) for lane in lanes] == [("weighted", 4)]
+
+    eventually(told, "the weight is not in force")
+    Path(held["wait_for"]).touch()
+    for call in sent:
+        call.exception(timeout=30)
 
 
 # ── use ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -38,9 +38,9 @@ class Usage:
         self.nbytes = 0
         self.refused = 0
         """Requests that were over a quota."""
-        self.told = (0, 0, 0)
+        self.told: tuple[int, int, int] = (0, 0, 0)
         """What of it was handed on."""
-        self.earlier = (0, 0, 0)
+        self.earlier: tuple[int, int, int] = (0, 0, 0)
         """What is to be subtracted for today's part of it: negative, where some of today was before the start."""
 
     @property
