@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,7 +207,7 @@ def _grpc_inputs() -> list[Any]:
     return inputs
 
 
-def _digest(tensors: dict[str, np.ndarray[Any, Any]]) -> str:
+def _digest(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
     """As docs/audit.md says."""
     digest = hashlib.sha256()
     for name, array in tensors.items():
