@@ -36,6 +36,8 @@ FLAGS: Final = {
     # of penstock certs
     *("--all", "--dir", "--dns", "--ip", "--key-type", "--lifetime", "--passphrase-from"),
     *("--replace", "--retire", "--rotate", "--uri"),
+    # of penstock audit
+    *("--public-key", "--at-least", "--json", "--action", "--since"),
 }
 
 

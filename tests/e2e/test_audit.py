@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,7 +207,7 @@ def _grpc_inputs() -> list[Any]:
     return inputs
 
 
-def _digest(tensors: dict[str, np.ndarray[Any, Any]]) -> str:
+def _digest(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
     """As docs/audit.md says."""
     digest = hashlib.sha256()
     for name, array in tensors.items():
@@ -253,6 +253,7 @@ def test_the_log_is_read_by_those_who_may(audited: Audited) -> None:
 
 
 def test_metrics_tell_of_it(audited: Audited) -> None:
+    audited.refused("GET", "/v2", {})
     page = audited.served.request(
         "GET", "/metrics", None, by(audited.admin), audited.served.settings.metrics_port
     )
@@ -299,3 +300,19 @@ def test_what_cant_be_recorded_isnt_done(audited: Audited) -> None:
         return answer.status == 200
 
     eventually(works, "it is not written again")
+
+
+@pytest.mark.parametrize("policy", ["refuse", "go_on"])
+def test_a_start_without_a_log_that_can_be_written(
+    serve: Callable[..., Served], tmp_path: Path, policy: str
+) -> None:
+    """With the policy `refuse` there is none; `go_on` means this, too."""
+    write_add_sub(tmp_path / "models" / "add_sub")
+    (tmp_path / "audit").write_text("no folder")
+    flags = (f"--audit-folder={tmp_path / 'audit'}", f"--audit-when-it-cant-be-written={policy}")
+    served = serve(tmp_path / "models", "grpcio", *flags)
+    if policy == "go_on":
+        assert served.wait_ready().get("/v2/health/ready").status == 200
+    else:
+        assert served.process.wait(60) == 1
+    assert f"the audit log can't be written: {tmp_path / 'audit'}: " in served.log

@@ -225,8 +225,9 @@ def _settings(planted: Planted) -> None:
             {"log_file": secret},
         ):
             assert planted.ask("POST", "/v2/logging", body)[0] in (400, 501)
-        for body in ({"trace_rate": secret}, {secret: "1"}, {"trace_level": [secret]}):
-            assert planted.ask("POST", "/v2/trace/setting", body)[0] == 400
+        traces: list[Any] = [{"trace_rate": secret}, {secret: "1"}, {"trace_level": [secret]}]
+        for given in traces:
+            assert planted.ask("POST", "/v2/trace/setting", given)[0] == 400
     assert planted.ask("POST", "/v2/logging", {"log_verbose_level": 2})[0] == 200
 
 

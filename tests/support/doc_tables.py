@@ -28,7 +28,7 @@ from penstock.jwt_config import JwtIssuer
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
 from penstock.secrets_config import SecretRef
-from penstock.telemetry import secret_metrics, tls_metrics
+from penstock.telemetry import audit_metrics, secret_metrics, tls_metrics
 from penstock.telemetry.families import (
     CACHE_COUNTERS,
     CACHE_DURATIONS,
@@ -173,6 +173,11 @@ def metrics_table() -> str:
         ),
         *((f"{n}_total", "counter", f"{text}. Label `tenant`. {QUOTAS}") for n, text in TENANTS),
         (SHARING_NAME, "gauge", f"{SHARING_HELP}. With `quotas.redis_url`"),
+        *(
+            (f"{name}_total", "counter", f"{text}. With an audit log")
+            for name, text, _ in audit_metrics.COUNTERS
+        ),
+        (audit_metrics.FAILING[0], "gauge", f"{audit_metrics.FAILING[1]}. With an audit log"),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]
     return table(("metric", "type", "meaning"), [(f"`{n}`", kind, text) for n, kind, text in rows])

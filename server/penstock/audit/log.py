@@ -239,7 +239,8 @@ class AuditLog:
         if self.counts.failing or self._lost:
             fields = {"lost": self._lost, "problem": self._problem[:200]}
             entries.append(("resumed", time.time_ns(), fields))
-        entries += [("event", ticket.time_ns, cleaned(ticket.event)) for ticket in group]
+        for ticket in group:
+            entries.append(("event", ticket.time_ns, cleaned(ticket.event)))
         lost, before = self._lost, self._chain.place.checkpoint
         written = self._chain.append(entries, checkpoint=closing)
         if signer is self._next_signer:

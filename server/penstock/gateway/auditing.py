@@ -17,10 +17,12 @@ import msgspec
 from penstock.access.principal import Principal
 from penstock.access.session import AnySession
 from penstock.audit.event import AuditEvent, Outcome
+from penstock.audit.lines import timestamp
 from penstock.audit.log import AuditLog
 from penstock.errors import Forbidden, PenstockError, QuotaExceeded, Unauthenticated, Unavailable
 from penstock.gateway.asgi import App, Receive, Scope, Send
 from penstock.types import CallSession
+from penstock.workers.messages import TlsState
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,18 @@ class Auditing:
                 details={"verb": str(verb)} if verb else {},
             )
         )
+
+    def certificates(self, before: TlsState, now: TlsState) -> None:
+        """The supervisor has taken other certificates, or refused those that it was given."""
+        until = timestamp(int(now.certificate_expires_at) * 1_000_000_000)
+        ends: tuple[tuple[int, Outcome], ...] = (
+            (now.rotations - before.rotations, "done"),
+            (now.refused - before.refused, "refused"),
+        )
+        for count, outcome in ends:
+            if count > 0:
+                details = {"count": str(count), "certificate_until": until}
+                self._end(AuditEvent(action="tls.rotate", outcome=outcome, details=details))
 
     @asynccontextmanager
     async def action(

@@ -114,6 +114,8 @@ class Gateway:
         self._telling: set[asyncio.Task[None]] = set()
         self.repository.on_change = self._changed
         link.on_drain = self.drain
+        if self.auditing is not None:
+            link.on_tls = self.auditing.certificates
 
     def _inference(self) -> Inference:
         parts = self.repository, self.state.client_memory, self._tracing

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from penstock.audit.counts import AuditCounts
+
+COUNTERS: Final[tuple[tuple[str, str, Callable[[AuditCounts], int]], ...]] = (
+    ("penstock_audit_records", "Audit records that were made durable", lambda c: c.records),
+    (
+        "penstock_audit_groups",
+        "Groups in which audit records were flushed to the disk",
+        lambda c: c.groups,
+    ),
+    ("penstock_audit_lost", "Events that could not be recorded, under go_on", lambda c: c.lost),
+)
+FAILING: Final = ("penstock_audit_failing", "1 while audit records can't be written, else 0")
 
 
 def audit_metrics(counts: AuditCounts) -> Callable[[], Iterator[Metric]]:
     """Of one log, at each scrape."""
 
     def collect() -> Iterator[Metric]:
-        for name, text, value in (
-            ("records", "Audit records that are durable", counts.records),
-            ("groups", "Groups in which audit records were flushed to the disk", counts.groups),
-            ("lost", "Events that could not be recorded, and went on", counts.lost),
-        ):
-            yield CounterMetricFamily(f"penstock_audit_{name}", text, value)
-        text = "Whether audit records can't be written (1) or can (0)"
-        yield GaugeMetricFamily("penstock_audit_failing", text, int(counts.failing))
+        for name, text, read in COUNTERS:
+            yield CounterMetricFamily(name, text, read(counts))
+        yield GaugeMetricFamily(*FAILING, int(counts.failing))
 
     return collect

@@ -53,6 +53,8 @@ class ControlLink:
         """What workers are to log; None: what they do by themselves."""
         self.tls: messages.TlsState | None = None
         """What the supervisor said last of certificates; None: there are none."""
+        self.on_tls: Callable[[messages.TlsState, messages.TlsState], None] = lambda _, __: None
+        """Hears of changes: what was, and what is."""
         self.on_drain: Callable[[], None] = _nothing
         self.on_shutdown: Callable[[], None] = _nothing
         """Called for Shutdown, and when the supervisor is gone."""
@@ -174,7 +176,9 @@ class ControlLink:
             case messages.Ping(number=number):
                 self._send(messages.Pong(number))
             case messages.TlsState() as state:
-                self.tls = state
+                before, self.tls = self.tls, state
+                if before is not None:
+                    self.on_tls(before, state)
             case messages.Drain():
                 self.on_drain()
             case messages.Shutdown():
