@@ -455,9 +455,15 @@ def test_totals_of_a_day_survive_a_restart(puppet: Path, tmp_path: Path) -> None
 # ── replicas ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_servers_share_through_redis(puppet: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer(password="sesame")
+    yield server
+    server.close()
+
+
+def test_two_servers_share_through_redis(redis: RedisServer, puppet: Path, tmp_path: Path) -> None:
     """One of each front. With a password, which stands in a file."""
-    redis = RedisServer(password="sesame")
     secret = tmp_path / "password"
     secret.write_text("sesame")
     secret.chmod(0o600)
@@ -483,7 +489,6 @@ def test_two_servers_share_through_redis(puppet: Path, tmp_path: Path) -> None:
     finally:
         for server in servers:
             server.close()
-        redis.close()
         store.close()
 
 

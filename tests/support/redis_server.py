@@ -36,7 +36,11 @@ class RedisServer:
         """Start it, without anything that it knew before."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        eventually(self._answers, "redis-server does not start")
+        try:
+            eventually(self._answers, "redis-server does not start")
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """End it without a word."""
