@@ -223,7 +223,7 @@ def test_inferences_are_recorded_by_their_digests(audited: Audited) -> None:
     with tritonclient.grpc.InferenceServerClient(audited.served.grpc) as client:
         client.infer("add_sub", _grpc_inputs(), request_id="two", headers=by(audited.user))
     total = INPUTS["INPUT0"] + INPUTS["INPUT1"], INPUTS["INPUT0"] - INPUTS["INPUT1"]
-    outputs = dict(zip(("OUTPUT0", "OUTPUT1"), total, strict=True))
+    outputs: dict[str, Any] = dict(zip(("OUTPUT0", "OUTPUT1"), total, strict=True))
     for name in ("one", "two"):
         (record,) = audited.named(name)
         assert (record.action, record.outcome, record.model) == ("infer", "done", "add_sub")
