@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from penstock.access_config import AccessSettings
+from penstock.audit_config import AuditSettings
 from penstock.config import Settings, load_settings
 from penstock.errors import ConfigError
-from penstock.secrets_config import SecretRef, SecretsSettings
+from penstock.jwt_config import JwtIssuer
+from penstock.secrets_config import SecretRef, SecretsSettings, variables_of
 
 
 class Holder(BaseModel):
@@ -129,3 +132,24 @@ def test_a_table_that_does_not_fit_together_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings({}, file)
     assert str(caught.value) == f"{file}: secrets: vault_auth token needs vault_token"
+
+
+def test_variables_that_settings_name() -> None:
+    secrets = SecretsSettings(
+        vault_address="https://vault:8200",
+        vault_token=SecretRef.parse("env:VAULT"),
+        vault_namespace="env:NO_SECRET",
+    )
+    audit = AuditSettings(sign_key=SecretRef.parse("file:/env:X"))
+    issuer = JwtIssuer(
+        issuer="https://i.example.org",
+        audience=("a",),
+        algorithms=("HS256",),
+        secret=SecretRef.parse("env:SHARED"),
+        tenant="t",
+        default_roles=("user",),
+    )
+    access = AccessSettings(jwt=(issuer,))
+    settings = Settings(secrets=secrets, audit=audit, access=access)
+    assert variables_of(settings) == {"VAULT", "SHARED"}
+    assert variables_of(Settings()) == set()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import Field, GetCoreSchemaHandler, StringConstraints, model_validator
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, StringConstraints, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from penstock.config_section import Section
@@ -145,3 +146,17 @@ class SecretsSettings(Section):
         if self.vault_address and missing:
             raise ValueError(f"vault_auth {self.vault_auth} needs {' and '.join(missing)}")
         return self
+
+
+def variables_of(settings: object) -> frozenset[str]:
+    """The environment's variables that settings, or tables of them, name as places of secrets."""
+    if isinstance(settings, SecretRef):
+        return frozenset((settings.path,) if settings.kind == "env" else ())
+    parts: Iterable[object] = ()
+    if isinstance(settings, BaseModel):
+        parts = (getattr(settings, name) for name in type(settings).model_fields)
+    elif isinstance(settings, Mapping):
+        parts = settings.values()
+    elif isinstance(settings, tuple):
+        parts = settings
+    return frozenset().union(*map(variables_of, parts))

@@ -249,6 +249,16 @@ def test_a_deleted_tenant_leaves_nothing_to_its_namesake(store: TenantStore) -> 
     assert (now.keys, now.limits, store.usage()) == ({}, {}, ())
 
 
+def test_nobody_gets_in_by_the_name_of_a_deleted_tenant(store: TenantStore) -> None:
+    store.create("a")
+    store.delete("a")
+    assert store.read().reach("a") is None
+    store.create("a")
+    assert store.read().reach("a") == ("*",)
+    store.delete("a")
+    assert store.read().reach("a") is None
+
+
 # ── limits ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -277,9 +277,9 @@ def test_lists_over_grpc(secured: Secured) -> None:
     with tritonclient.grpc.InferenceServerClient(secured.served.grpc) as client:
         for role, expected in (("team", ["add_sub"]), ("operator", ["add_sub", "secret"])):
             headers = {"x-api-key": secured.keys[role]}
-            index = client.get_model_repository_index(headers=headers)
+            index: Any = client.get_model_repository_index(headers=headers)
             assert [line.name for line in index.models] == expected
-            stats = client.get_inference_statistics(headers=headers)
+            stats: Any = client.get_inference_statistics(headers=headers)
             assert sorted(each.name for each in stats.model_stats) == expected
         assert client.is_server_live()
         assert client.is_server_ready()

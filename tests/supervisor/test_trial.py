@@ -12,6 +12,7 @@ from descriptors import open_descriptors
 from penstock.config import Settings
 from penstock.errors import LoadFailed
 from penstock.repository.config_file import read_config
+from penstock.secrets_config import SecretRef, SecretsSettings
 from penstock.supervisor.trial import trial
 from served_models import XY, write_add_sub, write_model
 
@@ -42,3 +43,23 @@ async def test_good_and_bad_models_side_by_side(tmp_path: Path) -> None:
 def children() -> set[str]:
     """Process ids of this process's children."""
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+async def test_secrets_of_the_environment_are_not_for_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_PLACE", "planted")
+    monkeypatch.setenv("OTHER_PLACE", "seen")
+    write_model(tmp_path / "spy", "mirror", XY)
+    (tmp_path / "spy" / "1" / "model.py").write_text(
+        'import os\nraise RuntimeError(f\'{os.environ.get("SECRET_PLACE")}'
+        ' {os.environ["OTHER_PLACE"]}\')\n'
+    )
+    config = await asyncio.to_thread(read_config, tmp_path / "spy")
+    assert config is not None
+    secrets = SecretsSettings(
+        vault_address="https://vault:8200", vault_token=SecretRef.parse("env:SECRET_PLACE")
+    )
+    async with trial(Settings(secrets=secrets)) as running:
+        with pytest.raises(LoadFailed, match="None seen"):
+            await running.load(tmp_path / "spy", 1, config)

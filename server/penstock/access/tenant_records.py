@@ -83,6 +83,8 @@ class TenantSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     """Counts the changes of what is in here."""
     tenants: Mapping[str, Tenant] = {}
+    deleted: frozenset[str] = frozenset()
+    """Names of those that were deleted, and not made again."""
     keys: Mapping[str, ApiKey] = {}
     """By id."""
     limits: Mapping[tuple[str, str], Limits] = {}
@@ -103,11 +105,11 @@ class TenantSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         return known is not None and known.disabled
 
     def reach(self, tenant: str) -> tuple[str, ...] | None:
-        """Patterns of the models that the tenant may reach; None: it is disabled. One that is named elsewhere, but not
-        in the file, is not kept from any."""
+        """Patterns of the models that the tenant may reach; None: it is disabled, or deleted. One that is named by
+        tokens or certificates, and was never in the file, is not kept from any."""
         known = self.tenants.get(tenant)
         if known is None:
-            return ("*",)
+            return None if tenant in self.deleted else ("*",)
         return None if known.disabled else known.models
 
     def keys_of(self, tenant: str) -> tuple[ApiKey, ...]:

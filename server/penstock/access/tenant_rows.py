@@ -19,6 +19,7 @@ def read_snapshot(connection: sqlite3.Connection) -> TenantSnapshot:
     return TenantSnapshot(
         revision=read_revision(connection),
         tenants={tenant.name: tenant for tenant in _tenants(connection)},
+        deleted=frozenset(n for (n,) in connection.execute("SELECT name FROM deleted_tenants")),
         keys={key.id: key for key in _keys(connection)},
         limits=_limits(connection),
     )

@@ -49,6 +49,8 @@ _FIRST: Final = (
         PRIMARY KEY (tenant, day, model)
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX usage_by_day ON usage (day)",
+    # tokens and certificates go on naming a tenant that was deleted
+    "CREATE TABLE deleted_tenants (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
 )
 
 MIGRATIONS: Final = (_FIRST,)

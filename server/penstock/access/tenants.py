@@ -87,6 +87,7 @@ class TenantStore:
             if connection.execute("SELECT 1 FROM tenants WHERE name = ?", (name,)).fetchone():
                 raise AlreadyExists(f"there is a tenant '{name}' already")
             rows.insert_tenant(connection, tenant)
+            connection.execute("DELETE FROM deleted_tenants WHERE name = ?", (name,))
         return tenant
 
     def change(
@@ -117,11 +118,13 @@ class TenantStore:
         return changed
 
     def delete(self, name: str) -> None:
-        """With its keys, limits and usage: whoever gets the name next starts anew. Raises NotFound."""
+        """With its keys, limits and usage: whoever gets the name next starts anew. Until then nobody gets in by it, not
+        by a token or a certificate either. Raises NotFound."""
         with self._database.change() as connection:
             rows.find_tenant(connection, name)
             connection.execute("DELETE FROM tenants WHERE name = ?", (name,))
             connection.execute("DELETE FROM usage WHERE tenant = ?", (name,))
+            connection.execute("INSERT INTO deleted_tenants VALUES (?)", (name,))
 
     def read(self) -> TenantSnapshot:
         """All tenants, keys and limits as they are now, for whoever has time to read."""

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,8 @@ class Child:
 
     @property
     def running(self) -> bool:
-        return not self.exited.done()
+        """Asked of the kernel: the event loop may not have come to its end yet."""
+        return not self.exited.done() and not _has_ended(self._pidfd)
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -92,6 +94,12 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.exited.set_result(self._process.wait())
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def describe_exit(status: int, *, out_of_memory: bool = False) -> str:

@@ -17,6 +17,7 @@ from penstock.config import Settings
 from penstock.errors import ConfigError, LoadFailed, NotFound, Unavailable
 from penstock.gateway.tls_files import TlsFiles
 from penstock.secrets.source import SecretSource
+from penstock.secrets_config import variables_of
 from penstock.supervisor.banner import Announcer
 from penstock.supervisor.front import CommandFactory, choose_front
 from penstock.supervisor.gateway_life import GatewayLife
@@ -71,7 +72,7 @@ class Supervisor:
         self._stop_asked = asyncio.Event()
         self._killed = False
         self._life: GatewayLife | None = None
-        self._workers = WorkerProcesses()
+        self._workers = WorkerProcesses(variables_of(settings))
         self._tls: TlsKeeper | None = None
         self._crashed_at: float | None = None
         """Since when there is no gateway that serves."""

@@ -18,6 +18,7 @@ from penstock.repository.config_check import check_complete
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.instance_starter import InstanceStarter
 from penstock.repository.own_parameters import own_parameters
+from penstock.secrets_config import variables_of
 from penstock.supervisor.control import ControlChannel
 from penstock.supervisor.worker_processes import WorkerProcesses
 from penstock.telemetry.latencies import latencies_of
@@ -66,7 +67,7 @@ class Trial:
 @asynccontextmanager
 async def trial(settings: Settings) -> AsyncIterator[Trial]:
     """All workers have ended at the end, whatever happens."""
-    workers = WorkerProcesses()
+    workers = WorkerProcesses(variables_of(settings))
     ours, theirs = Channel.pair()
 
     def on_message(message: GatewayMessage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,7 +44,9 @@ class _Worker:
 class WorkerProcesses:
     """All workers of a server. Tells its gateway of each what became of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Collection[str] = ()) -> None:
+        """`hidden`: variables that are not for models, for they hold secrets."""
+        self._hidden = hidden
         self._send: Send = _drop
         self._running: dict[int, _Worker] = {}
         self._next_id = 1
@@ -80,7 +82,7 @@ class WorkerProcesses:
         try:
             child = Child.start(
                 _argv(command, theirs.fileno()),
-                {**os.environ, **command.environment},
+                {**self._inherited(), **command.environment},
                 pass_fds=(theirs.fileno(),),
             )
         except OSError as error:
@@ -96,6 +98,9 @@ class WorkerProcesses:
             lambda exited: self._on_exit(worker_id, exited.result(), oom_kills)
         )
         self._send(WorkerStarted(worker_id, child.pid), os.dup(ours.fileno()))
+
+    def _inherited(self) -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name not in self._hidden}
 
     def loaded(self, message: WorkerLoaded) -> None:
         """The worker has its model. One that has ended is of no interest any more."""
