@@ -22,8 +22,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from penstock.access_config import AccessSettings
-from penstock.audit_config import AuditSettings
 from penstock.artifacts_config import ArtifactsSettings
+from penstock.audit_config import AuditSettings
 from penstock.cache_config import CacheConfig, parse_cache_config
 from penstock.config_section import Section, beside
 from penstock.cores import available_cores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -19,16 +20,19 @@ from penstock.errors import (
     FileAdded,
     FileMissing,
     LinkOutside,
+    LoadFailed,
     NotEncrypted,
     PickleRefused,
     ReleasesUnreadable,
     SignatureInvalid,
     SignatureMissing,
+    Unavailable,
     Untrusted,
     WrongKey,
     WrongKeyEncryptionKey,
     WrongModel,
 )
+from penstock.trust.artifact import Judgement
 from penstock.trust.at_rest import decrypt_version, encrypt_version, rewrap_version
 from penstock.trust.kek import KeyEncryptionKey, KeyRing
 from trusted_models import Workshop, content, package, write, write_private, write_public
@@ -369,6 +373,32 @@ class TestPickles:
         write(workshop.model / "1" / "weights", b"\x80\x04cos\nsystem\n.")
         encrypt_version(workshop.model, 1, workshop.ring)
         refused(workshop, PickleRefused, workshop.rule(require="none"))
+
+
+def test_what_an_observer_refuses_is_not_loaded(workshop: Workshop) -> None:
+    """The audit log, where it can't be written."""
+
+    def observe(judgement: Judgement) -> None:
+        raise Unavailable(judgement.outcome)
+
+    workshop.sign()
+    trust = workshop.trust()
+    trust.observe(observe)
+    with pytest.raises(Unavailable, match="verified"):
+        trust.stage(workshop.artifact())
+    assert content(workshop.folder / "staged") == {}
+
+
+def test_a_full_disk_shows_no_path(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(workshop.folder))
+
+    workshop.sign()
+    monkeypatch.setattr("penstock.trust.copying._copy", full)
+    with pytest.raises(LoadFailed, match="No space left") as raised:
+        workshop.stage()
+    assert str(workshop.folder) not in str(raised.value)
+    assert content(workshop.folder / "staged") == {}
 
 
 class TestAfterACrash:

@@ -18,8 +18,8 @@ PATIENCE_S: Final = 10.0
 def recorded_checks(
     audit_log: AuditLog, loop: asyncio.AbstractEventLoop
 ) -> Callable[[Judgement], None]:
-    """An observer of checks, in their threads. It raises Unavailable, and the model is not loaded, where a check has to be
-    recorded and can't be."""
+    """An observer of checks, in their threads. It raises Unavailable, and the model is not loaded, where a check has to
+    be recorded and can't be."""
 
     async def record(event: AuditEvent) -> None:
         await audit_log.durable(audit_log.record(event))

@@ -14,8 +14,8 @@ from penstock.access.tenant_audit import recorded_in
 from penstock.audit.opening import open_log
 from penstock.config import Settings
 from penstock.errors import ConfigError, Unavailable
-from penstock.gateway.asgi import App, Receive, Scope, Send
 from penstock.gateway.artifact_audit import recorded_checks
+from penstock.gateway.asgi import App, Receive, Scope, Send
 from penstock.gateway.aside import Aside
 from penstock.gateway.auditing import Auditing, noting_call
 from penstock.gateway.disconnects import Disconnects

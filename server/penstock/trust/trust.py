@@ -15,6 +15,7 @@ from penstock.artifacts_config import ArtifactsSettings, TrustRule
 from penstock.config import Settings
 from penstock.errors import (
     ConfigError,
+    LoadFailed,
     Untrusted,
     WrongKeyEncryptionKey,
 )
