@@ -71,7 +71,7 @@ class ArtifactsSettings(Section):
     """What remembers the newest release of each model; none: `penstock/releases.json` in $XDG_STATE_HOME, which is
     ~/.local/state unless it says otherwise."""
     memory_folder: Path | None = None
-    """Where decrypted files lie while they are served; none: /dev/shm where that is there, else the run's folder."""
+    """Where decrypted files lie while they are served; none: /dev/shm, or where temporary files lie."""
 
     def rule_for(self, model: str, tenant: str = "") -> TrustRule | None:
         """The rule that holds for a model; `tenant`: whose load request gives it, empty: it is on disk."""

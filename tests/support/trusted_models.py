@@ -55,7 +55,7 @@ class Workshop:
         given = {"public_keys": () if "certificate_authorities" in fields else (self.public,)}
         return TrustRule(**{**given, **fields})
 
-    def trust(self, *rules: TrustRule, **settings: Any) -> Trust:
+    def trust(self, *rules: TrustRule, links: Path | None = None, **settings: Any) -> Trust:
         """A server's; without rules, that of `rule`."""
         reference = SecretRef("env", "KEK")
         given = ArtifactsSettings(
@@ -64,9 +64,12 @@ class Workshop:
             **{"key_encryption_key": reference, **settings},
         )
         staging = Staging(self.folder / "staged", self.folder / "memory")
-        trust = Trust(given, staging, lambda ref: self.keys[str(ref)]._key, lambda: self.now)
+        trust = Trust(given, staging, self._read_secret, lambda: self.now, links)
         trust.observe(self.judgements.append)
         return trust
+
+    def _read_secret(self, reference: SecretRef) -> bytes:
+        return self.keys[str(reference)]._key
 
     def artifact(self, version: int = 1, tenant: str = "") -> Artifact:
         """The model's version as it lies there."""

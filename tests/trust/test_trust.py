@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,17 @@ class TestWhatIsServed:
         workshop.sign()
         (workshop.model / "1" / "model.sig").rename(workshop.model / "model.sig")
         assert workshop.stage() is not None
+
+    def test_links_of_the_servers_own_may_lead_anywhere(self, workshop: Workshop) -> None:
+        """Those of models that are added while it runs."""
+        workshop.sign()
+        links = workshop.folder / "links"
+        links.mkdir()
+        (links / "m").symlink_to(workshop.model)
+        artifact = replace(workshop.artifact(), folder=links / "m")
+        with pytest.raises(LinkOutside):
+            workshop.trust().stage(artifact)
+        assert workshop.trust(links=links).stage(artifact) is not None
 
     def test_the_first_rule_that_fits_holds(self, workshop: Workshop) -> None:
         other = write_public(workshop.folder / "other.pub", ec.generate_private_key(ec.SECP384R1()))
