@@ -1,7 +1,7 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
 padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs; `access`: what
-access control costs."""
+access control costs; `artifacts`: what it costs to verify a model."""
 
 from __future__ import annotations
 
@@ -141,6 +141,18 @@ def profile(
     except BenchmarkError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def artifacts(
+    mebibytes: Annotated[int, typer.Option(min=1, help="Size of the model.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way to read it.")] = 5,
+) -> None:
+    """Measure what it costs to verify and to decrypt a model, beside a plain read."""
+    # the server's own code is measured: other commands need none of it
+    from penstock_loadtest.artifacts import measure, table_of
+
+    _console().print(table_of(measure(mebibytes << 20, rounds)))
 
 
 @app.command()

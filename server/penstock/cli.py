@@ -77,7 +77,7 @@ def infer(context: typer.Context) -> None:
 
 @app.command("models", context_settings=_PASS_ON)
 def models(context: typer.Context) -> None:
-    """List a running server's models, or explain how one is scheduled."""
+    """List a running server's models, or explain how one is scheduled; sign, verify, encrypt and decrypt models."""
     module = importlib.import_module("penstock.commands.models")
     raise typer.Exit(_call(module.app, "penstock models", context.args))
 

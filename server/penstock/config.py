@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from penstock.access_config import AccessSettings
+from penstock.artifacts_config import ArtifactsSettings
 from penstock.audit_config import AuditSettings
 from penstock.cache_config import CacheConfig, parse_cache_config
 from penstock.config_section import Section, beside
@@ -189,6 +190,8 @@ class Settings(BaseSettings):
     """How much of it."""
     audit: AuditSettings = Field(default_factory=AuditSettings)
     """What is recorded of what was done and refused."""
+    artifacts: ArtifactsSettings = Field(default_factory=ArtifactsSettings)
+    """Whose models are served, and how they are kept."""
 
     @classmethod
     def settings_customise_sources(

@@ -18,6 +18,22 @@ PenstockError
 ├── Cancelled                 nobody waits for the answer any more
 ├── LoadFailed                a model can't be loaded; the text says why
 │   └── Untrusted             its files are not those that somebody trusted has signed
+│       ├── SignatureMissing        nobody has signed them
+│       ├── SignatureInvalid        the signature is none, or does not fit
+│       ├── WrongKey                somebody else has signed
+│       ├── CertificateExpired      the signer's certificate is not valid now
+│       ├── ContentChanged          a file is not what was signed
+│       ├── FileMissing             one that was signed is not there
+│       ├── FileAdded               one is there that was not signed
+│       ├── LinkOutside             one is a link, which may lead anywhere
+│       ├── WrongModel              the signature is another model's or version's
+│       ├── Downgraded              a newer release was served before
+│       ├── ReleasesUnreadable      what was served before is not known
+│       ├── OverrideRefused         a request gives a configuration that nobody has signed
+│       ├── NotEncrypted            a file lies there in plain
+│       ├── EncryptionBroken        an encrypted file was changed
+│       ├── WrongKeyEncryptionKey   no key of this server opens one
+│       └── PickleRefused           one is a pickle, which runs any code
 ├── ConfigError               a file or setting is wrong; names file, line, what was expected
 │   ├── VaultRefused          Vault does not know the token, or does not allow it this
 │   └── VaultMissing          there is nothing at this path of Vault
@@ -119,7 +135,74 @@ class LoadFailed(PenstockError):
 
 
 class Untrusted(LoadFailed):
-    """The model's files are not what somebody who is trusted has signed."""
+    """The model's files are not what somebody who is trusted has signed. The text begins with the error's name."""
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}: {super().__str__()}"
+
+
+class SignatureMissing(Untrusted):
+    """There is no signature, or none that covers what it has to."""
+
+
+class SignatureInvalid(Untrusted):
+    """The signature is no signature, or does not fit what it says."""
+
+
+class WrongKey(Untrusted):
+    """Somebody has signed who is not trusted."""
+
+
+class CertificateExpired(Untrusted):
+    """The signer's certificate, or one above it, is not valid yet, or not any more."""
+
+
+class ContentChanged(Untrusted):
+    """A file is not what was signed."""
+
+
+class FileMissing(Untrusted):
+    """A file that was signed is not there."""
+
+
+class FileAdded(Untrusted):
+    """A file is there that nobody has signed."""
+
+
+class LinkOutside(Untrusted):
+    """A symbolic link, or something else that is neither file nor folder, lies among the model's files."""
+
+
+class WrongModel(Untrusted):
+    """The signature is that of another model, or of another version."""
+
+
+class Downgraded(Untrusted):
+    """What is there is older than what was served before, or than the policy asks for."""
+
+
+class ReleasesUnreadable(Untrusted):
+    """What was served before is not known: its record can't be read or written."""
+
+
+class OverrideRefused(Untrusted):
+    """A load request gives a configuration that nobody has signed."""
+
+
+class NotEncrypted(Untrusted):
+    """A file lies there in plain that has to be encrypted."""
+
+
+class EncryptionBroken(Untrusted):
+    """An encrypted file was changed, cut, or put together otherwise."""
+
+
+class WrongKeyEncryptionKey(Untrusted):
+    """None of this server's keys opens the key of an encrypted file."""
+
+
+class PickleRefused(Untrusted):
+    """A file holds a pickle, which runs any code when it is read, and the model is not allowed to have one."""
 
 
 class ConfigError(PenstockError):

@@ -13,12 +13,14 @@ import msgspec
 import typer
 from rich.console import Console
 
+from penstock.backends.registry import backend_for
 from penstock.commands.check_report import CheckReport, ModelLine, VersionLine, model_line
 from penstock.commands.check_view import as_text
 from penstock.config import Settings, settings_and_sources
 from penstock.errors import ConfigError, PenstockError
 from penstock.logs import configure_logging
 from penstock.model_config import ConfigDict
+from penstock.repository.checks.artifact_check import Copies, copies
 from penstock.repository.checks.ensemble_check import Known, check_ensembles
 from penstock.repository.checks.findings import Finding, error
 from penstock.repository.checks.model_check import CheckedModel, check_model, placed
@@ -72,7 +74,8 @@ def check(
     folders = _folders(repository, models or [])
     checked = [check_model(folder, settings) for folder in folders]
     needed = _needed(repository, checked) if load else []
-    loaded = asyncio.run(_load_all(settings, [*checked, *needed])) if load else {}
+    with copies(settings, [*checked, *needed]) as copied:
+        loaded = asyncio.run(_load_all(settings, [*checked, *needed], copied)) if load else {}
     lines = [_line(model, loaded, tried=load) for model in checked]
     report = CheckReport.of(str(repository), lines, settings, sources)
     if output is Output.JSON:
@@ -122,21 +125,25 @@ def _needed(repository: Path, models: Sequence[CheckedModel]) -> list[CheckedMod
     return needed
 
 
-async def _load_all(settings: Settings, models: Sequence[CheckedModel]) -> Known:
+async def _load_all(settings: Settings, models: Sequence[CheckedModel], copied: Copies) -> Known:
     plain = [model for model in models if not model.failed and not model.is_ensemble]
     wanted = [(model, v) for model in plain for v in model.served]
     async with trial(settings) as running:
-        results = await asyncio.gather(*(_load(running, *each) for each in wanted))
+        results = await asyncio.gather(*(_load(running, copied, *each) for each in wanted))
     keys = [(model.name, version) for model, version in wanted]
     return check_ensembles(models, dict(zip(keys, results, strict=True)))
 
 
-async def _load(running: Trial, model: CheckedModel, version: int) -> ConfigDict | Finding:
+async def _load(
+    running: Trial, copied: Copies, model: CheckedModel, version: int
+) -> ConfigDict | Finding:
     assert model.config is not None
     given = {"name": model.name} if model.located is None else model.config
+    folder = copied.get((model.name, version), model.folder.absolute())
     try:
-        config = {**given, "backend": model.backend}
-        return await running.load(model.folder.absolute(), version, config)
+        backend = model.backend or backend_for(model.config, folder / str(version))
+        config = {**given, "backend": backend}
+        return await running.load(folder, version, config)
     except PenstockError as problem:
         found = placed(str(problem), str(model.folder / str(version)))
         return error(f"version {version} can't be loaded: {found.text}", found.file, found.line)

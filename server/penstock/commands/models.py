@@ -1,4 +1,4 @@
-"""`penstock models`: what a running server knows of its models."""
+"""`penstock models`: what a running server knows of its models, and models as signed and encrypted files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from penstock.commands import artifacts
 from penstock.commands.client_identity import CaFile, CertFile, Identity, KeyFile
 from penstock.commands.explain_view import as_report
 from penstock.commands.explanation import Explanation
@@ -19,11 +20,13 @@ from penstock.errors import Unavailable
 TIMEOUT_S: Final = 30.0
 
 app = typer.Typer(
-    help="Ask a running server about its models. PENSTOCK_API_KEY in the environment is the API key to show.",
+    help="Ask a running server about its models; sign, verify, encrypt and decrypt them. PENSTOCK_API_KEY in the "
+    "environment is the API key to show a server.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+artifacts.register(app)
 
 Model = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 Version = Annotated[str, typer.Option("--version", help="The model's version.")]

@@ -14,6 +14,7 @@ from penstock.access.tenant_audit import recorded_in
 from penstock.audit.opening import open_log
 from penstock.config import Settings
 from penstock.errors import ConfigError, Unavailable
+from penstock.gateway.artifact_audit import recorded_checks
 from penstock.gateway.asgi import App, Receive, Scope, Send
 from penstock.gateway.aside import Aside
 from penstock.gateway.auditing import Auditing, noting_call
@@ -64,7 +65,17 @@ class Gateway:
         self._audit_log = open_log(settings.audit, self._secrets)
         self.auditing = None if self._audit_log is None else Auditing(self._audit_log)
         weights = TenantWeights(settings.tenant_weights)
-        self.repository = ModelRepository(settings, link, linked, response_cache(settings), weights)
+        self.repository = ModelRepository(
+            settings,
+            link,
+            linked,
+            response_cache(settings),
+            weights,
+            lambda reference: self._secrets.get(reference).reveal(),
+        )
+        if self._audit_log is not None:
+            loop = asyncio.get_running_loop()
+            self.repository.trust.observe(recorded_checks(self._audit_log, loop))
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
         inference = self._inference()
@@ -79,6 +90,7 @@ class Gateway:
             [
                 tls_metrics(lambda: link.tls),
                 secret_metrics(self._secrets.health),
+                self.repository.trust.counts.metrics,
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
                 *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),

@@ -6,6 +6,7 @@ import asyncio
 import binascii
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -51,6 +52,7 @@ class ModelControl:
         """Load a model, with what the body's parameters give."""
         self._repository.check_control_allowed()
         override = await asyncio.to_thread(_override_of_json, name, request.body)
+        override = _given_by(request.session, override)
         await self._repository.load(name, override, repository)
         return HttpResponse()
 
@@ -93,9 +95,9 @@ class ModelControl:
         lines = await self._lines(request.repository_name, session, only_ready=request.ready)
         return message_class("inference.RepositoryIndexResponse")(models=lines)
 
-    async def _load_rpc(self, request: Any, _: AnySession) -> Message:
+    async def _load_rpc(self, request: Any, session: AnySession) -> Message:
         self._repository.check_control_allowed()
-        override = _override_of_message(request)
+        override = _given_by(session, _override_of_message(request))
         await self._repository.load(request.model_name, override, request.repository_name)
         return message_class("inference.RepositoryModelLoadResponse")()
 
@@ -170,6 +172,11 @@ def _override_of_message(request: Any) -> Override | None:
     check_given(request.model_name, config, given)
     files = {name: value.bytes_param for name, value in given.items()}
     return Override(config.string_param if config is not None else "", files)
+
+
+def _given_by(session: AnySession, override: Override | None) -> Override | None:
+    """Policies of trust go by whose request it is."""
+    return None if override is None else replace(override, tenant=session.tenant)
 
 
 def _check_load_name(name: str) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.backends.registry import backend_for
@@ -20,6 +20,8 @@ from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.model_source import ModelSource
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, Shared, load
+from penstock.repository.trusted_source import trusted_source
+from penstock.trust.trust import Trust
 
 LoadEnsemble = Callable[[Path, int, ConfigDict], ServedModel]
 """Loads a version of one, from its folder. Raises LoadFailed, ConfigError."""
@@ -56,6 +58,7 @@ class Loader:
         shared: Shared,
         served: Callable[[], Iterable[ServedModel]],
         load_ensemble: LoadEnsemble,
+        trust: Trust,
     ) -> None:
         self._shared = shared
         self._settings = settings = shared.settings
@@ -63,6 +66,7 @@ class Loader:
         self._changed = shared.on_change
         self._served = served
         self._load_ensemble = load_ensemble
+        self._trust = trust
         self._turns = asyncio.Semaphore(settings.model_load_thread_count)
         self.handovers = Handovers()
 
@@ -152,8 +156,7 @@ class Loader:
         async with self._turn(entry.name, number):
             for attempt in range(self._settings.model_load_retry_count + 1):
                 try:
-                    config = dict(source.config or {"name": entry.name})
-                    model = await self._load_model(version, source.folder, number, config)
+                    model = await self._load_trusted(entry, source, number)
                 except (PenstockError, OSError) as error:
                     version.reason = str(error)
                     log.error(  # noqa: TRY400 - the reason says it all
@@ -172,6 +175,28 @@ class Loader:
             version.state = "UNAVAILABLE"
         self._changed()
         return version.reason
+
+    async def _load_trusted(
+        self, entry: ModelEntry, source: ModelSource, number: int
+    ) -> ServedModel:
+        """Load it from what was verified, where anything is asked of it; else from where it lies."""
+        found = await asyncio.to_thread(trusted_source, self._trust, entry.name, source, number)
+        config = dict(found.config or {"name": entry.name})
+        version = entry.versions[number]
+        if found.staged is None:
+            return await self._load_model(version, found.folder, number, config)
+        try:
+            model = await self._load_model(version, found.folder, number, config)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(found.staged.close))
+            raise
+        model = replace(model, staged=found.staged)
+        try:
+            await asyncio.to_thread(self._trust.loaded, found.staged)
+        except BaseException:
+            await model.close(0)
+            raise
+        return model
 
     async def _load_model(
         self, version: VersionEntry, folder: Path, number: int, config: ConfigDict

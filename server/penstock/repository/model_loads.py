@@ -16,6 +16,8 @@ from penstock.repository.loading import LoadEnsemble, Loader
 from penstock.repository.model_source import ModelSource, read_configuration, read_source
 from penstock.repository.overrides import KeptOverride, Overrides
 from penstock.repository.served_model import ServedModel, Shared
+from penstock.repository.trusted_source import tampering_first
+from penstock.trust.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,15 @@ class ModelLoads:
         overrides: Overrides,
         served: Callable[[], Iterable[ServedModel]],
         load_ensemble: LoadEnsemble,
+        trust: Trust,
     ) -> None:
         self._settings = shared.settings
         self._repositories = repositories
         self._entries = entries
         self._overrides = overrides
         self._changed = shared.on_change
-        self._loader = Loader(shared, served, load_ensemble)
+        self._trust = trust
+        self._loader = Loader(shared, served, load_ensemble, trust)
         self.handovers = self._loader.handovers
         self.dependencies = Dependencies()
 
@@ -157,7 +161,7 @@ class ModelLoads:
 
     async def _source(self, name: str, kept: KeptOverride | None) -> ModelSource:
         """Raises LoadFailed, ConfigError, OSError."""
-        source = await asyncio.to_thread(read_source, name, self._repositories(), kept)
+        source = await asyncio.to_thread(self._read_source, name, kept)
         self.dependencies.learn(name, source.config)
         if way := self.dependencies.circle(name):
             raise LoadFailed(f"the models {' → '.join(way)} need each other, in a circle")
@@ -172,6 +176,14 @@ class ModelLoads:
                     + (f". Model '{need}' loading failed with error: {why}" if why else "")
                 )
         return source
+
+    def _read_source(self, name: str, kept: KeptOverride | None) -> ModelSource:
+        """It blocks."""
+        repositories = self._repositories()
+        if kept is not None:
+            return read_source(name, repositories, kept)
+        with tampering_first(self._trust, name, repositories):
+            return read_source(name, repositories, None)
 
     def _put_in_force(self, entry: ModelEntry, kept: KeptOverride | None) -> KeptOverride | None:
         """The entry serves from that now, and so shall the next gateway. Returns what is of no use any more."""

@@ -31,6 +31,8 @@ class ModelSource:
     """None: a backend finds out all by itself."""
     keys: dict[int, bytes]
     """The versions to serve → what they are made of: another key where a file or the configuration is another one."""
+    override: KeptOverride | None = None
+    """What a request gave; None: all is as it lies on disk."""
 
 
 def read_source(
@@ -43,7 +45,7 @@ def read_source(
         where = folder if override is None or override.model_dir is None else "the files given"
         empty = ", empty for an ensemble" if needs_of(config) else ""
         raise LoadFailed(f"no version folder (a number, such as 1/{empty}) in {where}")
-    return ModelSource(folder, config, {v: _key(folder, v, config) for v in versions})
+    return ModelSource(folder, config, {v: _key(folder, v, config) for v in versions}, override)
 
 
 def read_configuration(

@@ -39,6 +39,8 @@ class Override:
     """ModelConfig as JSON."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Path in the model's folder → content. Where there are any they are the whole folder."""
+    tenant: str = ""
+    """Whose request it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class KeptOverride:
     root: Path
     model_dir: Path | None
     """The folder of the files given; None: only the configuration was given."""
+    tenant: str = ""
+    """Whose request gave it."""
 
 
 def check_given(model: str, config: object, files: Iterable[str]) -> None:
@@ -111,7 +115,12 @@ class Overrides:
             root.mkdir(mode=0o700)
             if model_dir is not None:
                 _write_all(model_dir, override.files)
-            described = {"model": model, "config": override.config, "files": bool(override.files)}
+            described = {
+                "model": model,
+                "config": override.config,
+                "files": bool(override.files),
+                "tenant": override.tenant,
+            }
             _write(root / _DESCRIPTION, json.dumps(described).encode())
             _write(root / _KEPT, b"")
         except OSError as error:
@@ -119,7 +128,7 @@ class Overrides:
             raise Unavailable(
                 f"what was given of '{model}' can't be kept: {error.strerror}"
             ) from error
-        return KeptOverride(model, override.config, root, model_dir)
+        return KeptOverride(model, override.config, root, model_dir, override.tenant)
 
     def put_in_force(self, kept: KeptOverride) -> None:
         """From now on the next gateway loads the model from it."""
@@ -167,7 +176,7 @@ def _read(root: Path) -> KeptOverride | None:
     described = json.loads((root / _DESCRIPTION).read_bytes())
     model = described["model"]
     model_dir = root / "model" / model if described["files"] else None
-    return KeptOverride(model, described["config"], root, model_dir)
+    return KeptOverride(model, described["config"], root, model_dir, described["tenant"])
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from penstock.repository.response_cache import ResponseCache
 from penstock.repository.served_model import Shared
 from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.scheduling.weights import TenantWeights
+from penstock.trust.trust import ReadSecret, no_secrets, trust_of
 from penstock.workers.control import ControlLink
 from penstock.workers.messages import ModelReport
 
@@ -41,14 +42,17 @@ class ModelRepository(ModelIndex):
         linked: LinkedModels | None = None,
         cache: ResponseCache | None = None,
         weights: TenantWeights | None = None,
+        read_secret: ReadSecret = no_secrets,
     ) -> None:
-        """`linked`: models that are added while the server runs. `weights`: of tenants; None: those of the settings."""
+        """`linked`: models that are added while the server runs. `weights`: of tenants; None: those of the settings.
+        `read_secret`: where keys of encrypted models are."""
         super().__init__()
         self._settings = settings
         self._link = link
         self._linked = linked
         link.logging = settings.log_settings
         self._overrides = Overrides(settings.run_dir)
+        self.trust = trust_of(settings, read_secret, None if linked is None else linked.folder)
         self.nested = NestedCalls(self, lambda *request: self.handovers.keeper(*request))
         self._ensembles = Ensembles(self, self.nested, settings)
         limited = settings.rate_limit == "execution_count"
@@ -68,6 +72,7 @@ class ModelRepository(ModelIndex):
             self._overrides,
             self.served,
             self._ensembles.load,
+            self.trust,
         )
         self._jobs = Jobs()
         self._draining = False
@@ -115,6 +120,7 @@ class ModelRepository(ModelIndex):
         crashed, was to serve. Failures are lines of the index. In mode poll, changes are looked for from then on."""
         repositories = self._repositories()
         inherited = await self._link.inherited()
+        await asyncio.to_thread(self.trust.staging.inherit)
         if self._settings.model_control_mode == "poll":
             await self._start_polling(repositories)
         elif self._settings.model_control_mode == "explicit" and inherited is not None:
@@ -125,6 +131,7 @@ class ModelRepository(ModelIndex):
             names = self._settings.load_model if explicit else ("*",)
             await self._loads.load(dict.fromkeys(found if "*" in names else names, True), anew=True)
         self._link.end_unclaimed()
+        await asyncio.to_thread(self.trust.staging.end_unclaimed)
         self._starting = False
 
     async def close(self) -> None:

@@ -34,6 +34,7 @@ from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.scheduling.weights import TenantWeights
 from penstock.telemetry.latencies import latencies_of
 from penstock.telemetry.statistics import ModelStatistics
+from penstock.trust.staging import Staged
 from penstock.workers.control import ControlLink
 from penstock.workers.instance import Instance
 
@@ -56,6 +57,8 @@ class ServedModel:
     pool: ModelPool
     timeout_us: int | None
     """The server's own bound on a request's time, which is the objective; None: none."""
+    staged: Staged | None = None
+    """The private copy that it is loaded from; None: it is loaded from where it lies."""
 
     @property
     def ready(self) -> bool:
@@ -70,7 +73,11 @@ class ServedModel:
     async def close(self, grace_s: float) -> None:
         """Answer what is here for up to `grace_s`, then end the workers: their memory is free after that."""
         self.statistics.ready = False
-        await self.pool.close(grace_s)
+        try:
+            await self.pool.close(grace_s)
+        finally:
+            if self.staged is not None:
+                await asyncio.to_thread(self.staged.close)
         # a pool and its parts know each other: without this their memory waits for a collection that is seldom due
         gc.collect()
 

@@ -28,6 +28,8 @@ from penstock.supervisor.run_dir import run_dir
 from penstock.supervisor.stopping import stop_gateway
 from penstock.supervisor.tls_keeper import TlsKeeper
 from penstock.supervisor.worker_processes import WorkerProcesses
+from penstock.trust.memory import memory_folder
+from penstock.trust.signers import check_rules
 from penstock.workers.messages import Report, TlsState
 
 EXIT_OK: Final = 0
@@ -86,9 +88,14 @@ class Supervisor:
         """
         factory = self._factory or self._choose_front()
         _check_repositories(self._settings.model_repository)
+        check_rules(self._settings.artifacts)
         settings = resolve_ports(self._settings)
         _raise_open_files()
-        with run_dir(settings.run_dir) as folder, self._signals():
+        with (
+            run_dir(settings.run_dir) as folder,
+            memory_folder(settings.artifacts, folder),
+            self._signals(),
+        ):
             settings = settings.model_copy(update={"run_dir": folder})
             async with renewing(settings.tls, settings.secrets):
                 return await self._run(settings, folder, factory)

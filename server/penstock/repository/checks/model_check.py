@@ -23,6 +23,7 @@ from penstock.repository.dependencies import needs_of
 from penstock.repository.folders import versions_in
 from penstock.repository.own_parameters import own_parameters
 from penstock.repository.version_policy import version_policy
+from penstock.trust.sealed import SUFFIX
 
 _PLACED: Final = re.compile(r"(?P<file>/[^:\n]*)(:(?P<line>\d+))?: (?P<text>.*)", re.DOTALL)
 """How a ConfigError says where."""
@@ -120,7 +121,8 @@ def _check_versions(model: CheckedModel) -> None:
 def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
     if model.is_ensemble:
         model.backend = PLATFORM
-    for version in model.served if not model.is_ensemble else ():
+    plain = [version for version in model.served if not _is_encrypted(model.folder / str(version))]
+    for version in plain if not model.is_ensemble else ():
         try:
             model.backend = backend_for(config, model.folder / str(version))
         except PenstockError as problem:
@@ -133,10 +135,15 @@ def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
     )
     for found in config_warnings(judged):
         model.findings.append(warning(str(found), *model.line(found.path)))
-    model.findings += folder_findings(model.folder, config, model.backend, model.served)
+    model.findings += folder_findings(model.folder, config, model.backend, plain)
     if not model.failed:
         for found in label_mismatches(model.folder, config):
             model.findings.append(warning(str(found), *model.line(found.path)))
+
+
+def _is_encrypted(version_dir: Path) -> bool:
+    """What is in it can be told when it is loaded only."""
+    return any(path.name.endswith(SUFFIX) for path in version_dir.rglob("*"))
 
 
 def _of_backend(model: CheckedModel, config: ConfigDict, version_dir: Path) -> tuple[str, int]:
