@@ -28,6 +28,10 @@ PenstockError
 class PenstockError(Exception):
     """Base of every error that Penstock raises on purpose. `str(error)` is one line for a person."""
 
+    foreign: bool = False
+    """Its text may quote what models, libraries and the operating system say, or where files lie: clients are told it
+    without that (`gateway/client_text.py`). Our own words, and the client's, they read as they are."""
+
     def __str__(self) -> str:
         # it may quote what a client or a file has given, and all that carries it is UTF-8
         text = super().__str__()
@@ -70,6 +74,8 @@ class Unsupported(PenstockError):
 class Unavailable(PenstockError):
     """The server can't take this request now; trying again later may work."""
 
+    foreign = True
+
     def __init__(self, text: str, retry_after_s: float | None = None) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
@@ -101,6 +107,8 @@ class DeadlineExceeded(Unavailable):
 class ModelFailed(PenstockError):
     """The model's own code raised an error, or returned something its configuration does not allow."""
 
+    foreign = True
+
 
 class UnknownError(ModelFailed):
     """The model answered the request with an error of no known kind."""
@@ -117,6 +125,8 @@ class Cancelled(PenstockError):
 class LoadFailed(PenstockError):
     """The model could not be loaded."""
 
+    foreign = True
+
 
 class Untrusted(LoadFailed):
     """The model's files are not what somebody who is trusted has signed."""
@@ -124,6 +134,8 @@ class Untrusted(LoadFailed):
 
 class ConfigError(PenstockError):
     """A configuration file or a setting is wrong."""
+
+    foreign = True
 
 
 class VaultRefused(ConfigError):

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 from penstock import errors
+from penstock.gateway.client_text import told
 
 
 class GrpcCode(IntEnum):
@@ -71,4 +72,7 @@ def status_of(error: Exception) -> Status:
 
 def text_of(error: Exception) -> str:
     """What a client may read of the error."""
-    return str(error) if status_of(error).text_shown else HIDDEN_TEXT
+    if not status_of(error).text_shown:
+        return HIDDEN_TEXT
+    foreign = isinstance(error, errors.PenstockError) and error.foreign
+    return told(str(error)) if foreign else str(error)
