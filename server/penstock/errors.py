@@ -3,6 +3,7 @@
 PenstockError
 ├── InvalidRequest            the client sent something wrong; the text says what and where
 │   ├── PayloadTooLarge       a body or message over the limit
+│   ├── BodyTooSlow           a body that hardly comes
 │   └── AlreadyExists
 ├── Unauthenticated           the request says not, or wrongly, whose it is
 ├── Forbidden                 its sender may not do this; says nothing of whether the thing exists
@@ -44,6 +45,10 @@ class InvalidRequest(PenstockError):
 
 class PayloadTooLarge(InvalidRequest):
     """The request's body, or what it decompresses to, is over the configured limit."""
+
+
+class BodyTooSlow(InvalidRequest):
+    """The request's body took longer to come than any network needs."""
 
 
 class AlreadyExists(InvalidRequest):

@@ -54,7 +54,9 @@ def test_what_is_left_out(text: str, shown: str) -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["/srv/models/m", "/home/al", "x", " ", "'", ":", "penstock.a.b", "1/", "\n"])
+        st.sampled_from(
+            ["/srv/models/m", "/home/al", "x", " ", "'", ":", "penstock.a.b", "1/", "\n"]
+        )
     ).map("".join)
 )
 def test_nothing_of_it_is_left(text: str) -> None:

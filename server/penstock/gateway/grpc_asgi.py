@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from penstock.access.session import AnySession
-from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
+from penstock.errors import BodyTooSlow, InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
 from penstock.gateway.asgi import Message, Receive, Scope, Send, forget_frames
 from penstock.gateway.aside import LARGE_BYTES
 from penstock.gateway.compression import decompress
@@ -25,6 +25,7 @@ from penstock.gateway.infer_stream import InferStream
 from penstock.gateway.outbox import JOIN_BYTES
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, admit
+from penstock.gateway.slow_bodies import SlowBodies
 from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
 from penstock.gateway.stream_terms import StreamTerms
 from penstock.gateway.terms import TermsReader, from_now
@@ -59,6 +60,7 @@ class GrpcOverAsgi:
         service: GrpcService,
         terms: TermsReader,
         disconnects: Disconnects,
+        slow_client_s: float,
         max_message_bytes: int,
         port: int,
     ) -> None:
@@ -66,6 +68,7 @@ class GrpcOverAsgi:
         self._service = service
         self._terms = terms
         self._disconnects = disconnects
+        self._slow = SlowBodies(slow_client_s, _refuse_slow)
         self._max_message_bytes = max_message_bytes
         self._port = port
         self._readers: set[asyncio.Task[None]] = set()
@@ -86,7 +89,7 @@ class GrpcOverAsgi:
             if path == MODEL_INFER:
                 terms = self._terms.of_grpc(scope["headers"])
                 began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
-                message = await self._read_message(scope, receive)
+                message = await self._read_message(scope, receive, send)
                 if terms is not NO_TERMS:
                     terms = from_now(terms, began_ns)
                 answer = GrpcAnswer(send, self._disconnects)
@@ -99,6 +102,9 @@ class GrpcOverAsgi:
                 await self._infer_stream(scope, receive, send)
             else:
                 await self._other(path, scope, receive, send)
+        except BodyTooSlow:
+            # it has its answer
+            return
         except BaseException as error:  # noqa: BLE001 - all of them end the response
             await _send_error(send, *_outcome(path, error))
 
@@ -108,9 +114,8 @@ class GrpcOverAsgi:
         # before its message is read
         admit(self._service.rules.get(path), session)
         if unary := self._service.unary.get(path):
-            await _send_message(
-                send, await unary(await self._read_message(scope, receive), session)
-            )
+            message = await self._read_message(scope, receive, send)
+            await _send_message(send, await unary(message, session))
         elif stream := self._service.streams.get(path):
             await self._stream(stream, scope, receive, send, session)
         else:
@@ -167,12 +172,21 @@ class GrpcOverAsgi:
             await send(EMPTY_BODY)
             await send(_trailers(error, scope["path"]))
 
-    async def _read_message(self, scope: Scope, receive: Receive) -> bytes:
-        """The one message of a unary call. Raises InvalidRequest, PayloadTooLarge, Unsupported."""
-        event = await receive()
-        body = event.get("body", b"")
-        if event.get("more_body"):
-            body = await self._read_rest(body, receive)
+    async def _read_message(self, scope: Scope, receive: Receive, send: Send) -> bytes:
+        """The one message of a unary call. Raises BodyTooSlow, InvalidRequest, PayloadTooLarge, Unsupported."""
+        slow = self._slow
+        slow.received[send] = 0
+        if not slow.watching:
+            slow.watch()
+        try:
+            event = await receive()
+            body = event.get("body", b"")
+            if event.get("more_body"):
+                body = await self._read_rest(body, receive, send)
+        finally:
+            del slow.received[send]
+            if slow.refused:
+                slow.check(send)
         if len(body) < PREFIX_BYTES:
             raise InvalidRequest(f"expected one gRPC message, got {len(body)} bytes")
         flag, length = PREFIX.unpack_from(body)
@@ -184,7 +198,7 @@ class GrpcOverAsgi:
         message: bytes = body[PREFIX_BYTES:]
         return self._inflated(scope, message) if flag else message
 
-    async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
+    async def _read_rest(self, first: bytes, receive: Receive, send: Send) -> bytes:
         """All of the body. What is too long is refused by its prefix, before the rest is read."""
         chunks = [first]
         size = len(first)
@@ -201,7 +215,7 @@ class GrpcOverAsgi:
                 raise InvalidRequest("the client went away in the middle of its request")
             chunk = event.get("body", b"")
             chunks.append(chunk)
-            size += len(chunk)
+            self._slow.received[send] = size = size + len(chunk)
             if not event.get("more_body"):
                 return b"".join(chunks)
 
@@ -297,6 +311,10 @@ def _outcome(path: str, error: BaseException) -> Status:
 
 def _trailers(error: BaseException, path: str = "") -> Message:
     return {"type": "http.response.trailers", "headers": _status_headers(*_outcome(path, error))}
+
+
+async def _refuse_slow(send: Send, error: BodyTooSlow) -> None:
+    await _send_error(send, *_status(error))
 
 
 async def _send_message(send: Send, response: bytes) -> None:

@@ -44,6 +44,7 @@ TABLE: Final[dict[type[errors.PenstockError], Status]] = {
     errors.PayloadTooLarge: Status(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, GrpcCode.RESOURCE_EXHAUSTED
     ),
+    errors.BodyTooSlow: Status(HTTPStatus.REQUEST_TIMEOUT, GrpcCode.DEADLINE_EXCEEDED),
     errors.AlreadyExists: Status(HTTPStatus.BAD_REQUEST, GrpcCode.ALREADY_EXISTS),
     errors.Unauthenticated: Status(HTTPStatus.UNAUTHORIZED, GrpcCode.UNAUTHENTICATED),
     errors.Forbidden: Status(HTTPStatus.FORBIDDEN, GrpcCode.PERMISSION_DENIED),
