@@ -17,10 +17,11 @@ Json = dict[str, Any]
 
 STAT_PREFIX: Final = "in"
 """Envoy counts our requests under `http.in.`."""
-MAX_RESETS_PER_S: Final = 10_000
+MAX_RESETS_PER_S: Final = 4_000
 """Calls that a client may cancel, on one connection. At its deadline it cancels them all, so an overloaded server must
 bear many: beyond, the whole connection is closed, and calls fail on it that nobody cancelled. Each costs the gateway
-what a call costs, without MAX_STREAMS to bound them: without a limit one client could fill the memory."""
+what a call costs, without MAX_STREAMS to bound them: without a limit one client could fill the memory, and with one
+that is too high the event loop is behind for so long that the supervisor takes the gateway for dead."""
 MAX_RESETS_AT_ONCE: Final = 2 * MAX_RESETS_PER_S
 NO_LIMIT: Final = (1 << 32) - 1
 INFERENCE: Final = "/inference.GRPCInferenceService/"

@@ -34,7 +34,7 @@ from penstock.gateway.tls_files import TlsFiles
 
 log = logging.getLogger(__name__)
 
-MESSAGE_PATIENCE = 10
+MESSAGE_PATIENCE = 5
 """How many times the patience with slow clients a gRPC message gets: how much of it has come gRPC does not say."""
 
 Context = Any
