@@ -45,8 +45,6 @@ EMPTY_BODY: Final = {"type": "http.response.body", "body": b""}
 FLUSH: Final = {"type": "http.response.body", "body": b"", "more_body": True}
 """The bridge holds headers back until there is a body."""
 PREFIX_BYTES: Final = PREFIX.size
-MAX_TEXT: Final = 4000
-"""Characters of a status message: clients bound the size of headers."""
 
 Status = tuple[GrpcCode, str, int | None]
 """Code, text, and milliseconds after which to try again."""
@@ -340,7 +338,6 @@ def _error_start(code: GrpcCode, text: str, after_ms: int | None) -> Message:
 
 
 def _status_headers(code: GrpcCode, text: str, after_ms: int | None) -> list[tuple[bytes, bytes]]:
-    text = text[:MAX_TEXT]
     # percent-encoded by gRPC's own rules: printable ASCII but % stays as it is
     message = quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
     headers = [(b"grpc-status", str(int(code)).encode()), (b"grpc-message", message.encode())]

@@ -106,7 +106,7 @@ class SageMaker:
         self._repository.check_control_allowed()
         try:
             wanted = msgspec.json.decode(request.body, type=_Load)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(f"load model: {error}") from error
         request.session.check(Verb.LOAD, wanted.model_name)
         target = header(request.headers, TARGET_MODEL) or wanted.model_name

@@ -60,6 +60,8 @@ TABLE: Final[dict[type[errors.PenstockError], Status]] = {
     errors.ConfigError: Status(HTTPStatus.BAD_REQUEST, GrpcCode.INVALID_ARGUMENT),
 }
 
+MAX_TEXT: Final = 4000
+"""Characters that clients are told of an error."""
 HIDDEN_TEXT: Final = "internal error; the server's log has more"
 
 
@@ -76,4 +78,6 @@ def text_of(error: Exception) -> str:
     if not status_of(error).text_shown:
         return HIDDEN_TEXT
     foreign = isinstance(error, errors.PenstockError) and error.foreign
-    return told(str(error)) if foreign else str(error)
+    # it may quote what a client has sent, however long: in gRPC it is a header, which no client would take
+    text = str(error)[:MAX_TEXT]
+    return told(text) if foreign else text
