@@ -49,9 +49,10 @@ def resident_mib(served: Served) -> float:
 
 
 @contextlib.contextmanager
-def bystander(served: Served, model: str = "puppet", *, mib: float = 64) -> Iterator[None]:
-    """A polite client sends requests, one after the other, throughout. All must be answered, and afterwards the gateway
-    must be the same process, not much larger than before."""
+def bystander(served: Served, *, mib: float = 64) -> Iterator[None]:
+    """A polite client sends requests, one after the other, throughout: to a model that no attack is for, because a
+    batch may fail as a whole. All must be answered, and afterwards the gateway must be the same process, not much larger
+    than before."""
     gateway, before = served.gateway, resident_mib(served)
     stop = threading.Event()
     statuses: list[int | str] = []
@@ -59,7 +60,7 @@ def bystander(served: Served, model: str = "puppet", *, mib: float = 64) -> Iter
     def ask() -> None:
         while not stop.is_set() or not statuses:
             try:
-                statuses.append(served.infer(model, json_request(1.0)).status)
+                statuses.append(served.infer("classes", json_request(1.0, 2.0, 3.0, 4.0)).status)
             except OSError as error:
                 statuses.append(repr(error))
 

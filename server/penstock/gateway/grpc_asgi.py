@@ -17,7 +17,7 @@ from penstock.access.session import AnySession
 from penstock.errors import BodyTooSlow, InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
 from penstock.gateway.asgi import Message, Receive, Scope, Send, forget_frames
 from penstock.gateway.aside import LARGE_BYTES
-from penstock.gateway.compression import decompress
+from penstock.gateway.compression import decompress_aside
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
@@ -194,7 +194,7 @@ class GrpcOverAsgi:
                 f"the gRPC message says {length} bytes, {len(body) - PREFIX_BYTES} came"
             )
         message: bytes = body[PREFIX_BYTES:]
-        return self._inflated(scope, message) if flag else message
+        return await self._inflated(scope, message) if flag else message
 
     async def _read_rest(self, first: bytes, receive: Receive, send: Send) -> bytes:
         """All of the body. What is too long is refused by its prefix, before the rest is read."""
@@ -234,7 +234,7 @@ class GrpcOverAsgi:
                 message = bytes(buffer[PREFIX_BYTES:end])
                 flag = buffer[0]
                 del buffer[:end]
-                yield self._inflated(scope, message) if flag else message
+                yield await self._inflated(scope, message) if flag else message
         if buffer:
             raise InvalidRequest(f"the stream ends within a message, {len(buffer)} bytes are left")
 
@@ -249,7 +249,7 @@ class GrpcOverAsgi:
                 f"the message has {length} bytes, the limit is {self._max_message_bytes}"
             )
 
-    def _inflated(self, scope: Scope, message: bytes) -> bytes:
+    async def _inflated(self, scope: Scope, message: bytes) -> bytes:
         encoding = _header(scope, b"grpc-encoding")
         if encoding in ("", "identity"):
             raise InvalidRequest(
@@ -259,7 +259,7 @@ class GrpcOverAsgi:
             raise Unsupported(
                 f"grpc-encoding '{encoding}' is not supported, expected gzip or deflate"
             )
-        return decompress(message, encoding, self._max_message_bytes)
+        return await decompress_aside(message, encoding, self._max_message_bytes)
 
 
 class GrpcAnswer:

@@ -12,7 +12,7 @@ from typing import Protocol
 from penstock.access.session import AnySession
 from penstock.errors import BodyTooSlow, InvalidRequest, PayloadTooLarge, PenstockError
 from penstock.gateway.asgi import Message, Receive, Scope, Send, SendNow, forget_frames
-from penstock.gateway.compression import decompress
+from penstock.gateway.compression import decompress_aside
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.http_generate import (
     EventStream,
@@ -208,7 +208,9 @@ class HttpOverAsgi:
             # a body that was cut off looks complete to the app (pyvoy): its length tells
             raise InvalidRequest(f"content-length says {declared} bytes, {len(body)} came")
         encoding = header(headers, b"content-encoding")
-        return decompress(body, encoding, self._max_body_bytes) if encoding else body
+        if not encoding:
+            return body
+        return await decompress_aside(body, encoding, self._max_body_bytes)
 
     async def _read_rest(self, first: bytes, receive: Receive, send: Send) -> bytes:
         """The body, or as much of it as shows that it is too large."""
