@@ -51,8 +51,8 @@ def resident_mib(served: Served) -> float:
 @contextlib.contextmanager
 def bystander(served: Served, *, mib: float = 64) -> Iterator[None]:
     """A polite client sends requests, one after the other, throughout: to a model that no attack is for, because a
-    batch may fail as a whole. All must be answered, and afterwards the gateway must be the same process, not much larger
-    than before."""
+    batch may fail as a whole. All must be answered, and the gateway must be the same process afterwards, not much
+    larger than before."""
     gateway, before = served.gateway, resident_mib(served)
     stop = threading.Event()
     statuses: list[int | str] = []

@@ -195,7 +195,7 @@ class HttpOverAsgi:
             slow.watch()
         try:
             event = await receive()
-            body = event.get("body", b"")
+            body: bytes = event.get("body", b"")
             if event.get("more_body"):
                 body = await self._read_rest(body, receive, send)
         finally:

@@ -18,7 +18,6 @@ from penstock.types import (
     DEFAULT_TENANT,
     NO_TERMS,
     Buffer,
-    CallSession,
     CallTerms,
     InferHeader,
     TracedCall,
