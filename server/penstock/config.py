@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     model_load_retry_count: Count = 0
     """How often a failed load is tried again."""
 
+    slow_client_secs: Seconds = 30
+    """Seconds that a client may take to begin with a request's body, or to take some of an answer; 0: any time."""
     exit_timeout_secs: Seconds = 30
     """Seconds that requests under way get at the stop."""
     http_max_input_size: Size = ByteSize(64 << 20)

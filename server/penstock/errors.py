@@ -3,6 +3,7 @@
 PenstockError
 ├── InvalidRequest            the client sent something wrong; the text says what and where
 │   ├── PayloadTooLarge       a body or message over the limit
+│   ├── BodyTooSlow           a body that hardly comes
 │   └── AlreadyExists
 ├── Unauthenticated           the request says not, or wrongly, whose it is
 ├── Forbidden                 its sender may not do this; says nothing of whether the thing exists
@@ -44,6 +45,10 @@ PenstockError
 class PenstockError(Exception):
     """Base of every error that Penstock raises on purpose. `str(error)` is one line for a person."""
 
+    foreign: bool = False
+    """Its text may quote what models, libraries and the operating system say, or where files lie: clients are told it
+    without that (`gateway/client_text.py`). Our own words, and the client's, they read as they are."""
+
     def __str__(self) -> str:
         # it may quote what a client or a file has given, and all that carries it is UTF-8
         text = super().__str__()
@@ -56,6 +61,10 @@ class InvalidRequest(PenstockError):
 
 class PayloadTooLarge(InvalidRequest):
     """The request's body, or what it decompresses to, is over the configured limit."""
+
+
+class BodyTooSlow(InvalidRequest):
+    """The request's body took longer to come than any network needs."""
 
 
 class AlreadyExists(InvalidRequest):
@@ -85,6 +94,8 @@ class Unsupported(PenstockError):
 
 class Unavailable(PenstockError):
     """The server can't take this request now; trying again later may work."""
+
+    foreign = True
 
     def __init__(self, text: str, retry_after_s: float | None = None) -> None:
         super().__init__(text)
@@ -117,6 +128,8 @@ class DeadlineExceeded(Unavailable):
 class ModelFailed(PenstockError):
     """The model's own code raised an error, or returned something its configuration does not allow."""
 
+    foreign = True
+
 
 class UnknownError(ModelFailed):
     """The model answered the request with an error of no known kind."""
@@ -132,6 +145,8 @@ class Cancelled(PenstockError):
 
 class LoadFailed(PenstockError):
     """The model could not be loaded."""
+
+    foreign = True
 
 
 class Untrusted(LoadFailed):
@@ -207,6 +222,8 @@ class PickleRefused(Untrusted):
 
 class ConfigError(PenstockError):
     """A configuration file or a setting is wrong."""
+
+    foreign = True
 
 
 class VaultRefused(ConfigError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from typing import Any, Final, Literal, TextIO, get_args
@@ -137,6 +138,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({**extras, **fields}, default=lambda value: redacted(str(value)))
 
 
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROLS_BUT_LINES: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_LIKE_OURS: Final = re.compile(r"^(?=\d{4}-\d\d-\d\dT)", re.MULTILINE)
+
 _FORMATTERS: Final = {
     "default": LineFormatter,
     "ISO8601": Iso8601Formatter,
@@ -146,9 +151,13 @@ _FORMATTERS: Final = {
 
 def _one_line(record: logging.LogRecord) -> str:
     extras = "".join(f" {key}={value}" for key, value in _extras(record).items())
-    # A line break in a client's text must not look like a line of ours.
     text = redacted(f"{record.getMessage()}{extras}")
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+    # A line break in a client's text must not look like a line of ours, and nothing of it move a terminal's cursor.
+    return _CONTROLS.sub(_escaped, text)
+
+
+def _escaped(control: re.Match[str]) -> str:
+    return control[0].encode("unicode_escape").decode()
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -166,7 +175,9 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
         parts.append(formatter.formatException(record.exc_info))
     if record.stack_info:
         parts.append(formatter.formatStack(record.stack_info))
-    return redacted("\n".join(parts))
+    # the error's own text is in there
+    text = _CONTROLS_BUT_LINES.sub(_escaped, redacted("\n".join(parts)))
+    return _LIKE_OURS.sub("  ", text)
 
 
 def _harmless(value: object) -> object:

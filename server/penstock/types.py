@@ -110,6 +110,8 @@ class InferHeader:
 
 
 SequenceId = int | str
+SequenceKey = tuple[str, SequenceId]
+"""Tenant and id: what one tenant calls its sequences is nothing to another one."""
 """A sequence's correlation id: above 0, or not empty. The number 1 and the text "1" are two ids."""
 
 
@@ -183,12 +185,16 @@ class CallSession(Protocol):
         ...
 
 
+DEFAULT_TENANT: Final = "default"
+"""Whose all is that nobody says anything else of."""
+
+
 class CallTerms(msgspec.Struct, frozen=True):
     """What comes with a call rather than in its message: for whom it is, and how long its client waits."""
 
     timeout_us: int | None = None
     """From the call's arrival; None: the client waits for ever."""
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
     """Whose share of the model it takes."""
     traced: TracedCall | None = None
     """Set while requests may be traced."""

@@ -11,7 +11,8 @@ import tritonclient.grpc
 import tritonclient.http
 
 from served import FRONTS, Served, descriptors
-from served_models import write_add_sub, write_repository
+from served_models import write_add_sub, write_attacked, write_repository
+from supervised import eventually
 
 FEW_DESCRIPTORS = 64
 """What may stay open of all the tests' connections: those of clients that live as long as the server."""
@@ -36,6 +37,27 @@ def server(request: pytest.FixtureRequest, repository: Path) -> Iterator[Served]
         assert descriptors(served.gateway) <= before + FEW_DESCRIPTORS
         assert served.stop() == 0, served.log
         assert not list((served.folder / "run").iterdir())
+    finally:
+        served.close()
+
+
+@pytest.fixture(scope="session", params=FRONTS)
+def victim(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A server that is attacked: everything optional is on, and it has little patience. At its end nothing may be
+    left."""
+    folder = tmp_path_factory.mktemp("attacked")
+    write_attacked(folder)
+    flags = ("--model-control-mode=explicit", "--load-model=*", "--allow-client-shm=true")
+    limits = ("--slow-client-secs=1", "--grpc-max-message-bytes=64MiB")
+    served = Served(folder, request.param, *flags, *limits)
+    try:
+        served.wait_ready()
+        before = descriptors(served.gateway)
+        yield served
+        eventually(lambda: descriptors(served.gateway) <= before + 8, "descriptors are left")
+        assert served.stop() == 0, served.log
     finally:
         served.close()
 

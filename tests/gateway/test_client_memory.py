@@ -22,6 +22,7 @@ from penstock.gateway.http_response import encode_http_infer
 from penstock.gateway.route_table import RouteTable
 from penstock.tensors import serialize_bytes
 from penstock.types import (
+    DEFAULT_TENANT,
     Array,
     Buffer,
     InferHeader,
@@ -57,13 +58,21 @@ def spec_in(region: str, offset: int, byte_size: int, datatype: str = "FP32") ->
 
 
 def attach(
-    memory: ClientMemory, *inputs: TensorSpec, outputs: Any = (), at_once: bool = False
+    memory: ClientMemory,
+    *inputs: TensorSpec,
+    outputs: Any = (),
+    at_once: bool = False,
+    tenant: str = DEFAULT_TENANT,
 ) -> Any:
     """The buffers of a request of these inputs, and what encodes it: the data that are left for the response."""
     header = InferHeader("m", "", inputs, tuple(outputs))
     buffers: list[Buffer] = [b"here"] * len(inputs)
     return memory.attach(
-        header, buffers, lambda _, outputs: repr(outputs).encode(), at_once=at_once
+        header,
+        buffers,
+        lambda _, outputs: repr(outputs).encode(),
+        at_once=at_once,
+        tenant=tenant,
     )
 
 
@@ -404,3 +413,23 @@ def test_grpc_classes_can_not_go_into_a_region() -> None:
     made = pb.ModelInferRequest(model_name="m", outputs=[output])
     with pytest.raises(InvalidRequest, match="both 'shared_memory_region' and 'classification'"):
         GrpcInferDecoder().decode(made.SerializeToString())
+
+
+def test_a_tenants_regions_are_there_for_nobody_else(memory: ClientMemory) -> None:
+    """Neither by name, nor by the memory that they lie in; and its names are not taken for others."""
+    (mine,) = memory.status("r")
+    with pytest.raises(NotFound, match="Unable to find system shared memory region: 'r'"):
+        memory.status("r", "other")
+    assert memory.status("", "other") == []
+    for at_once in (True, False):
+        with pytest.raises(NotFound, match="Unable to find shared memory region: 'r'"):
+            attach(memory, spec_in("r", 0, 4), at_once=at_once, tenant="other")
+    with pytest.raises(NotFound, match="there is none of that key") as known:
+        memory.register("s", mine.key, 0, 1, "other")
+    with pytest.raises(NotFound) as unknown:
+        memory.register("s", mine.key + "x", 0, 1, "other")
+    # the same words, so that they tell nothing
+    assert str(known.value).replace(mine.key, "") == str(unknown.value).replace(mine.key + "x", "")
+    memory.unregister("r", "other")
+    memory.unregister("", "other")
+    assert memory.status() == [mine]

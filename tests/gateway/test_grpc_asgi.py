@@ -93,13 +93,14 @@ class FakeService:
 
 
 class Bench:
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT, patience_s: float = 30) -> None:
         self.service = FakeService()
         self.disconnects = Disconnects()
         self.app = GrpcOverAsgi(
             self.service,  # type: ignore[arg-type]
             TermsReader("x-tenant"),
             self.disconnects,
+            patience_s,
             limit,
             8000,
         )

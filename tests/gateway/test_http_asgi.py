@@ -86,7 +86,7 @@ class FakeInference:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = 30) -> None:
         self.routes = FakeRoutes()
         self.other = FakeRoutes()
         self.inference = FakeInference()
@@ -96,6 +96,7 @@ class Bench:
             self.inference,  # type: ignore[arg-type]
             TermsReader("x-tenant"),
             Disconnects(),
+            patience_s,
             LIMIT,
             {OTHER_PORT: self.other},
         )

@@ -72,7 +72,7 @@ def service() -> FakeService:
 async def address(service: FakeService) -> AsyncIterator[str]:
     """Where a real server of that service is."""
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((RpcTable(service, TermsReader("x-tenant")),))  # type: ignore[arg-type]
+    server.add_generic_rpc_handlers((RpcTable(service, TermsReader("x-tenant"), None),))  # type: ignore[arg-type]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield f"127.0.0.1:{port}"

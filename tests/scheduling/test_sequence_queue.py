@@ -102,12 +102,38 @@ def test_backlog_gives_the_slot_to_the_tenant_that_has_fewest_for_its_weight() -
     submit(queue, "8<", "9<", tenant="small")
     assert queue.slots_held() == {"one": [1, 2, 3]}
     run(queue)
-    submit(queue, "1>")
+    submit(queue, "1>", tenant="big")
     run(queue)
     assert queue.slots_held() == {"one": [8, 2, 3]}
-    submit(queue, "2>")
+    submit(queue, "2>", tenant="big")
     run(queue)
     assert queue.slots_held() == {"one": [8, 4, 3]}
+
+
+def test_two_tenants_sequences_of_one_id_are_two() -> None:
+    queue = queue_of()
+    submit(queue, "7<:a", tenant="x")
+    with pytest.raises(InvalidRequest, match="must specify the START flag"):
+        submit(queue, "7:stolen", tenant="y")
+    submit(queue, "7<:b", tenant="y")
+    assert run(queue) == ["7<:a", "7<:b"]
+    (more,) = submit(queue, "7:c", tenant="x")
+    submit(queue, "7>:d", tenant="y")
+    assert run(queue) == ["7:c", "7>:d"]
+    assert more.step.slot == 0
+    assert queue.holds(("x", 7))
+    assert not queue.holds(("y", 7))
+
+
+def test_what_a_tenant_hears_of_a_lost_sequence_another_does_not() -> None:
+    queue = queue_of()
+    submit(queue, "7<", tenant="x")
+    run(queue)
+    queue.lose("one", "gone")
+    with pytest.raises(Unavailable, match="sequence 7 of model 'm' was lost: gone"):
+        submit(queue, "7", tenant="x")
+    with pytest.raises(InvalidRequest, match="must specify the START flag"):
+        submit(queue, "7", tenant="y")
 
 
 def test_an_id_that_is_used_again_at_once_waits_behind_those_that_wait() -> None:

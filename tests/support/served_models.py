@@ -95,6 +95,19 @@ def write_repository(folder: Path) -> None:
     (folder / "doubled" / "config.yaml").write_text("max_batch_size: 6\ndynamic_batching: {}\n")
 
 
+def write_attacked(folder: Path) -> None:
+    """A few models, of each kind of input and of failure."""
+    write_model(folder / "puppet", "puppet", f"max_batch_size: 8\ndynamic_batching {{ }}\n{PUPPET}")
+    string = "data_type: TYPE_STRING dims: [ 1 ]"
+    write_model(
+        folder / "text",
+        "mirror",
+        f'max_batch_size: 4 input [ {{ name: "X" {string} }} ] output [ {{ name: "Y" {string} }} ]',
+    )
+    write_onnx_identity(folder / "classes", "FP32", ["batch", 4])
+    _write_broken(folder)
+
+
 def write_add_sub(folder: Path) -> None:
     """The classic, in ONNX and without a configuration."""
     write_onnx(

@@ -8,8 +8,8 @@ from typing import Final
 
 from penstock.errors import AlreadyExists, InvalidRequest, NotFound, Unavailable, Unsupported
 from penstock.tensors import count_bytes_elements, element_count
-from penstock.types import Buffer, InferHeader, OutputTensor, RegionRef, TensorSpec
-from penstock.workers.client_regions import Input, Region, RegionInput
+from penstock.types import DEFAULT_TENANT, Buffer, InferHeader, OutputTensor, RegionRef, TensorSpec
+from penstock.workers.client_regions import Input, Region, RegionInput, no_such_key
 from penstock.workers.copy_in import JOIN_BELOW_BYTES
 from penstock.workers.request import Encode, PendingRequest
 
@@ -24,11 +24,15 @@ MAX_STRINGS: Final = 1 << 20
 
 
 class ClientMemory:
-    """Registered regions by name. One a gateway, which forgets them when it ends."""
+    """Registered regions by tenant and name. One a gateway, which forgets them when it ends.
+
+    A tenant's regions are there for nobody else, and neither is the memory that they lie in. Where access is not
+    controlled all is the default tenant's.
+    """
 
     def __init__(self, *, allowed: bool) -> None:
         self.allowed: Final = allowed
-        self._regions: dict[str, Region] = {}
+        self._regions: dict[tuple[str, str], Region] = {}
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_regions = MAX_REGIONS if files < 0 else min(MAX_REGIONS, files // 4)
 
@@ -37,7 +41,9 @@ class ClientMemory:
         if not self.allowed:
             raise Unsupported(DISABLED)
 
-    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+    def register(
+        self, name: str, key: str, offset: int, byte_size: int, tenant: str = DEFAULT_TENANT
+    ) -> None:
         """Open a client's shared memory, to be named in requests from now on.
 
         Raises AlreadyExists, InvalidRequest, NotFound, Unavailable, Unsupported.
@@ -48,37 +54,51 @@ class ClientMemory:
                 f"'region name' is necessary to register system shared memory region: expected 1 to"
                 f" {MAX_NAME_CHARACTERS} characters, got {len(name)}"
             )
-        if name in self._regions:
+        if (tenant, name) in self._regions:
             raise AlreadyExists(f"shared memory region '{name}' already in manager")
         if len(self._regions) >= self._max_regions:
             raise Unavailable(
                 f"failed to register shared memory region '{name}': there are {self._max_regions}"
                 " already, which is the limit"
             )
-        self._regions[name] = Region(name, key, offset, byte_size)
+        region = Region(name, key, offset, byte_size)
+        if any(
+            owner != tenant and other.file == region.file
+            for (owner, _), other in self._regions.items()
+        ):
+            raise no_such_key(key)
+        self._regions[tenant, name] = region
 
-    def unregister(self, name: str = "") -> None:
+    def unregister(self, name: str = "", tenant: str = DEFAULT_TENANT) -> None:
         """Forget a region, or all. Requests that were sent before can still use it. A name that is not known is fine.
 
         Raises Unsupported.
         """
         self.check_allowed()
         if name:
-            self._regions.pop(name, None)
+            self._regions.pop((tenant, name), None)
         else:
-            self._regions.clear()
+            for key in [key for key in self._regions if key[0] == tenant]:
+                del self._regions[key]
 
-    def status(self, name: str = "") -> Sequence[Region]:
+    def status(self, name: str = "", tenant: str = DEFAULT_TENANT) -> Sequence[Region]:
         """A region, or all. Raises NotFound, Unsupported."""
         self.check_allowed()
         if not name:
-            return list(self._regions.values())
-        if name not in self._regions:
+            return [region for (owner, _), region in self._regions.items() if owner == tenant]
+        region = self._regions.get((tenant, name))
+        if region is None:
             raise NotFound(f"Unable to find system shared memory region: '{name}'")
-        return [self._regions[name]]
+        return [region]
 
     def attach(
-        self, header: InferHeader, buffers: Sequence[Buffer], encode: Encode, *, at_once: bool
+        self,
+        header: InferHeader,
+        buffers: Sequence[Buffer],
+        encode: Encode,
+        *,
+        at_once: bool,
+        tenant: str = DEFAULT_TENANT,
     ) -> tuple[Sequence[Input], Encode]:
         """A request's buffers and encoder with the regions that its header names in their place.
 
@@ -88,14 +108,18 @@ class ClientMemory:
         Raises InvalidRequest, NotFound, Unsupported.
         """
         inputs: list[Input] = [
-            buffer if spec.region is None else self._input(spec, spec.region, at_once=at_once)
+            buffer
+            if spec.region is None
+            else self._input(spec, spec.region, tenant, at_once=at_once)
             for spec, buffer in zip(header.inputs, buffers, strict=True)
         ]
-        targets = {o.name: self._find(o.region) for o in header.outputs if o.region is not None}
+        targets = {
+            o.name: self._find(o.region, tenant) for o in header.outputs if o.region is not None
+        }
         return inputs, IntoRegions(encode, targets) if targets else encode
 
-    def _input(self, spec: TensorSpec, ref: RegionRef, *, at_once: bool) -> Input:
-        region, _ = self._find(ref)
+    def _input(self, spec: TensorSpec, ref: RegionRef, tenant: str, *, at_once: bool) -> Input:
+        region, _ = self._find(ref, tenant)
         if spec.datatype == "BYTES":
             count = element_count(spec.shape)
             if count > MAX_STRINGS:
@@ -110,9 +134,9 @@ class ClientMemory:
             return region.read(ref)
         return RegionInput(region, ref)
 
-    def _find(self, ref: RegionRef) -> tuple[Region, RegionRef]:
+    def _find(self, ref: RegionRef, tenant: str) -> tuple[Region, RegionRef]:
         self.check_allowed()
-        region = self._regions.get(ref.name)
+        region = self._regions.get((tenant, ref.name))
         if region is None:
             raise NotFound(f"Unable to find shared memory region: '{ref.name}'")
         region.check(ref)

@@ -42,9 +42,9 @@ class SystemMemoryApi:
     def __init__(self, memory: ClientMemory) -> None:
         self._memory = memory
 
-    async def status(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+    async def status(self, parameters: PathParameters, request: HttpRequest) -> HttpResponse:
         """`…/status`."""
-        regions = self._memory.status(_region(parameters))
+        regions = self._memory.status(_region(parameters), request.session.tenant)
         return json_response([_described(region) for region in regions])
 
     async def register(self, parameters: PathParameters, request: HttpRequest) -> HttpResponse:
@@ -56,12 +56,13 @@ class SystemMemoryApi:
             _given("key", given.key),
             given.offset or 0,
             _given("byte_size", given.byte_size),
+            request.session.tenant,
         )
         return HttpResponse()
 
-    async def unregister(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
+    async def unregister(self, parameters: PathParameters, request: HttpRequest) -> HttpResponse:
         """`…/unregister`."""
-        self._memory.unregister(_region(parameters))
+        self._memory.unregister(_region(parameters), request.session.tenant)
         return HttpResponse()
 
     def rpcs(self) -> tuple[Rpc, ...]:
@@ -82,20 +83,21 @@ class SystemMemoryApi:
             ),
         )
 
-    async def _status(self, request: Any, _: AnySession) -> Message:
+    async def _status(self, request: Any, session: AnySession) -> Message:
         response: Any = _message("SystemSharedMemoryStatusResponse")
-        for region in self._memory.status(request.name):
+        for region in self._memory.status(request.name, session.tenant):
             shown = response.regions[region.name]
             for field, value in _described(region).items():
                 setattr(shown, field, value)
         return response  # type: ignore[no-any-return]
 
-    async def _register(self, request: Any, _: AnySession) -> Message:
-        self._memory.register(request.name, request.key, request.offset, request.byte_size)
+    async def _register(self, request: Any, session: AnySession) -> Message:
+        given = request.name, request.key, request.offset, request.byte_size
+        self._memory.register(*given, session.tenant)
         return _message("SystemSharedMemoryRegisterResponse")
 
-    async def _unregister(self, request: Any, _: AnySession) -> Message:
-        self._memory.unregister(request.name)
+    async def _unregister(self, request: Any, session: AnySession) -> Message:
+        self._memory.unregister(request.name, session.tenant)
         return _message("SystemSharedMemoryUnregisterResponse")
 
 

@@ -10,26 +10,25 @@ from typing import Any, Final
 
 from penstock.config import Settings
 from penstock.gateway.envoy_tls import transport_socket
+from penstock.gateway.limits import MAX_HEADERS, MAX_HEADERS_KIB, MAX_STREAMS, max_connections
 from penstock.gateway.tls_files import TlsFiles
 
 Json = dict[str, Any]
 
 STAT_PREFIX: Final = "in"
 """Envoy counts our requests under `http.in.`."""
-MAX_CONNECTIONS: Final = 10_000
-MAX_STREAMS: Final = 1024
-"""Requests under way on one HTTP/2 connection."""
-MAX_RESETS_PER_S: Final = 10_000
+MAX_RESETS_PER_S: Final = 4_000
 """Calls that a client may cancel, on one connection. At its deadline it cancels them all, so an overloaded server must
 bear many: beyond, the whole connection is closed, and calls fail on it that nobody cancelled. Each costs the gateway
-what a call costs, without MAX_STREAMS to bound them: without a limit one client could fill the memory."""
+what a call costs, without MAX_STREAMS to bound them: without a limit one client could fill the memory, and with one
+that is too high the event loop is behind for so long that the supervisor takes the gateway for dead."""
 MAX_RESETS_AT_ONCE: Final = 2 * MAX_RESETS_PER_S
 NO_LIMIT: Final = (1 << 32) - 1
 INFERENCE: Final = "/inference.GRPCInferenceService/"
 MODEL_INFER: Final = f"{INFERENCE}ModelInfer"
 MODEL_STREAM_INFER: Final = f"{INFERENCE}ModelStreamInfer"
-MAX_HEADERS: Final = 100
-MAX_HEADERS_KIB: Final = 32
+HEADERS_S: Final = 10.0
+"""Seconds that a request's headers may take."""
 CONNECTION_BUFFER_BYTES: Final = 1 << 20
 HANDSHAKE_S: Final = 10
 OWNER_ONLY: Final = 0o600
@@ -106,7 +105,7 @@ def _connection_manager(settings: Settings, files: EnvoyFiles) -> Json:
         "route_config": _routes(),
         "http_filters": [_refuse_bad_paths(), _ask_for_trailers(), _pyvoy(files)],
         **_identity(),
-        **_limits(),
+        **_limits(settings.slow_client_secs),
     }
     if settings.access_log:
         config["access_log"] = [_access_log()]
@@ -146,11 +145,14 @@ def _identity() -> Json:
     }
 
 
-def _limits() -> Json:
+def _limits(patience_s: float) -> Json:
+    """0 s are for ever, to Envoy."""
     return {
-        "request_headers_timeout": "10s",
+        "request_headers_timeout": _seconds(min(HEADERS_S, patience_s)),
         # it would end slow inferences too
         "stream_idle_timeout": "0s",
+        # whoever takes nothing of an answer that is ready would have it kept for ever
+        "stream_flush_timeout": _seconds(patience_s),
         "max_request_headers_kb": MAX_HEADERS_KIB,
         "normalize_path": True,
         "merge_slashes": True,
@@ -234,7 +236,7 @@ def _overload_manager() -> Json:
         "typed_config": {
             "@type": f"{_TYPES}.resource_monitors.downstream_connections.v3"
             ".DownstreamConnectionsConfig",
-            "max_active_downstream_connections": MAX_CONNECTIONS,
+            "max_active_downstream_connections": max_connections(),
         },
     }
     return {"refresh_interval": "0.25s", "resource_monitors": [monitor]}
@@ -265,6 +267,10 @@ def _access_log() -> Json:
             "log_format": {"json_format": dict(_ACCESS_LOG_FIELDS)},
         },
     }
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f}s"
 
 
 def _tcp(host: str, port: int) -> Json:

@@ -105,6 +105,7 @@ class Gateway:
             self.grpc,
             self.terms,
             disconnects,
+            settings.slow_client_secs,
             int(settings.grpc_max_message_bytes),
             settings.grpc_port,
         )
@@ -119,6 +120,7 @@ class Gateway:
             Generation(inference, self.repository, self._aside),
             self.terms,
             disconnects,
+            settings.slow_client_secs,
             int(settings.http_max_input_size),
             self._doors.by_port,
         )

@@ -14,10 +14,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from penstock.access.session import AnySession
-from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
+from penstock.errors import BodyTooSlow, InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
 from penstock.gateway.asgi import Message, Receive, Scope, Send, forget_frames
 from penstock.gateway.aside import LARGE_BYTES
-from penstock.gateway.compression import decompress
+from penstock.gateway.compression import decompress_aside
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
@@ -25,6 +25,7 @@ from penstock.gateway.infer_stream import InferStream
 from penstock.gateway.outbox import JOIN_BYTES
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, admit
+from penstock.gateway.slow_bodies import SlowBodies
 from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
 from penstock.gateway.stream_terms import StreamTerms
 from penstock.gateway.terms import TermsReader, from_now
@@ -44,8 +45,6 @@ EMPTY_BODY: Final = {"type": "http.response.body", "body": b""}
 FLUSH: Final = {"type": "http.response.body", "body": b"", "more_body": True}
 """The bridge holds headers back until there is a body."""
 PREFIX_BYTES: Final = PREFIX.size
-MAX_TEXT: Final = 4000
-"""Characters of a status message: clients bound the size of headers."""
 
 Status = tuple[GrpcCode, str, int | None]
 """Code, text, and milliseconds after which to try again."""
@@ -59,6 +58,7 @@ class GrpcOverAsgi:
         service: GrpcService,
         terms: TermsReader,
         disconnects: Disconnects,
+        slow_client_s: float,
         max_message_bytes: int,
         port: int,
     ) -> None:
@@ -66,6 +66,7 @@ class GrpcOverAsgi:
         self._service = service
         self._terms = terms
         self._disconnects = disconnects
+        self._slow = SlowBodies(slow_client_s, _refuse_slow)
         self._max_message_bytes = max_message_bytes
         self._port = port
         self._readers: set[asyncio.Task[None]] = set()
@@ -86,7 +87,7 @@ class GrpcOverAsgi:
             if path == MODEL_INFER:
                 terms = self._terms.of_grpc(scope["headers"])
                 began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
-                message = await self._read_message(scope, receive)
+                message = await self._read_message(scope, receive, send)
                 if terms is not NO_TERMS:
                     terms = from_now(terms, began_ns)
                 answer = GrpcAnswer(send, self._disconnects)
@@ -99,6 +100,9 @@ class GrpcOverAsgi:
                 await self._infer_stream(scope, receive, send)
             else:
                 await self._other(path, scope, receive, send)
+        except BodyTooSlow:
+            # it has its answer
+            return
         except BaseException as error:  # noqa: BLE001 - all of them end the response
             await _send_error(send, *_outcome(path, error))
 
@@ -108,9 +112,8 @@ class GrpcOverAsgi:
         # before its message is read
         admit(self._service.rules.get(path), session)
         if unary := self._service.unary.get(path):
-            await _send_message(
-                send, await unary(await self._read_message(scope, receive), session)
-            )
+            message = await self._read_message(scope, receive, send)
+            await _send_message(send, await unary(message, session))
         elif stream := self._service.streams.get(path):
             await self._stream(stream, scope, receive, send, session)
         else:
@@ -167,12 +170,21 @@ class GrpcOverAsgi:
             await send(EMPTY_BODY)
             await send(_trailers(error, scope["path"]))
 
-    async def _read_message(self, scope: Scope, receive: Receive) -> bytes:
-        """The one message of a unary call. Raises InvalidRequest, PayloadTooLarge, Unsupported."""
-        event = await receive()
-        body = event.get("body", b"")
-        if event.get("more_body"):
-            body = await self._read_rest(body, receive)
+    async def _read_message(self, scope: Scope, receive: Receive, send: Send) -> bytes:
+        """The one message of a unary call. Raises BodyTooSlow, InvalidRequest, PayloadTooLarge, Unsupported."""
+        slow = self._slow
+        slow.received[send] = 0
+        if not slow.watching:
+            slow.watch()
+        try:
+            event = await receive()
+            body = event.get("body", b"")
+            if event.get("more_body"):
+                body = await self._read_rest(body, receive, send)
+        finally:
+            del slow.received[send]
+            if slow.refused:
+                slow.check(send)
         if len(body) < PREFIX_BYTES:
             raise InvalidRequest(f"expected one gRPC message, got {len(body)} bytes")
         flag, length = PREFIX.unpack_from(body)
@@ -182,9 +194,9 @@ class GrpcOverAsgi:
                 f"the gRPC message says {length} bytes, {len(body) - PREFIX_BYTES} came"
             )
         message: bytes = body[PREFIX_BYTES:]
-        return self._inflated(scope, message) if flag else message
+        return await self._inflated(scope, message) if flag else message
 
-    async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
+    async def _read_rest(self, first: bytes, receive: Receive, send: Send) -> bytes:
         """All of the body. What is too long is refused by its prefix, before the rest is read."""
         chunks = [first]
         size = len(first)
@@ -201,7 +213,7 @@ class GrpcOverAsgi:
                 raise InvalidRequest("the client went away in the middle of its request")
             chunk = event.get("body", b"")
             chunks.append(chunk)
-            size += len(chunk)
+            self._slow.received[send] = size = size + len(chunk)
             if not event.get("more_body"):
                 return b"".join(chunks)
 
@@ -222,7 +234,7 @@ class GrpcOverAsgi:
                 message = bytes(buffer[PREFIX_BYTES:end])
                 flag = buffer[0]
                 del buffer[:end]
-                yield self._inflated(scope, message) if flag else message
+                yield await self._inflated(scope, message) if flag else message
         if buffer:
             raise InvalidRequest(f"the stream ends within a message, {len(buffer)} bytes are left")
 
@@ -237,7 +249,7 @@ class GrpcOverAsgi:
                 f"the message has {length} bytes, the limit is {self._max_message_bytes}"
             )
 
-    def _inflated(self, scope: Scope, message: bytes) -> bytes:
+    async def _inflated(self, scope: Scope, message: bytes) -> bytes:
         encoding = _header(scope, b"grpc-encoding")
         if encoding in ("", "identity"):
             raise InvalidRequest(
@@ -247,7 +259,7 @@ class GrpcOverAsgi:
             raise Unsupported(
                 f"grpc-encoding '{encoding}' is not supported, expected gzip or deflate"
             )
-        return decompress(message, encoding, self._max_message_bytes)
+        return await decompress_aside(message, encoding, self._max_message_bytes)
 
 
 class GrpcAnswer:
@@ -299,6 +311,10 @@ def _trailers(error: BaseException, path: str = "") -> Message:
     return {"type": "http.response.trailers", "headers": _status_headers(*_outcome(path, error))}
 
 
+async def _refuse_slow(send: Send, error: BodyTooSlow) -> None:
+    await _send_error(send, *_status(error))
+
+
 async def _send_message(send: Send, response: bytes) -> None:
     await send(START)
     await send({"type": "http.response.body", "body": response})
@@ -322,7 +338,6 @@ def _error_start(code: GrpcCode, text: str, after_ms: int | None) -> Message:
 
 
 def _status_headers(code: GrpcCode, text: str, after_ms: int | None) -> list[tuple[bytes, bytes]]:
-    text = text[:MAX_TEXT]
     # percent-encoded by gRPC's own rules: printable ASCII but % stays as it is
     message = quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
     headers = [(b"grpc-status", str(int(code)).encode()), (b"grpc-message", message.encode())]

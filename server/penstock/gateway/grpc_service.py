@@ -160,7 +160,7 @@ class GrpcService:
     ) -> PendingRequest:
         """The second half of `infer`: bind and submit."""
         header, request_id, buffers = decoded
-        bound = self._inference.bind(header, terms.session)
+        bound = self._inference.bind(header, terms)
         encoder = self._encoder(bound)
         return self._inference.submit(
             bound, request_id, buffers, encoder, respond, received_bytes, terms

@@ -10,9 +10,9 @@ from http import HTTPStatus
 from typing import Protocol
 
 from penstock.access.session import AnySession
-from penstock.errors import InvalidRequest, PayloadTooLarge, PenstockError
-from penstock.gateway.asgi import Receive, Scope, Send, SendNow, forget_frames
-from penstock.gateway.compression import decompress
+from penstock.errors import BodyTooSlow, InvalidRequest, PayloadTooLarge, PenstockError
+from penstock.gateway.asgi import Message, Receive, Scope, Send, SendNow, forget_frames
+from penstock.gateway.compression import decompress_aside
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.http_generate import (
     EventStream,
@@ -31,6 +31,7 @@ from penstock.gateway.http_types import (
 )
 from penstock.gateway.refusals import http_refusal
 from penstock.gateway.route_table import Reply
+from penstock.gateway.slow_bodies import SlowBodies
 from penstock.gateway.status import HIDDEN_TEXT
 from penstock.gateway.terms import TermsReader, from_now
 from penstock.types import NO_TERMS, CallTerms
@@ -71,6 +72,7 @@ class HttpOverAsgi:
         generation: Generation,
         terms: TermsReader,
         disconnects: Disconnects,
+        slow_client_s: float,
         max_body_bytes: int,
         doors: Mapping[int, Door],
     ) -> None:
@@ -80,6 +82,7 @@ class HttpOverAsgi:
         self._generation = generation
         self._terms = terms
         self._disconnects = disconnects
+        self._slow = SlowBodies(slow_client_s, _refuse_slow)
         self._max_body_bytes = max_body_bytes
         self._doors = doors
         self._targets: dict[str, tuple[str, str, str]] = {}
@@ -91,6 +94,9 @@ class HttpOverAsgi:
             response = await self._answer(scope, receive, send)
             if response is None:
                 return
+        except BodyTooSlow:
+            # it has its answer
+            return
         except PenstockError as error:
             response = http_refusal(error)
         except asyncio.CancelledError:
@@ -117,7 +123,7 @@ class HttpOverAsgi:
         terms = self._terms.of_http(headers)
         _admit(terms, target[0])
         began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
-        request = HttpRequest(method, headers, await self._read_body(headers, receive))
+        request = HttpRequest(method, headers, await self._read_body(headers, receive, send))
         if terms is not NO_TERMS:
             terms = from_now(terms, began_ns)
         answer = HttpAnswer(send, self._disconnects, self._inference, request)
@@ -126,14 +132,14 @@ class HttpOverAsgi:
         return None
 
     async def _other(
-        self, door: Door, scope: Scope, headers: Headers, receive: Receive, send: SendNow
+        self, door: Door, scope: Scope, headers: Headers, receive: Receive, send: Send
     ) -> HttpResponse | None:
         """As `_answer`, of whatever is not the protocol's own inference."""
         began_ns = time.monotonic_ns()
         session = self._terms.session(headers)
         method, path = scope["method"], scope["path"]
         door.admit(method, path, session)
-        body = await self._read_body(headers, receive)
+        body = await self._read_body(headers, receive, send)
         request = HttpRequest(method, headers, body, session, scope.get("query_string", b""))
         reply = await door(path, request)
         if isinstance(reply, HttpResponse):
@@ -154,7 +160,7 @@ class HttpOverAsgi:
         _admit(terms, name)
         began_ns = time.monotonic_ns()
         self._generation.check(name, version, headers)
-        body = await self._read_body(headers, receive)
+        body = await self._read_body(headers, receive, send)
         receiver = OneResponse() if action == "generate" else EventStream()
         responses = GeneratedResponses(receiver)
         terms = from_now(terms, began_ns)
@@ -178,24 +184,35 @@ class HttpOverAsgi:
             self._targets[path] = target
         return target
 
-    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read_body(self, headers: Headers, receive: Receive, send: Send) -> bytes:
         """The whole body, decompressed. Raises PayloadTooLarge before reading it where its length says so."""
         declared = _content_length(headers)
         if declared > self._max_body_bytes:
             raise PayloadTooLarge(self._too_large(declared))
-        event = await receive()
-        body = event.get("body", b"")
-        if event.get("more_body"):
-            body = await self._read_rest(body, receive)
+        slow = self._slow
+        slow.received[send] = 0
+        if not slow.watching:
+            slow.watch()
+        try:
+            event = await receive()
+            body: bytes = event.get("body", b"")
+            if event.get("more_body"):
+                body = await self._read_rest(body, receive, send)
+        finally:
+            del slow.received[send]
+            if slow.refused:
+                slow.check(send)
         if len(body) > self._max_body_bytes:
             raise PayloadTooLarge(self._too_large(len(body)))
         if declared >= 0 and len(body) != declared:
             # a body that was cut off looks complete to the app (pyvoy): its length tells
             raise InvalidRequest(f"content-length says {declared} bytes, {len(body)} came")
         encoding = header(headers, b"content-encoding")
-        return decompress(body, encoding, self._max_body_bytes) if encoding else body
+        if not encoding:
+            return body
+        return await decompress_aside(body, encoding, self._max_body_bytes)
 
-    async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
+    async def _read_rest(self, first: bytes, receive: Receive, send: Send) -> bytes:
         """The body, or as much of it as shows that it is too large."""
         chunks = [first]
         size = len(first)
@@ -206,7 +223,7 @@ class HttpOverAsgi:
                 raise InvalidRequest("the client went away in the middle of its request")
             chunk = event.get("body", b"")
             chunks.append(chunk)
-            size += len(chunk)
+            self._slow.received[send] = size = size + len(chunk)
             more = event.get("more_body", False)
         return b"".join(chunks)
 
@@ -218,6 +235,15 @@ def _admit(terms: CallTerms, model: str) -> None:
     """Before the body is read, and before anything is said of the model. Raises Forbidden."""
     if terms.session is not None:
         terms.session.check(Verb.INFER, model)
+
+
+async def _refuse_slow(send: Send, error: BodyTooSlow) -> None:
+    start, body = _messages(http_refusal(error))
+    try:
+        await send(start)
+        await send(body)
+    except OSError as gone:
+        forget_frames(gone)
 
 
 def _content_length(headers: Headers) -> int:
@@ -259,14 +285,20 @@ class HttpAnswer:
         _send(self._send, response)
 
 
-def _send(send: SendNow, response: HttpResponse) -> None:
+def _messages(response: HttpResponse) -> tuple[Message, Message]:
     headers = [
         (b"content-type", response.content_type.encode()),
         (b"content-length", str(len(response.body)).encode()),
         *((name.encode(), value.encode()) for name, value in response.headers),
     ]
+    start = {"type": "http.response.start", "status": int(response.status), "headers": headers}
+    return start, {"type": "http.response.body", "body": response.body}
+
+
+def _send(send: SendNow, response: HttpResponse) -> None:
+    start, body = _messages(response)
     try:
-        send({"type": "http.response.start", "status": int(response.status), "headers": headers})
-        send({"type": "http.response.body", "body": response.body})
+        send(start)
+        send(body)
     except OSError as error:
         forget_frames(error)

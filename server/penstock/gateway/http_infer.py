@@ -89,7 +89,7 @@ class HttpInference:
             )
             terms = from_now(terms, began_ns)
         header, buffers = self._raw(decoded) if decoded.raw else (decoded.header, decoded.buffers)
-        bound = self._inference.bind(header, terms.session)
+        bound = self._inference.bind(header, terms)
         encoder = HttpEncoder(bound.model, header.outputs, decoded.binary_data_output)
         received = len(request.body)
         return self._inference.submit(bound, decoded.id, buffers, encoder, respond, received, terms)

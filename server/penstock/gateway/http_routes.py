@@ -206,7 +206,7 @@ def _body_object(request: HttpRequest) -> dict[str, Any]:
         return {}
     try:
         return msgspec.json.decode(request.body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not a JSON object: {error}") from error
 
 

@@ -14,7 +14,14 @@ from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
 from penstock.telemetry.tracing.tracing import Tracing
-from penstock.types import NO_TERMS, Buffer, CallSession, CallTerms, InferHeader, TracedCall
+from penstock.types import (
+    DEFAULT_TENANT,
+    NO_TERMS,
+    Buffer,
+    CallTerms,
+    InferHeader,
+    TracedCall,
+)
 from penstock.verbs import Verb
 from penstock.workers.client_regions import Input
 from penstock.workers.request import Encode, PendingRequest, RequestPlan, Respond, Sink
@@ -78,7 +85,11 @@ class Inference:
         if bound.names_regions:
             at_once = plan.sequence is not None or not isinstance(bound.model.pool, Pool)
             inputs, encode = self._client_memory.attach(
-                bound.header, buffers, encode, at_once=at_once
+                bound.header,
+                buffers,
+                encode,
+                at_once=at_once,
+                tenant=terms.session.tenant if terms.session is not None else DEFAULT_TENANT,
             )
         if plan.order is not None:
             inputs = [inputs[index] for index in plan.order]
@@ -140,12 +151,12 @@ class Inference:
             trace.end(error)
             raise
 
-    def bind(self, header: InferHeader, session: CallSession | None) -> Bound:
+    def bind(self, header: InferHeader, terms: CallTerms) -> Bound:
         """The model that answers the header, and its plan. A header that was seen before costs one look-up.
 
         Raises Forbidden, NotFound, Unavailable, InvalidRequest.
         """
-        if session is not None:
+        if (session := terms.session) is not None:
             # first: those who may not run it are not told whether there is such a model
             session.check(Verb.INFER, header.model_name)
         bound = self._bound.get(id(header))
@@ -153,7 +164,7 @@ class Inference:
             return bound
         model = self._repository.get(header.model_name, header.model_version)
         if model.config.sequence_batching is not None:
-            keeper = self._repository.handovers.keeper(model, header.parameters)
+            keeper = self._repository.handovers.keeper(model, header.parameters, terms.tenant)
             if keeper is not None:
                 # not remembered, for the sequence may end any time, and its id be used again
                 plan = keeper.signature.plan(header)

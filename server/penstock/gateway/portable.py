@@ -17,11 +17,13 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock.access.credentials import CERTIFICATE
-from penstock.errors import InvalidRequest, PenstockError
+from penstock.errors import BodyTooSlow, InvalidRequest, PenstockError
 from penstock.gateway.auditing import CALL
 from penstock.gateway.forwarded_certificate import forwarded
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
+from penstock.gateway.guarded_http import guarded
+from penstock.gateway.limits import MAX_STREAMS
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, Unary, admit
 from penstock.gateway.status import GrpcCode, status_of, text_of
@@ -32,6 +34,9 @@ from penstock.gateway.tls_files import TlsFiles
 
 log = logging.getLogger(__name__)
 
+MESSAGE_PATIENCE = 5
+"""How many times the patience with slow clients a gRPC message gets: how much of it has come gRPC does not say."""
+
 Context = Any
 """grpc.aio.ServicerContext, whose stubs lack its methods' types."""
 
@@ -39,9 +44,13 @@ Context = Any
 class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Hands grpc.aio the RPCs of a GrpcService by path; messages stay bytes."""
 
-    def __init__(self, service: GrpcService, terms: TermsReader) -> None:
-        unary = {path: _unary(path, call, service, terms) for path, call in service.unary.items()}
-        unary[MODEL_INFER] = _infer(service, terms)
+    def __init__(self, service: GrpcService, terms: TermsReader, message_s: float | None) -> None:
+        """`message_s`: how long a unary call's message may take; None: any time."""
+        only = Only(message_s)
+        unary = {
+            path: _unary(path, call, service, terms, only) for path, call in service.unary.items()
+        }
+        unary[MODEL_INFER] = _infer(service, terms, only)
         self._handlers = {
             # as streams: for a call without a whole message grpc.aio's unary handlers would never answer
             path: grpc.stream_unary_rpc_method_handler(handle)
@@ -60,27 +69,29 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 def _unary(
-    path: str, call: Unary, service: GrpcService, reader: TermsReader
+    path: str, call: Unary, service: GrpcService, reader: TermsReader, only: Only
 ) -> Callable[[Any, Context], Awaitable[bytes]]:
     async def handle(requests: Any, context: Context) -> bytes:
         try:
             CALL.set(context)
             session = reader.session_of_call(context)
             admit(service.rules.get(path), session)
-            return await call(await _only(aiter(requests)), session)
+            return await call(await only(aiter(requests)), session)
         except Exception as error:  # noqa: BLE001 - `_abort` logs it
             await _abort(context, path, error)
 
     return handle
 
 
-def _infer(service: GrpcService, reader: TermsReader) -> Callable[[Any, Context], Awaitable[bytes]]:
+def _infer(
+    service: GrpcService, reader: TermsReader, only: Only
+) -> Callable[[Any, Context], Awaitable[bytes]]:
     async def handle(requests: Any, context: Context) -> bytes:
         try:
             CALL.set(context)
             # who it is before its message is read
             reader.session_of_call(context).known()
-            message = await _only(aiter(requests))
+            message = await only(aiter(requests))
             # now, for the time that the message took is gone
             return await service.model_infer(message, reader.of_call(context))
         except Exception as error:  # noqa: BLE001 - `_abort` logs it
@@ -89,14 +100,27 @@ def _infer(service: GrpcService, reader: TermsReader) -> Callable[[Any, Context]
     return handle
 
 
-async def _only(messages: AsyncIterator[bytes]) -> bytes:
-    """The one message of a unary call. Raises InvalidRequest when there is none, or more."""
-    message = await anext(messages, None)
-    if message is None:
-        raise InvalidRequest("expected one gRPC message, got none that is whole")
-    if await anext(messages, None) is not None:
-        raise InvalidRequest("expected one gRPC message, got more")
-    return message
+class Only:
+    """Reads the one message of a unary call."""
+
+    def __init__(self, message_s: float | None) -> None:
+        """`message_s`: how long it may take; None: any time."""
+        self._message_s = message_s
+
+    async def __call__(self, messages: AsyncIterator[bytes]) -> bytes:
+        """The message. Raises InvalidRequest when there is none, or more, and BodyTooSlow."""
+        try:
+            async with asyncio.timeout(self._message_s):
+                message = await anext(messages, None)
+                more = message is not None and await anext(messages, None) is not None
+        except TimeoutError:
+            expected = f"expected one gRPC message within {self._message_s:g} s"
+            raise BodyTooSlow(expected) from None
+        if message is None:
+            raise InvalidRequest("expected one gRPC message, got none that is whole")
+        if more:
+            raise InvalidRequest("expected one gRPC message, got more")
+        return message
 
 
 def _stream(
@@ -199,11 +223,13 @@ class PortableFront:
                 ("grpc.max_send_message_length", -1),
                 # a second server on the port must fail, not take half of its calls
                 ("grpc.so_reuseport", 0),
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
                 # else the kernel ends the connection of a client that reads slowly (TCP_USER_TIMEOUT)
                 ("grpc.keepalive_timeout_ms", 2**31 - 1),
             ]
         )
-        table = RpcTable(self._gateway.grpc, self._gateway.terms)
+        message_s = settings.slow_client_secs * MESSAGE_PATIENCE or None
+        table = RpcTable(self._gateway.grpc, self._gateway.terms, message_s)
         server.add_generic_rpc_handlers((table,))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         address = f"{host}:{settings.grpc_port}"
@@ -221,7 +247,7 @@ class PortableFront:
             port=port,
             # said aloud: uvicorn takes bound methods for ASGI 2
             interface="asgi3",
-            http=IdentifyingProtocol,
+            http=guarded(self._settings.slow_client_secs, IdentifyingProtocol),
             lifespan="off",
             proxy_headers=False,
             log_config=None,

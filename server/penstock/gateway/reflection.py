@@ -11,7 +11,7 @@ from penstock import protobuf
 from penstock.access.session import AnySession
 from penstock.errors import NotFound
 from penstock.gateway.rpc import Stream, parse
-from penstock.gateway.status import GrpcCode
+from penstock.gateway.status import GrpcCode, text_of
 
 
 class ReflectionService:
@@ -58,4 +58,4 @@ def _answer(request: Any, response: Any) -> None:
             raise NotFound("no extensions are known")
     except NotFound as error:
         response.error_response.error_code = GrpcCode.NOT_FOUND
-        response.error_response.error_message = str(error)
+        response.error_response.error_message = text_of(error)

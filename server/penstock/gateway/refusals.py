@@ -9,7 +9,13 @@ from typing import Final
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from penstock.errors import PenstockError, QuotaExceeded, Unauthenticated, Unavailable
+from penstock.errors import (
+    BodyTooSlow,
+    PenstockError,
+    QuotaExceeded,
+    Unauthenticated,
+    Unavailable,
+)
 from penstock.gateway.http_types import HttpResponse, error_response
 from penstock.gateway.status import GrpcCode, status_of, text_of
 
@@ -39,6 +45,9 @@ def http_refusal(error: PenstockError) -> HttpResponse:
 def _http_headers(error: PenstockError) -> tuple[tuple[str, str], ...]:
     if isinstance(error, Unauthenticated):
         return (("www-authenticate", 'Bearer realm="penstock"'),)
+    if isinstance(error, BodyTooSlow):
+        # the rest of the body could come as slowly
+        return (("connection", "close"),)
     limits = error.limits if isinstance(error, QuotaExceeded) else ()
     after_ms = retry_after_ms(error)
     if after_ms is None:

@@ -28,6 +28,7 @@ from penstock.gateway.http_types import (
 from penstock.gateway.mime_inference import MimeInference
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.server_state import ServerState
+from penstock.gateway.status import text_of
 from penstock.repository.folders import versions_in
 from penstock.repository.linked_models import LinkedModels
 from penstock.verbs import Verb
@@ -105,7 +106,7 @@ class SageMaker:
         self._repository.check_control_allowed()
         try:
             wanted = msgspec.json.decode(request.body, type=_Load)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(f"load model: {error}") from error
         request.session.check(Verb.LOAD, wanted.model_name)
         target = header(request.headers, TARGET_MODEL) or wanted.model_name
@@ -116,13 +117,13 @@ class SageMaker:
                 raise AlreadyExists(f"model '{wanted.model_name}' is there already")
             self._models.add(wanted.model_name, folder)
         except AlreadyExists as error:
-            return error_response(str(error), HTTPStatus.CONFLICT)
+            return error_response(text_of(error), HTTPStatus.CONFLICT)
         try:
             await self._repository.load(wanted.model_name)
         except PenstockError as error:
             await self._forget(wanted.model_name)
             if isinstance(error, LoadFailed) and _OUT_OF_MEMORY.search(str(error)):
-                return error_response(str(error), HTTPStatus.INSUFFICIENT_STORAGE)
+                return error_response(text_of(error), HTTPStatus.INSUFFICIENT_STORAGE)
             raise
         return HttpResponse()
 

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 from penstock import errors
+from penstock.gateway.client_text import told
 
 
 class GrpcCode(IntEnum):
@@ -43,6 +44,7 @@ TABLE: Final[dict[type[errors.PenstockError], Status]] = {
     errors.PayloadTooLarge: Status(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, GrpcCode.RESOURCE_EXHAUSTED
     ),
+    errors.BodyTooSlow: Status(HTTPStatus.REQUEST_TIMEOUT, GrpcCode.DEADLINE_EXCEEDED),
     errors.AlreadyExists: Status(HTTPStatus.BAD_REQUEST, GrpcCode.ALREADY_EXISTS),
     errors.Unauthenticated: Status(HTTPStatus.UNAUTHORIZED, GrpcCode.UNAUTHENTICATED),
     errors.Forbidden: Status(HTTPStatus.FORBIDDEN, GrpcCode.PERMISSION_DENIED),
@@ -58,6 +60,8 @@ TABLE: Final[dict[type[errors.PenstockError], Status]] = {
     errors.ConfigError: Status(HTTPStatus.BAD_REQUEST, GrpcCode.INVALID_ARGUMENT),
 }
 
+MAX_TEXT: Final = 4000
+"""Characters that clients are told of an error."""
 HIDDEN_TEXT: Final = "internal error; the server's log has more"
 
 
@@ -71,4 +75,9 @@ def status_of(error: Exception) -> Status:
 
 def text_of(error: Exception) -> str:
     """What a client may read of the error."""
-    return str(error) if status_of(error).text_shown else HIDDEN_TEXT
+    if not status_of(error).text_shown:
+        return HIDDEN_TEXT
+    foreign = isinstance(error, errors.PenstockError) and error.foreign
+    # it may quote what a client has sent, however long: in gRPC it is a header, which no client would take
+    text = str(error)[:MAX_TEXT]
+    return told(text) if foreign else text

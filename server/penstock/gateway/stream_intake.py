@@ -41,7 +41,7 @@ class StreamIntake:
     def bind(self, request: StreamedRequest, decoded: Decoded, terms: CallTerms) -> Bound:
         """The request's model, which the request learns too."""
         header, request.id, _ = decoded
-        bound = self._inference.bind(header, terms.session)
+        bound = self._inference.bind(header, terms)
         request.bind(
             self._encoder(bound),
             decoupled=bound.model.config.decoupled,

@@ -108,7 +108,7 @@ class V1Inference:
             began_ns = time.monotonic_ns()
             decoded = await self._aside.run(decode_predict, request.body, model.config)
             terms = from_now(terms, began_ns)
-        bound = self._inference.bind(self._header(name, version, decoded), terms.session)
+        bound = self._inference.bind(self._header(name, version, decoded), terms)
         encoder = V1Encoder(bound.model, decoded.is_row)
         return self._inference.submit(bound, "", decoded.buffers, encoder, respond, received, terms)
 

@@ -182,11 +182,11 @@ class Models(Protocol):
         ...
 
 
-Keeper = Callable[[ServedModel, Mapping[str, Parameter]], ServedModel | None]
-"""Which model that was replaced has the sequence that a request of these parameters goes on with."""
+Keeper = Callable[[ServedModel, Mapping[str, Parameter], str], ServedModel | None]
+"""Which model that was replaced has the tenant's sequence that a request of these parameters goes on with."""
 
 
-def nobody(_: ServedModel, __: Mapping[str, Parameter]) -> None:
+def nobody(_: ServedModel, __: Mapping[str, Parameter], ___: str) -> None:
     """No model does."""
 
 
@@ -223,7 +223,9 @@ class NestedCalls:
                 f"model '{model_name}' is called by models that are called themselves, more than {MAX_DEPTH} deep: "
                 "do they call each other in a circle?"
             )
-        model, plan = self._bind(model_name, model_version, inputs, outputs, parameters)
+        model, plan = self._bind(
+            model_name, model_version, inputs, outputs, parameters, terms.tenant
+        )
         buffers = [tensor.data for tensor in inputs]
         if plan.order is not None:
             buffers = [buffers[index] for index in plan.order]
@@ -303,6 +305,7 @@ class NestedCalls:
         inputs: Sequence[OutputTensor],
         outputs: tuple[str, ...],
         parameters: Mapping[str, Parameter],
+        tenant: str,
     ) -> tuple[ServedModel, RequestPlan]:
         """The model, and the plan that it has for such a request; those without parameters are remembered."""
         if self._plans_of != self._repository.generation or len(self._plans) >= MAX_PLANS:
@@ -316,7 +319,7 @@ class NestedCalls:
                 return known
         model = self._repository.get(name, version)
         if model.config.sequence_batching is not None:
-            model = self._keeper(model, parameters) or model
+            model = self._keeper(model, parameters, tenant) or model
         header = InferHeader(
             name,
             version,

@@ -30,18 +30,20 @@ class Handovers:
             if model.name == old.name:
                 _adopt(model, old)
 
-    def keeper(self, model: ServedModel, parameters: Mapping[str, Parameter]) -> ServedModel | None:
-        """Which model that goes has the sequence that a request for `model` goes on with; None: none has it."""
+    def keeper(
+        self, model: ServedModel, parameters: Mapping[str, Parameter], tenant: str
+    ) -> ServedModel | None:
+        """Which model that goes has the sequence of the tenant's that a request goes on with; None: none has it."""
         sequence_id = parameters.get("sequence_id")
         if parameters.get("sequence_start") or not isinstance(sequence_id, int | str):
             return None
-        if isinstance(model.pool, SequencePool) and model.pool.holds(sequence_id):
+        if isinstance(model.pool, SequencePool) and model.pool.holds((tenant, sequence_id)):
             return None
         for old in self._retiring:
             if (
                 old.name == model.name
                 and isinstance(old.pool, SequencePool)
-                and old.pool.holds(sequence_id)
+                and old.pool.holds((tenant, sequence_id))
             ):
                 return old
         return None

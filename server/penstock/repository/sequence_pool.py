@@ -12,7 +12,7 @@ from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence_queue import SequenceQueue
 from penstock.scheduling.sequence_scheduler import SequenceScheduler
 from penstock.telemetry.statistics import FailureReason
-from penstock.types import SequenceId
+from penstock.types import SequenceKey
 from penstock.workers.instance import Instance
 from penstock.workers.request import PendingRequest
 
@@ -35,9 +35,9 @@ class SequencePool(Pool):
         """What waits, and the sequences."""
         return self.scheduler.queue
 
-    def holds(self, sequence_id: SequenceId) -> bool:
+    def holds(self, key: SequenceKey) -> bool:
         """Whether a request may go on with the sequence here."""
-        return self.queue.holds(sequence_id)
+        return self.queue.holds(key)
 
     def submit_at_once(self, request: PendingRequest) -> None:
         """Refused: a request has to go to the instance that has its sequence."""
@@ -78,7 +78,7 @@ class SequencePool(Pool):
         return scheduler
 
     def _check_closing(self, request: PendingRequest) -> None:
-        if not (self.replaced and self.holds(request.sequence.id)):
+        if not (self.replaced and self.holds((request.tenant, request.sequence.id))):
             super()._check_closing(request)
 
     def _give_up(self) -> None:
@@ -87,7 +87,7 @@ class SequencePool(Pool):
 
     def _unloaded(self, request: PendingRequest) -> Unavailable:
         reason = RELOADED if self.replaced else UNLOADED
-        return self.queue.endings.loss(request.sequence.id, reason)
+        return self.queue.endings.loss((request.tenant, request.sequence.id), reason)
 
     def _dispatch(self) -> None:
         """Give due batches to the instances that have none."""

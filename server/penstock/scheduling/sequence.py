@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from penstock.scheduling.scheduler import Schedulable
-from penstock.types import SequenceId, SequenceTerms, Step
+from penstock.types import SequenceId, SequenceKey, SequenceTerms, Step
 
 
 class Sequential(Schedulable, Protocol):
@@ -41,6 +41,7 @@ class Entry(Generic[Request]):
 class Sequence(Generic[Request]):
     """All that waits and runs of one id, also where a new sequence of that id began behind the last one's end."""
 
+    key: SequenceKey
     id: SequenceId
     tenant: str
     """Of the request that began it."""

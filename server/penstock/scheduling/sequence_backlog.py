@@ -9,7 +9,7 @@ from typing import Final, Generic
 
 from penstock.errors import InvalidRequest, PenstockError, Unavailable
 from penstock.scheduling.sequence import Request, Sequence
-from penstock.types import SequenceId
+from penstock.types import SequenceKey
 
 MAX_REMEMBERED: Final = 4096
 """Sequences whose end is remembered, to be told to clients that go on with them."""
@@ -88,34 +88,34 @@ class Endings:
     def __init__(self, model: str, idle_us: int) -> None:
         self._model = model
         self._idle_s = idle_us / 1e6
-        self._known: dict[SequenceId, str | None] = {}
+        self._known: dict[SequenceKey, str | None] = {}
 
-    def idle(self, sequence_id: SequenceId) -> None:
+    def idle(self, key: SequenceKey) -> None:
         """It was idle for too long."""
-        self._remember(sequence_id, None)
+        self._remember(key, None)
 
-    def lost(self, sequence_id: SequenceId, reason: str) -> Unavailable:
+    def lost(self, key: SequenceKey, reason: str) -> Unavailable:
         """Its state is gone. Returns what those hear that were under way."""
-        self._remember(sequence_id, reason)
-        return self.loss(sequence_id, reason)
+        self._remember(key, reason)
+        return self.loss(key, reason)
 
-    def loss(self, sequence_id: SequenceId, reason: str) -> Unavailable:
+    def loss(self, key: SequenceKey, reason: str) -> Unavailable:
         """The error of a request whose sequence is lost."""
         return Unavailable(
-            f"sequence {sequence_id} of model '{self._model}' was lost: {reason}; start it again"
+            f"sequence {key[1]} of model '{self._model}' was lost: {reason}; start it again"
         )
 
-    def forget(self, sequence_id: SequenceId) -> None:
+    def forget(self, key: SequenceKey) -> None:
         """One of that id begins."""
-        self._known.pop(sequence_id, None)
+        self._known.pop(key, None)
 
-    def error(self, sequence_id: SequenceId) -> PenstockError:
+    def error(self, key: SequenceKey) -> PenstockError:
         """The error of a request that goes on with it. Triton's text, where it says the same."""
-        reason = self._known.get(sequence_id, "")
+        reason = self._known.get(key, "")
         if reason:
-            return self.loss(sequence_id, reason)
+            return self.loss(key, reason)
         text = (
-            f"inference request for sequence {sequence_id} to model '{self._model}' must specify the START flag on"
+            f"inference request for sequence {key[1]} to model '{self._model}' must specify the START flag on"
             " the first request of the sequence"
         )
         if reason is None:
@@ -124,11 +124,11 @@ class Endings:
 
     def adopt(self, other: Endings) -> None:
         """Those of a model that this one succeeds."""
-        for sequence_id, reason in other._known.items():
-            self._remember(sequence_id, reason)
+        for key, reason in other._known.items():
+            self._remember(key, reason)
 
-    def _remember(self, sequence_id: SequenceId, reason: str | None) -> None:
-        self._known.pop(sequence_id, None)
-        self._known[sequence_id] = reason
+    def _remember(self, key: SequenceKey, reason: str | None) -> None:
+        self._known.pop(key, None)
+        self._known[key] = reason
         if len(self._known) > MAX_REMEMBERED:
             del self._known[next(iter(self._known))]

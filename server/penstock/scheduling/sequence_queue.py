@@ -15,7 +15,7 @@ from penstock.scheduling.gathering import Cost, unknown
 from penstock.scheduling.sequence import Request, Sequence
 from penstock.scheduling.sequence_backlog import Backlog, Ending, Endings, SequenceCounts
 from penstock.scheduling.sequence_slots import DirectSlots, OldestSlots, SequencePolicy, Slots
-from penstock.types import SequenceId
+from penstock.types import SequenceId, SequenceKey
 
 
 class SequenceQueue(Batcher[Request], Generic[Request]):
@@ -33,7 +33,7 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
         self.policy = policy
         self._model = model
         self._weight_of = weight_of
-        self._live: dict[SequenceId, Sequence[Request]] = {}
+        self._live: dict[SequenceKey, Sequence[Request]] = {}
         self._of: dict[Request, Sequence[Request]] = {}
         """Of all that wait."""
         self._instances: dict[Hashable, Slots[Request]] = {}
@@ -75,15 +75,15 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
             self._idle.pop(sequence, None)
             for request in sequence.lose():
                 self._left(request)
-                failed.append((request, self.endings.loss(sequence.id, reason)))
+                failed.append((request, self.endings.loss(sequence.key, reason)))
             if had_begun:
                 self.counts.ended[Ending.LOST] += 1
             if sequence.waiting:
                 self._backlog.add(sequence)
                 continue
-            del self._live[sequence.id]
+            del self._live[sequence.key]
             if was_open:
-                self.endings.lost(sequence.id, reason)
+                self.endings.lost(sequence.key, reason)
         self._fill_slots()
         return failed
 
@@ -94,19 +94,21 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
         terms = request.sequence
         if terms.start:
             return
-        sequence = self._live.get(terms.id)
+        key = request.tenant, terms.id
+        sequence = self._live.get(key)
         if sequence is None or not sequence.open:
-            raise self.endings.error(terms.id)
+            raise self.endings.error(key)
 
     def add(self, request: Request, now_us: float, *, again: bool = False) -> None:
         """Queue a request that was checked, behind those of its sequence. None is ever queued `again`."""
         terms = request.sequence
-        sequence = self._live.get(terms.id)
+        key = request.tenant, terms.id
+        sequence = self._live.get(key)
         if sequence is None:
-            sequence = self._live[terms.id] = Sequence(terms.id, request.tenant, self._number())
+            sequence = self._live[key] = Sequence(key, terms.id, request.tenant, self._number())
             self._backlog.add(sequence)
         if terms.start:
-            self.endings.forget(terms.id)
+            self.endings.forget(key)
         sequence.add(request)
         self._of[request] = sequence
         self.requests += 1
@@ -193,7 +195,7 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
             if self.now_us < since_us + self.policy.idle_us:
                 break
             ended.append(sequence.id)
-            self.endings.idle(sequence.id)
+            self.endings.idle(sequence.key)
             self._release(sequence, Ending.IDLE)
         self._fill_slots()
         return ended
@@ -201,7 +203,7 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
     def abandon(self, reason: str) -> None:
         """Nobody will go on with any sequence here: remember all of them as lost."""
         for sequence in self._live.values():
-            self.endings.lost(sequence.id, reason)
+            self.endings.lost(sequence.key, reason)
 
     @property
     def next_idle_us(self) -> float | None:
@@ -209,9 +211,9 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
         since_us = next(iter(self._idle.values()), None)
         return None if since_us is None else since_us + self.policy.idle_us
 
-    def holds(self, sequence_id: SequenceId) -> bool:
+    def holds(self, key: SequenceKey) -> bool:
         """Whether a request may go on with it here."""
-        sequence = self._live.get(sequence_id)
+        sequence = self._live.get(key)
         return sequence is not None and sequence.open
 
     @property
@@ -279,7 +281,7 @@ class SequenceQueue(Batcher[Request], Generic[Request]):
             sequence.number = self._number()
             self._backlog.add(sequence)
         else:
-            del self._live[sequence.id]
+            del self._live[sequence.key]
 
     def _fill_slots(self) -> None:
         """Give free slots to those that wait for one, the lowest first: that keeps batches small."""

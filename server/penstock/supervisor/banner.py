@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock.config import Settings
+from penstock.supervisor.exposure import LOOPBACK, exposures
 from penstock.tls_config import TlsSettings
 from penstock.workers.messages import ModelReport, Report
 
 STATE_STYLES: Final = {"READY": "green", "UNAVAILABLE": "red"}
-LOOPBACK: Final = ("127.", "::1")
 _PLAIN_WIDTH: Final = 200
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ class Announcer:
     def show(self, report: Report) -> None:
         """Call for each report, in order."""
         models = {(model.name, model.version): model for model in report.models}
+        if self._known is None:
+            for line in exposures(self._settings):
+                _log.warning("%s", line)
         if self._known is not None:
             _log_changes(self._known, models)
         elif self._settings.log_format == "json":

@@ -25,7 +25,7 @@ _MAX_IN_TEXT: Final = 300
 class Region:
     """A registered part of a client's file. Open as long as somebody holds it, registered or not."""
 
-    __slots__ = ("__weakref__", "_fd", "byte_size", "key", "name", "offset")
+    __slots__ = ("__weakref__", "_fd", "byte_size", "file", "key", "name", "offset")
 
     def __init__(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Open a region: `byte_size` bytes from `offset` on of the shared memory that the client calls `key`.
@@ -38,7 +38,10 @@ class Region:
         self.byte_size: Final = byte_size
         self._fd: Final = _open(name, key)
         weakref.finalize(self, os.close, self._fd).atexit = False
-        size_bytes = os.fstat(self._fd).st_size
+        found = os.fstat(self._fd)
+        self.file: Final = (found.st_dev, found.st_ino)
+        """Which memory it lies in, whatever it is called."""
+        size_bytes = found.st_size
         if offset < 0 or byte_size < 1 or offset + byte_size > size_bytes:
             raise InvalidRequest(
                 f"failed to register shared memory region '{name}': invalid args: expected at least"
@@ -136,6 +139,14 @@ Input = Buffer | RegionInput
 """An input of a request on its way to a slab."""
 
 
+def no_such_key(key: str) -> NotFound:
+    """The error of who names memory that is not there, or not for him."""
+    return NotFound(
+        f"Unable to open shared memory region: '{key}': there is none of that key where the"
+        " server runs"
+    )
+
+
 def _open(name: str, key: str) -> int:
     """The descriptor of a client's shared memory, and of nothing else. Raises InvalidRequest, NotFound."""
     file = _file_name(name, key)
@@ -144,10 +155,7 @@ def _open(name: str, key: str) -> int:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         fd = os.open(FOLDER + file, flags)
     except FileNotFoundError:
-        raise NotFound(
-            f"Unable to open shared memory region: '{key}': there is none of that key where the"
-            " server runs"
-        ) from None
+        raise no_such_key(key) from None
     except OSError as error:
         raise InvalidRequest(
             f"Unable to open shared memory region: '{key}': {error.strerror}"

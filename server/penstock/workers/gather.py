@@ -128,7 +128,10 @@ def scatter(
 
 def error_of(error: RequestError) -> PenstockError:
     """The error that a model gave a request."""
-    return REQUEST_ERRORS.get(error.kind, ModelFailed)(error.reason)
+    given = REQUEST_ERRORS.get(error.kind, ModelFailed)(error.reason)
+    # of whatever kind the model says it is, the words are its own
+    given.foreign = True
+    return given
 
 
 def _split(

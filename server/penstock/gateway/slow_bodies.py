@@ -1,0 +1,81 @@
+"""Ends requests whose bodies hardly come: each would hold a stream, a task, and what has come of it, for ever.
+
+Envoy bounds the time that headers take. For bodies it has one bound for all, which would end long streams too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from penstock.errors import BodyTooSlow
+from penstock.gateway.asgi import Send
+
+MIN_BYTES_PER_S: Final = 8 << 10
+"""After the patience with its beginning, a body that comes more slowly is nobody's upload."""
+LOOKS: Final = 4
+"""Within the time of the patience."""
+
+Refuse = Callable[[Send, BodyTooSlow], Awaitable[None]]
+"""Answers a request with the error."""
+
+
+class SlowBodies:
+    """The requests whose bodies are being read, by their `send`. Ticks only while there are some.
+
+    A reader is not cancelled: the bridge can't stand that its `receive` is. It goes on waiting until the connection
+    ends, which the answer sees to, and learns then that there is nothing left to do.
+    """
+
+    def __init__(self, patience_s: float, refuse: Refuse) -> None:
+        """`patience_s`: how long a body may take, beside the time for its length; 0: any time."""
+        self._loop = asyncio.get_running_loop()
+        self._patience_s = patience_s
+        self._refuse = refuse
+        self._since: dict[Send, float] = {}
+        self._refusing: set[asyncio.Task[None]] = set()
+        self.received: Final[dict[Send, int]] = {}
+        """How many bytes there are. Readers put themselves in, count, and take themselves out: it is on the way of
+        every request."""
+        self.refused: Final[set[Send]] = set()
+        """Those that are answered already. Readers take themselves out."""
+        self.watching = not patience_s
+        """Whether somebody looks. A reader that finds it false calls `watch`."""
+
+    def watch(self) -> None:
+        """Look after the readers until there are none."""
+        self.watching = True
+        self._loop.call_later(self._patience_s / LOOKS, self._look)
+
+    def check(self, send: Send) -> None:
+        """Raises BodyTooSlow where the request is answered already. For readers that have read something."""
+        if send in self.refused:
+            self.refused.discard(send)
+            raise self._error()
+
+    def _look(self) -> None:
+        if not self.received:
+            self._since.clear()
+            self.watching = False
+            return
+        now = self._loop.time()
+        since, self._since = self._since, {}
+        for send, received in self.received.items():
+            began = self._since[send] = since.get(send, now)
+            late = now - began >= self._patience_s + received / MIN_BYTES_PER_S
+            if late and send not in self.refused:
+                self.refused.add(send)
+                task = self._loop.create_task(self._answer(send))
+                self._refusing.add(task)
+                task.add_done_callback(self._refusing.discard)
+        self.watch()
+
+    async def _answer(self, send: Send) -> None:
+        await self._refuse(send, self._error())
+
+    def _error(self) -> BodyTooSlow:
+        return BodyTooSlow(
+            f"the body came too slowly: expected all of it within {self._patience_s:g} s, and a"
+            f" second more for each {MIN_BYTES_PER_S} bytes"
+        )
