@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from penstock.backends import registry
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
 from penstock.commands import triton_tls
 from penstock.commands.serve import ALIASES, NOT_YET
-from penstock.config import flag_of, flagged_settings, load_settings
+from penstock.config import SECTIONS, flag_of, flagged_settings, load_settings
 from penstock.errors import ConfigError
 from penstock.repository.config_file import read_config
 from penstock.repository.dependencies import needs_of
@@ -101,6 +102,17 @@ def test_tables_of_the_settings_file_are_some(page: str, tmp_path: Path) -> None
     file.write_text(example.text)
     settings = load_settings({}, file)
     assert settings.tls.certs_dir == tmp_path / "certs" or settings.secrets.vault_address
+
+
+def test_the_file_for_production_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = blocks(doc_tables.DOCS / "security.md")
+    (example,) = [block for block in page if block.language == "toml"]
+    (tmp_path / "penstock.toml").write_text(example.text)
+    settings = load_settings({})
+    # each table is shown
+    assert set(SECTIONS) <= set(tomllib.loads(example.text))
+    assert settings.access.jwt[0].role_map["ml-operators"] == ("operator",)
 
 
 def test_both_configuration_files_say_the_same(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,7 +31,10 @@ BLOCKS: Final = blocks(doc_tables.README)
 SERVE: Final = Block("bash", "scripts/serve\n")
 TEST: Final = Block("bash", "scripts/test\n")
 INSTALL: Final = Block("bash", "pip install .\npenstock serve model_repo\n")
-ASK: Final = [b for b in BLOCKS if b.language == "bash" and b not in (SERVE, TEST, INSTALL)]
+(SECURE,) = [b for b in BLOCKS if b.language == "bash" and "penstock certs init" in b.text]
+(ASK_SECURELY,) = [b for b in BLOCKS if b.language == "bash" and "--cacert" in b.text]
+APART: Final = (SERVE, TEST, INSTALL, SECURE, ASK_SECURELY)
+ASK: Final = [b for b in BLOCKS if b.language == "bash" and b not in APART]
 PROGRAMS: Final = [b for b in BLOCKS if b.language == "python"]
 OUTPUT: Final = {
     before: after.text for before, after in pairwise(BLOCKS) if after.language == "text"
@@ -64,6 +68,27 @@ def test_command(block: Block, server: Served) -> None:
     printed = run(["bash", "-euo", "pipefail", "-c", script])
     if block in OUTPUT:
         assert comparable(printed) == comparable(OUTPUT[block])
+
+
+def test_a_secured_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands one after the other, in a folder of their own; the last one is the server."""
+    (tmp_path / "model_repo").symlink_to(ROOT / "model_repo")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    before, serving, command = SECURE.text.partition("penstock serve ")
+    assert serving
+    run(["bash", "-euo", "pipefail", "-c", NO_PENSTOCK_ON_PATH + before], cwd=tmp_path)
+    one_line = command.replace("\\\n", "").replace("$PWD", str(tmp_path))
+    flags = shlex.split(one_line)
+    served = Served(tmp_path / flags[0], "auto", *flags[1:], cwd=tmp_path)
+    try:
+        served.wait_ready()
+        # by name, as the certificate has it
+        port = f"localhost:{served.settings.http_port}"
+        script = ASK_SECURELY.text.replace("localhost:8000", port)
+        printed = run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path)
+        assert printed.strip() == OUTPUT[ASK_SECURELY].strip()
+    finally:
+        served.close()
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.text.split("\n")[0][:40])
@@ -145,11 +170,11 @@ def test_the_central_functions_are_where_it_says(file: str, functions: list[str]
         assert re.search(rf"^class {name}\b.*^    (async )?def {method}\(", text, re.M | re.S)
 
 
-def run(command: list[str]) -> str:
-    """Standard output of a command that must succeed, run from the root of the repository."""
+def run(command: list[str], cwd: Path = ROOT) -> str:
+    """Standard output of a command that must succeed, by default run from the root of the repository."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        command, cwd=cwd, env={**os.environ, "PATH": path}, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

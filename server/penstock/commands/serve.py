@@ -244,7 +244,7 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return _TEXTS[name]
     if SecretRef in (kind, *get_args(kind)):
         return "REFERENCE"
-    if kind is str:
+    if kind is str or (get_origin(kind) is tuple and Path not in get_args(kind)):
         return "TEXT"
     if Path in (kind, *get_args(kind)):
         return "FILE"
