@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.trust.pickles import MAX_DEPTH, find_pickle
+from penstock.trust.pickles import MAX_DEPTH, PICKLE_BYTES, find_pickle
 
 REPO = Path(__file__).parents[2] / "model_repo"
 
@@ -70,6 +70,20 @@ def test_a_long_one() -> None:
     assert "pickle" in found(pickle.dumps([list(range(10_000)), Evil()], 4))
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("before", ["x" * 6000, b"x" * 6000, "x" * (2 << 20), list(range(3000))])
+def test_what_makes_objects_may_come_late(protocol: int, before: object) -> None:
+    late = pickle.dumps((before, Evil()), protocol)
+    if protocol < 2 and len(late) > PICKLE_BYTES:
+        assert found(late) == ""
+    else:
+        assert "pickle" in found(late)
+        assert "pickle" in found(gzip.compress(late))
+        assert "pickle" in found(of_zip({"a": late}))
+    assert "pickle" in found(pickle.dumps([Evil(), before], protocol))
+    assert "pickle" in found(pickle.dumps(np.ones(9000), protocol))
+
+
 @pytest.mark.parametrize("name", ["a.pkl", "b/a.PICKLE", "a.joblib", "a.dill", "a.pkl.gz"])
 def test_by_its_name(name: str) -> None:
     assert "called" in found(b"", name)
@@ -100,6 +114,23 @@ def test_arrays() -> None:
     assert found(of_zip({"a.npy": of_npy(np.zeros(9000))}), "a.npz") == ""
 
 
+def test_an_array_with_a_long_header() -> None:
+    """NumPy reads one of any length where it may make objects."""
+    for pad in (6000, 20_000, 200_000):
+        header = b"%s{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n" % (b" " * pad)
+        long = b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header
+        for content in (long, of_zip({"a.npy": long + bytes(9000)})):
+            assert ".npy" in found(content), pad
+
+
+def test_what_only_looks_like_torchscript() -> None:
+    """PyTorch reads the first folder of an archive, and NumPy all of it."""
+    script = {"b/constants.pkl": b"", "b/code/x.py": b""}
+    assert "data.pkl" in found(of_zip({**TORCH, **script}), "a.pt")
+    assert "objects" in found(of_zip({**script, "b/evil.npy": OBJECTS}), "a.npz")
+    assert "pkl" in found(of_zip({**script, "evil.npy": OBJECTS}), "a.npz")
+
+
 def test_archives() -> None:
     assert "'deep/a'" in found(of_zip({"deep/a": PICKLES[0]}))
     assert "'a.pkl'" in found(of_tar("a.pkl", b""))
@@ -118,6 +149,7 @@ def test_archives() -> None:
     [
         b"",
         b"cat\ndog\nRabbit.\n",
+        b"cat\ndog\nRabbit\n" + b"word\n" * 2000,
         b"import numpy\n",
         b"N.",
         b"(lp0\n.",

@@ -25,12 +25,29 @@ NAMES: Final = frozenset({".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"}
 TORCH_NAMES: Final = frozenset({".pt", ".pth", ".ckpt"})
 """Files that are called so are pickles unless they are seen to be something else."""
 HEAD_BYTES: Final = 4096
+PICKLE_BYTES: Final = 1 << 20
+"""How far a file is read as a pickle: what makes objects may come after long texts and lists."""
+MAX_NPY_HEADER_BYTES: Final = 100_000
 MAX_DEPTH: Final = 3
 """Archives within archives."""
 MAX_MEMBERS: Final = 10_000
 
 _NPY: Final = b"\x93NUMPY"
 _ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
+_BEYOND: Final = frozenset(
+    {
+        pickletools.TAKEN_FROM_ARGUMENT4,
+        pickletools.TAKEN_FROM_ARGUMENT4U,
+        pickletools.TAKEN_FROM_ARGUMENT8U,
+        pickletools.UP_TO_NEWLINE,
+    }
+)
+_LONG: Final = frozenset(
+    opcode.code.encode("latin-1")
+    for opcode in pickletools.opcodes
+    if opcode.arg is not None and opcode.arg.n in _BEYOND
+)
+"""What has an argument that may be longer than all that is read."""
 _RISKY: Final = frozenset(
     {
         "GLOBAL",
@@ -45,6 +62,8 @@ _RISKY: Final = frozenset(
         "EXT4",
     }
 )
+_SCRIPT_PICKLES: Final = (".pkl", ".debug_pkl")
+_CALLS: Final = frozenset({"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
 
 
 def find_pickle(file: BinaryIO, name: str) -> str:
@@ -67,9 +86,10 @@ def _look(file: BinaryIO, name: str, depth: int) -> str:
         return _of_zip(file, depth)
     if _is_tar(head):
         return _of_tar(file, depth)
-    if found := _of_head(head):
+    start = head + file.read(PICKLE_BYTES - HEAD_BYTES)
+    if found := _of_head(start):
         return found
-    for inner in _decompressed(head):
+    for inner in _decompressed(start):
         if (
             found := "it is a compressed .npy of objects"
             if _is_object_npy(inner)
@@ -83,24 +103,64 @@ def _look(file: BinaryIO, name: str, depth: int) -> str:
 
 def _of_head(head: bytes) -> str:
     if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
-        return "it begins like a pickle" if _parses(head, risky=False) else ""
-    return "it reads as a pickle" if _parses(head, risky=True) else ""
+        return "it begins like a pickle" if _begins(head) else ""
+    return "it reads as a pickle" if _makes_objects(head) else ""
 
 
-def _parses(head: bytes, *, risky: bool) -> bool:
-    """Whether it is a pickle as far as it goes. `risky`: only if it is complete, and makes objects: the old protocols
-    are plain text, and so are other files."""
+def _begins(head: bytes) -> bool:
+    """Whether something that a pickle may say comes after what says its protocol."""
+    try:
+        for number, _ in enumerate(pickletools.genops(head)):
+            if number:
+                return True
+    except Exception:  # noqa: BLE001 - it raises whatever its readers raise
+        # a text or bytes that are longer than what is here
+        return head[2:3] in _LONG
+    return False
+
+
+def _makes_objects(head: bytes) -> bool:
+    """Whether it is a pickle that makes objects. The old protocols are plain text, and so are other files: it has to be
+    complete, or to have what it needs for all that it does as far as it was read."""
     seen: set[str] = set()
-    operations = 0
+    stack = _Stack()
     try:
         for opcode, _, _ in pickletools.genops(head):
             seen.add(opcode.name)
-            operations += 1
+            stack.run(opcode)
             if opcode.name == "STOP":
-                return not risky or bool(seen & _RISKY)
-    except Exception:  # noqa: BLE001 - it raises whatever its readers raise; the head of a long one just ends
-        return not risky and operations > 1
+                return bool(seen & _RISKY)
+    except Exception:  # noqa: BLE001 - it raises whatever its readers raise; what is read of a long one just ends
+        return len(head) >= HEAD_BYTES and stack.holds and bool(seen & _CALLS)
     return False
+
+
+class _Stack:
+    """How many things lie on a pickle's stack."""
+
+    def __init__(self) -> None:
+        self.holds = True
+        """Nothing was taken that was not there."""
+        self._depth = 0
+        self._marks: list[int] = []
+
+    def run(self, opcode: pickletools.OpcodeInfo) -> None:
+        """What it takes, and what it leaves."""
+        before, after = opcode.stack_before, opcode.stack_after
+        if opcode.name == "POP" and self._marks and self._marks[-1] == self._depth:
+            self._marks.pop()
+            return
+        if pickletools.markobject in before:
+            self.holds = self.holds and bool(self._marks)
+            self._depth = self._marks.pop() if self._marks else 0
+            before = before[: before.index(pickletools.markobject)]
+        floor = self._marks[-1] if self._marks else 0
+        self.holds = self.holds and self._depth - len(before) >= floor
+        self._depth -= len(before)
+        if pickletools.markobject in after:
+            self._marks.append(self._depth)
+        else:
+            self._depth += len(after)
 
 
 def _of_npy(file: BinaryIO) -> str:
@@ -112,16 +172,11 @@ def _of_npy(file: BinaryIO) -> str:
             if version == (1, 0)
             else np.lib.format.read_array_header_2_0
         )
-        _, _, dtype = read(file)
-    except (ValueError, OSError, SyntaxError) as error:
-        # version 3 has names that are UTF-8; nobody needs to be told more of one that can't be read
-        return "" if "(3, 0)" in str(error) else _of_header(file)
+        # longer headers are read by whoever allows objects
+        _, _, dtype = read(file, max_header_size=MAX_NPY_HEADER_BYTES)
+    except (ValueError, OSError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return "it is an .npy whose header can't be read"
     return "it is an .npy of Python objects" if dtype.hasobject else ""
-
-
-def _of_header(file: BinaryIO) -> str:
-    file.seek(0)
-    return "it is an .npy of Python objects" if _is_object_npy(file.read(HEAD_BYTES)) else ""
 
 
 def _is_object_npy(head: bytes) -> bool:
@@ -140,7 +195,7 @@ def _of_zip(file: BinaryIO, depth: int) -> str:
             if len(members) > MAX_MEMBERS:
                 return f"it is an archive of over {MAX_MEMBERS} files"
             if _is_torchscript([member.filename for member in members]):
-                return ""
+                members = [m for m in members if not m.filename.endswith(_SCRIPT_PICKLES)]
             for member in members:
                 with archive.open(member) as inner:
                     if found := _look(
@@ -154,8 +209,10 @@ def _of_zip(file: BinaryIO, depth: int) -> str:
 
 def _is_torchscript(names: list[str]) -> bool:
     """Its pickles are read by a reader of its own, which makes tensors and TorchScript's objects only; torch.load, too,
-    gives archives with a constants.pkl to that one."""
+    gives archives with a constants.pkl to that one. Of several folders in it either would read the first one."""
     tails = {name.partition("/")[2] for name in names}
+    if len({name.partition("/")[0] for name in names}) != 1:
+        return False
     return "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails)
 
 
@@ -187,19 +244,19 @@ def _seekable(inner: object, size: int) -> BinaryIO:
     head = inner.peek(HEAD_BYTES)
     if head.startswith(_ZIP) or _is_tar(head[:HEAD_BYTES]) or size <= HEAD_BYTES:
         return inner  # type: ignore[return-value]
-    return io.BytesIO(inner.read(HEAD_BYTES))
+    return io.BytesIO(inner.read(PICKLE_BYTES))
 
 
 def _decompressed(head: bytes) -> Iterator[bytes]:
     """What a compressed file begins with inside."""
     if head[:2] == b"\x1f\x8b":
-        yield _start(lambda: zlib.decompressobj(31).decompress(head, HEAD_BYTES))
+        yield _start(lambda: zlib.decompressobj(31).decompress(head, PICKLE_BYTES))
     elif head[:1] == b"\x78" and head[1:2] in (b"\x01", b"\x5e", b"\x9c", b"\xda"):
-        yield _start(lambda: zlib.decompressobj().decompress(head, HEAD_BYTES))
+        yield _start(lambda: zlib.decompressobj().decompress(head, PICKLE_BYTES))
     elif head[:3] == b"BZh":
-        yield _start(lambda: bz2.BZ2Decompressor().decompress(head, HEAD_BYTES))
+        yield _start(lambda: bz2.BZ2Decompressor().decompress(head, PICKLE_BYTES))
     elif head[:6] == b"\xfd7zXZ\x00" or head[:3] == b"\x5d\x00\x00":
-        yield _start(lambda: lzma.LZMADecompressor().decompress(head, HEAD_BYTES))
+        yield _start(lambda: lzma.LZMADecompressor().decompress(head, PICKLE_BYTES))
 
 
 def _start(decompress: object) -> bytes:
