@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -271,6 +272,21 @@ class TestDowngrades:
         assert trust.releases.reset("m", 2)
         assert trust.stage(workshop.artifact()) is not None
 
+    @pytest.mark.parametrize("kind", ["file", "link"])
+    def test_what_is_no_folder_in_the_place_of_a_newer_version(
+        self, workshop: Workshop, kind: str
+    ) -> None:
+        write(workshop.model / "2" / "model.py", b"newer")
+        workshop.sign(1)
+        workshop.sign(2)
+        workshop.serve(2).close()
+        shutil.rmtree(workshop.model / "2")
+        if kind == "file":
+            write(workshop.model / "2", b"")
+        else:
+            (workshop.model / "2").symlink_to("nowhere")
+        assert "version 2 was served before" in refused(workshop, Downgraded)
+
     def test_lowest_versions_and_serials(self, workshop: Workshop) -> None:
         workshop.sign(serial=5)
         version, serial = workshop.rule(minimum_version=2), workshop.rule(minimum_serial=6)
@@ -380,6 +396,29 @@ class TestPickles:
             workshop.stage(1, allow_pickle=("other*",))
         assert workshop.stage(1, workshop.rule(require="none"), allow_pickle=("m",)) is None
         assert workshop.stage(1, allow_pickle=("m",)) is not None
+
+    @pytest.mark.parametrize("linked", ["1", "1/deep"])
+    def test_in_a_folder_that_is_linked_there(self, workshop: Workshop, linked: str) -> None:
+        place = workshop.model / linked
+        shutil.move(place, workshop.folder / "elsewhere")
+        place.symlink_to(workshop.folder / "elsewhere")
+        # and a circle
+        (workshop.folder / "elsewhere" / "again").symlink_to(workshop.model)
+        none = workshop.rule(require="none")
+        assert workshop.stage(1, none) is None
+        write(workshop.folder / "elsewhere" / "weights.pkl", b"")
+        assert f"'{linked}/weights.pkl'" in refused(workshop, PickleRefused, none)
+
+    def test_what_is_no_file_is_not_waited_for(self, workshop: Workshop) -> None:
+        fifo = workshop.model / "1" / "fifo"
+        os.mkfifo(fifo)
+        with ThreadPoolExecutor(1) as pool:
+            staged = pool.submit(workshop.stage, 1, workshop.rule(require="none"))
+            try:
+                assert staged.result(10) is None
+            finally:
+                # whoever waits for a writer is let go
+                os.close(os.open(fifo, os.O_RDWR))
 
     def test_inside_an_encrypted_file(self, workshop: Workshop) -> None:
         write(workshop.model / "1" / "weights", b"\x80\x04cos\nsystem\n.")

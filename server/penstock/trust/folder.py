@@ -44,8 +44,16 @@ class OpenFolder:
         self._descriptor: Final = descriptor
 
     def versions(self) -> list[int]:
-        """The numbers of its version folders."""
-        return [int(n) for n in os.listdir(self._descriptor) if _is_number(n) and n == str(int(n))]
+        """The numbers of its version folders: a file of such a name is none that could be loaded."""
+        names = [n for n in os.listdir(self._descriptor) if _is_number(n) and n == str(int(n))]
+        return [int(name) for name in names if self._is_folder(name)]
+
+    def _is_folder(self, name: str) -> bool:
+        try:
+            return stat.S_ISDIR(os.stat(name, dir_fd=self._descriptor).st_mode)
+        except OSError:
+            # gone meanwhile, or a link to nothing
+            return False
 
     def files(self, version: int, skip: Skip) -> Iterator[tuple[str, BinaryIO]]:
         """All files that a version is loaded from: path, and the file, open until the next one is asked for.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from penstock.artifacts_config import ArtifactsSettings, TrustRule
 from penstock.config import Settings
@@ -176,7 +178,7 @@ class Trust:
             return
         for path in _paths(artifact.folder, artifact.version):
             try:
-                with open(artifact.folder / path, "rb") as file:
+                with _opened(artifact.folder / path) as file:
                     why = find_pickle(file, path)
             except OSError:
                 # gone, or a link to nothing: whoever needs it will tell
@@ -246,10 +248,26 @@ def _has_encrypted(artifact: Artifact) -> bool:
     return any(path.endswith(SUFFIX) for path in _paths(artifact.folder, artifact.version))
 
 
+def _opened(path: Path) -> BinaryIO:
+    """Raises OSError, also where it is no file: one would wait for whoever writes into a FIFO."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return open(descriptor, "rb")
+
+
 def _paths(root: Path, version: int) -> list[str]:
-    """The files below a model's folder that a version is loaded from."""
-    found = []
-    for folder, folders, files in os.walk(root):
+    """The files below a model's folder that a version is loaded from, those in folders that are linked there too."""
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            # a link to a folder that it lies in, or a second one
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         prefix = "" if folder == str(root) else f"{os.path.relpath(folder, root)}/"
         folders[:] = [
             n for n in folders if n != "__pycache__" and belongs(f"{prefix}{n}/", version)
