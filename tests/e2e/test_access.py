@@ -233,6 +233,35 @@ def test_what_is_no_credential(secured: Secured, headers: dict[str, str]) -> Non
     assert secured.served.request("GET", "/v2/models", None, headers).status == 401
 
 
+@pytest.mark.parametrize("header", ["x-api-key", "authorization"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_of_two_credentials_is_not_chosen(secured: Secured, header: str, order: int) -> None:
+    """Of the same name: a proxy may have looked at the other one."""
+    scheme = "Bearer " if header == "authorization" else ""
+    values = [f"{scheme}psk_aaaaaaaa_bbbb", f"{scheme}{secured.keys['admin']}"][::order]
+    connection = secured.served._connection(secured.served.settings.http_port)
+    try:
+        connection.putrequest("GET", "/v2/models")
+        for value in values:
+            connection.putheader(header, value)
+        connection.endheaders()
+        assert connection.getresponse().status == 401
+    finally:
+        connection.close()
+    with grpc.insecure_channel(secured.served.grpc) as channel:
+        for rpc in ("ServerMetadata", "ModelInfer", "ModelStreamInfer"):
+            ask = channel.unary_stream(f"/inference.GRPCInferenceService/{rpc}")
+            with pytest.raises(grpc.RpcError) as refused:
+                list(ask(b"", metadata=tuple((header, value) for value in values), timeout=30))
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_repository_that_is_not_there_shows_no_path(secured: Secured) -> None:
+    status, answer = secured.http("POST", "/v2/repository/nowhere/index", "team")
+    assert status == 404
+    assert answer["error"].endswith("this server has models")
+
+
 # ── over gRPC ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 CALLS: Final[dict[str, Callable[[Any, str, dict[str, str]], object]]] = {

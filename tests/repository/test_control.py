@@ -279,7 +279,7 @@ async def test_a_repository_by_its_name(make: Make, tmp_path: Path) -> None:
         await repository.load("m", repository="b")
     with pytest.raises(InvalidRequest, match="failed to unload 'm', model is not loaded"):
         await repository.unload("m", repository="b")
-    with pytest.raises(NotFound, match="model repository 'c' is not found; this server has "):
+    with pytest.raises(NotFound, match=r"model repository 'c' is not found; this server has a, b$"):
         await repository.listing("c")
     await repository.unload("m", repository="a")
     assert not repository.is_ready("m")

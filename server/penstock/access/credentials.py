@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 AUTHORIZATION: Final = b"authorization"
@@ -23,6 +23,18 @@ class Credentials(NamedTuple):
 
 
 NOTHING: Final = Credentials()
+
+
+def headers_of(pairs: Collection[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name; one that is sent twice counts as it was sent last. Credentials do not: of two, somebody before
+    us may have looked at the other one. Joined as HTTP joins values, they are none."""
+    headers = dict(pairs)
+    if len(headers) != len(pairs):
+        for name in (AUTHORIZATION, API_KEY):
+            values = [value for key, value in pairs if key == name]
+            if len(values) > 1:
+                headers[name] = b", ".join(values)
+    return headers
 
 
 def of_headers(headers: Mapping[bytes, bytes]) -> Credentials:

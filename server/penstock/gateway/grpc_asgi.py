@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import quote
 
+from penstock.access.credentials import headers_of
 from penstock.access.session import AnySession
 from penstock.errors import BodyTooSlow, InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
 from penstock.gateway.asgi import Message, Receive, Scope, Send, forget_frames
@@ -108,7 +109,7 @@ class GrpcOverAsgi:
 
     async def _other(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Whatever is not inference."""
-        session = self._terms.session(dict(scope["headers"]))
+        session = self._terms.session(headers_of(scope["headers"]))
         # before its message is read
         admit(self._service.rules.get(path), session)
         if unary := self._service.unary.get(path):
@@ -122,7 +123,7 @@ class GrpcOverAsgi:
     async def _infer_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write the responses, while another task reads the requests. It ends with the call: the bridge can't stand
         that a `receive` is cancelled."""
-        headers = dict(scope["headers"])
+        headers = headers_of(scope["headers"])
         terms = StreamTerms(self._terms.of_grpc(scope["headers"]), headers, self._terms)
         stream = self._service.infer_streams.open(terms)
         reader = asyncio.get_running_loop().create_task(self._read(stream, scope, receive))

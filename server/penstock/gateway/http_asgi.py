@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Protocol
 
+from penstock.access.credentials import headers_of
 from penstock.access.session import AnySession
 from penstock.errors import BodyTooSlow, InvalidRequest, PayloadTooLarge, PenstockError
 from penstock.gateway.asgi import Message, Receive, Scope, Send, SendNow, forget_frames
@@ -111,7 +112,7 @@ class HttpOverAsgi:
         of events, which are sent."""
         path = scope["path"]
         server = scope["server"]
-        headers: Headers = dict(scope["headers"])
+        headers: Headers = headers_of(scope["headers"])
         if server is not None and (door := self._doors.get(server[1])) is not None:
             return await self._other(door, scope, headers, receive, send)
         method = scope["method"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Literal, Protocol
 
-from penstock.access.credentials import CERTIFICATE, of_headers
+from penstock.access.credentials import CERTIFICATE, headers_of, of_headers
 from penstock.access.guard import Guard
 from penstock.access.session import OPEN, AnySession, Session
 from penstock.errors import InvalidRequest, Unauthenticated
@@ -72,10 +72,10 @@ class TermsReader:
         self._grpc = _Parsed(parse_grpc_timeout, GRPC_TIMEOUT, tenant_header)
         self._http = _Parsed(parse_http_timeout, HTTP_TIMEOUT, tenant_header)
 
-    def of_grpc(self, headers: Iterable[tuple[bytes, bytes]]) -> CallTerms:
+    def of_grpc(self, headers: Collection[tuple[bytes, bytes]]) -> CallTerms:
         """The terms of a gRPC call, from its HTTP/2 headers."""
         if self._guard is not None:
-            return self._guarded(self._guard, self._grpc, "GRPC", dict(headers))
+            return self._guarded(self._guard, self._grpc, "GRPC", headers_of(headers))
         if self._tenant_header or self.switch.on:
             return self._of_all_headers(headers)
         for name, value in headers:
@@ -236,10 +236,12 @@ def traced(
 def metadata_of(call: Call) -> dict[bytes, bytes]:
     """The call's headers; one that is sent twice counts as it was sent last. Who the client is by its certificate is
     what TLS says, whatever the client says."""
-    metadata = {
-        name.encode(): value.encode("utf-8", "replace") if isinstance(value, str) else value
-        for name, value in call.invocation_metadata() or ()
-    }
+    metadata = headers_of(
+        [
+            (name.encode(), value.encode("utf-8", "replace") if isinstance(value, str) else value)
+            for name, value in call.invocation_metadata() or ()
+        ]
+    )
     metadata.pop(CERTIFICATE, None)
     if identity := forwarded_call(call):
         metadata[CERTIFICATE] = identity

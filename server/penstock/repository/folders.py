@@ -56,7 +56,8 @@ def repository_named(name: str, repositories: Sequence[Path]) -> Path:
     """The repository of that path, or whose folder has that name. Raises NotFound, InvalidRequest on two such."""
     found = [path for path in repositories if name in (str(path), path.name)]
     if not found:
-        known = ", ".join(map(str, repositories))
+        # whoever asks may be anybody: they are told what they can ask for, and no paths
+        known = ", ".join(path.name for path in repositories)
         raise NotFound(f"model repository {name[:200]!a} is not found; this server has {known}")
     if len(found) > 1:
         raise InvalidRequest(
