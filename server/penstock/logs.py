@@ -138,8 +138,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({**extras, **fields}, default=lambda value: redacted(str(value)))
 
 
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROLS_BUT_LINES: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+# C0, C1, line separators, and what turns the direction of writing around
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_CONTROLS_BUT_LINES: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 _LIKE_OURS: Final = re.compile(r"^(?=\d{4}-\d\d-\d\dT)", re.MULTILINE)
 
 _FORMATTERS: Final = {
@@ -151,8 +154,11 @@ _FORMATTERS: Final = {
 
 def _one_line(record: logging.LogRecord) -> str:
     extras = "".join(f" {key}={value}" for key, value in _extras(record).items())
-    text = redacted(f"{record.getMessage()}{extras}")
-    # A line break in a client's text must not look like a line of ours, and nothing of it move a terminal's cursor.
+    return without_controls(redacted(f"{record.getMessage()}{extras}"))
+
+
+def without_controls(text: str) -> str:
+    """A line break in a client's text must not look like a line of ours, and nothing of it move a terminal's cursor."""
     return _CONTROLS.sub(_escaped, text)
 
 

@@ -110,7 +110,7 @@ def test_long_texts_are_cut_and_odd_ones_written(tmp_path: Path) -> None:
     first, second = records(tmp_path / "audit", Filter(action="authenticate"))
     assert len(first.reason) == 512
     assert (len(first.details), len(first.details["0"])) == (16, 512)
-    assert second.reason == '\\ud800 "\n'
+    assert second.reason == r'\ud800 "\n'
 
 
 def test_credentials_never_reach_the_log(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from audit_logs import entries, event, log_files, settings, write_log
 from penstock.audit.chain import Chain
+from penstock.audit.event import AuditEvent, cleaned
 from penstock.audit.signing import Signer
 from penstock.cli import main
 
@@ -177,3 +178,28 @@ def test_show_filters(
     assert "no credential" in capsys.readouterr().out
     assert main(["audit", "show", str(tmp_path / "audit"), "--since", "noon"]) == 1
     assert "'noon' is not a time" in capsys.readouterr().err
+
+
+STEERING = "a\x1b[2Jb\x9b31mc\u202ed\u2028e\x85f\x7fg"
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_nothing_in_a_log_steers_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: tuple[str, ...]
+) -> None:
+    """A stranger chooses the model's name and the request's id, and may have written the file."""
+    chain = Chain(settings(tmp_path / "audit"), None)
+    fields = event(STEERING, model=STEERING, request_id=STEERING, details={STEERING: STEERING})
+    chain.append([("event", 1, fields), ("resumed", 1, {"lost": 1, "problem": STEERING})])
+    for command in (("show", *how), ("verify", *how)):
+        assert main(["audit", command[0], str(tmp_path / "audit"), *command[1:]]) == 0
+    told = capsys.readouterr().out
+    assert [c for c in told if not c.isprintable() and c != "\n"] == []
+
+
+def test_nothing_is_recorded_that_steers_a_terminal() -> None:
+    texts = dict.fromkeys(("principal", "tenant", "model", "reason", "request_id"), STEERING)
+    found = cleaned(AuditEvent(action="x", outcome="refused", details={STEERING: "\x9b"}, **texts))
+    escaped = r"a\x1b[2Jb\x9b31mc\u202ed\u2028e\x85f\x7fg"
+    assert (found.model, found.request_id, found.reason) == (escaped,) * 3
+    assert found.details == {escaped: r"\x9b"}

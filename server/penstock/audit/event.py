@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from penstock.logs import without_controls
 from penstock.redaction import redacted
 
 Outcome = Literal["allowed", "refused", "failed", "done"]
@@ -57,7 +58,7 @@ def bounded(event: AuditEvent) -> AuditEvent:
 
 
 def cleaned(event: AuditEvent) -> AuditEvent:
-    """The event as it may be written: no secrets, and only what UTF-8 can say."""
+    """The event as it may be written: no secrets, only what UTF-8 can say, and nothing that a terminal acts on."""
     texts = {name: _clean(getattr(event, name)) for name in _TEXTS}
     details = {_clean(name): _clean(text) for name, text in event.details.items()}
     return msgspec.structs.replace(event, **texts, details=details)
@@ -71,4 +72,4 @@ def _clean(text: str) -> str:
         return text
     if not text.isascii():
         text = text.encode(errors="backslashreplace").decode()
-    return redacted(text)
+    return redacted(text if text.isprintable() else without_controls(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from penstock.audit.verify import Verdict
 from penstock.audit.verify import verify as verify_log
 from penstock.config import load_settings
 from penstock.errors import ConfigError
+from penstock.logs import without_controls
 
 DAMAGED: Final = 1
 
@@ -64,7 +66,7 @@ def verify(
     verdict = verify_log(_folder(folder, config), _keys(public_key or ()), _anchor(at_least))
     if as_json:
         shown = {"whole": verdict.is_whole, **msgspec.to_builtins(verdict)}
-        typer.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
+        typer.echo(json.dumps(shown, indent=2))
     else:
         _show(verdict)
     if not verdict.is_whole:
@@ -107,7 +109,8 @@ def show(
     found = records(_folder(folder, config), wanted)
     if as_json:
         for record in found:
-            typer.echo(msgspec.json.encode(as_dict(record)))
+            # in ASCII: a terminal acts on more characters than JSON escapes
+            typer.echo(json.dumps(as_dict(record), separators=(",", ":")))
     else:
         Console().print(_table(found))
 
@@ -173,11 +176,11 @@ def _anchor(text: str) -> tuple[int, str] | None:
 
 def _show(verdict: Verdict) -> None:
     for problem in verdict.problems:
-        typer.echo(f"{problem}", err=True)
+        typer.echo(without_controls(str(problem)), err=True)
     if verdict.more_problems:
         typer.echo(f"and {verdict.more_problems} more problems", err=True)
     for note in verdict.notes:
-        typer.echo(f"note: {note}")
+        typer.echo(f"note: {without_controls(note)}")
     typer.echo(
         f"{'whole' if verdict.is_whole else 'DAMAGED'}: {verdict.records} records in {verdict.files} files,"
         f" {verdict.checkpoints} checkpoints, signed up to record {verdict.signed_up_to}"
@@ -191,7 +194,9 @@ def _table(found: Sequence[Record]) -> Table:
     for r in found:
         what = f"{r.action} {r.outcome}" if r.action else r.kind
         who = f"{r.principal} ({r.tenant})" if r.principal and r.tenant else r.principal or r.tenant
-        table.add_row(*map(Text, (str(r.seq), r.time[:23], what, who, _details(r))))
+        # whoever can write the files need not write what we would
+        cells = map(without_controls, (str(r.seq), r.time[:23], what, who, _details(r)))
+        table.add_row(*map(Text, cells))
     return table
 
 
