@@ -287,6 +287,25 @@ class TestDowngrades:
             (workshop.model / "2").symlink_to("nowhere")
         assert "version 2 was served before" in refused(workshop, Downgraded)
 
+    def test_an_older_configuration_that_asks_for_an_older_version(
+        self, workshop: Workshop
+    ) -> None:
+        config, old = workshop.model / "config.pbtxt", workshop.folder / "old"
+        write(config, b"version_policy { specific { versions: [1] } }\n")
+        workshop.sign(1, serial=5)
+        workshop.serve(1).close()
+        shutil.copytree(workshop.model, old)
+        write(config, b"version_policy { all {} }\n")
+        write(workshop.model / "2" / "model.py", b"newer")
+        workshop.sign(1, serial=6)
+        workshop.sign(2, serial=7)
+        workshop.serve(2).close()
+        assert workshop.stage(1) is not None
+        shutil.rmtree(workshop.folder / "staged")
+        shutil.copytree(old, workshop.model, dirs_exist_ok=True)
+        assert "not that of the release 7" in refused(workshop, Downgraded)
+        assert workshop.stage(1, workshop.rule(allow_rollback=True)) is not None
+
     def test_lowest_versions_and_serials(self, workshop: Workshop) -> None:
         workshop.sign(serial=5)
         version, serial = workshop.rule(minimum_version=2), workshop.rule(minimum_serial=6)

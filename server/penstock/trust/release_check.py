@@ -76,7 +76,9 @@ def check_release(
             f"its release has the serial {serial}; the policy serves {rule.minimum_serial} and later ones"
         )
     served = Served(
-        serial, manifest_digest(manifest, artifact.version) if release is not None else ""
+        serial,
+        manifest_digest(manifest, artifact.version) if release is not None else "",
+        shared_digest(manifest),
     )
     releases.check(artifact.model, artifact.version, served, present, rollback=rule.allow_rollback)
     return None if release is None else serial
@@ -107,3 +109,9 @@ def _release(artifact: Artifact, draft: Draft) -> Release | None:
 def manifest_digest(manifest: Manifest, version: int) -> str:
     """Of what the version is loaded from."""
     return Manifest(manifest.model, manifest.algorithm, manifest.of_version(version)).digest
+
+
+def shared_digest(manifest: Manifest) -> str:
+    """Of what all versions share."""
+    # there is no version 0
+    return manifest_digest(manifest, 0)

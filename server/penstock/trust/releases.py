@@ -26,6 +26,8 @@ class Served(msgspec.Struct, frozen=True):
     serial: int
     digest: str
     """Of its manifest."""
+    shared: str = ""
+    """Of what all versions share, the configuration among it; empty: it is not known."""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +69,7 @@ class Releases:
                 f"its release has the serial {release.serial}, with which other files were served before; "
                 "expected a higher one"
             )
+        _check_shared(release, known.values())
         above = [int(number) for number in known if int(number) > version]
         if gone := sorted(set(above) - set(present)):
             raise Downgraded(
@@ -152,3 +155,14 @@ class Releases:
 
     def _unreadable(self, why: str, error: Exception) -> ReleasesUnreadable:
         return ReleasesUnreadable(f"the record of releases that were served can't be used: {why}")
+
+
+def _check_shared(release: Served, known: Collection[Served]) -> None:
+    """An older configuration may be signed with an older version, and say that this one is to be served. Raises
+    Downgraded."""
+    newest = max(known, key=lambda each: each.serial, default=release)
+    if newest.shared not in ("", release.shared) and release.serial < newest.serial:
+        raise Downgraded(
+            f"its release has the serial {release.serial}, and its configuration, or what else all versions share, is "
+            f"not that of the release {newest.serial}, which was served before"
+        )

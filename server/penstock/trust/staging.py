@@ -36,6 +36,8 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     """It has a serial number."""
     digest: str = ""
     """Of its manifest."""
+    shared: str = ""
+    """Of what all versions share of it."""
     encrypted: bool = False
     files: int = 0
     nbytes: int = 0

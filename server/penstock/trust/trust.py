@@ -30,7 +30,12 @@ from penstock.trust.kek import KeyRing, key_ring
 from penstock.trust.manifest import belongs
 from penstock.trust.memory import memory_path
 from penstock.trust.pickles import find_pickle
-from penstock.trust.release_check import check_release, manifest_digest, signed_manifest
+from penstock.trust.release_check import (
+    check_release,
+    manifest_digest,
+    shared_digest,
+    signed_manifest,
+)
 from penstock.trust.releases import Releases, Served
 from penstock.trust.sealed import SUFFIX
 from penstock.trust.staging import Draft, Staged, Staging, Verified
@@ -109,7 +114,8 @@ class Trust:
         """It is about to be served: older ones are not from now on. Raises ReleasesUnreadable."""
         found = staged.verified
         if found.released:
-            self.releases.record(found.model, found.version, Served(found.serial, found.digest))
+            served = Served(found.serial, found.digest, found.shared)
+            self.releases.record(found.model, found.version, served)
 
     def check(self, artifact: Artifact) -> None:
         """Verify a version, and load nothing: to tell what was tampered with from what was wrong from the start.
@@ -168,6 +174,7 @@ class Trust:
             serial=serial or 0,
             released=serial is not None,
             digest="" if manifest is None else manifest_digest(manifest, artifact.version),
+            shared="" if manifest is None else shared_digest(manifest),
             encrypted=draft.in_memory,
             files=files,
             nbytes=nbytes,
