@@ -331,6 +331,18 @@ def test_health_of_a_model_is_for_those_who_may_know_it(secured: Secured) -> Non
         )
 
 
+def test_an_rpc_that_is_not_there_is_not_told_to_strangers(secured: Secured) -> None:
+    with grpc.insecure_channel(secured.served.grpc) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/NoSuchThing")
+        for metadata, code in (
+            ((), grpc.StatusCode.UNAUTHENTICATED),
+            ((("x-api-key", secured.keys["team"]),), grpc.StatusCode.UNIMPLEMENTED),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"", metadata=metadata)
+            assert caught.value.code() == code
+
+
 def test_each_request_of_a_stream_is_looked_at(secured: Secured) -> None:
     found: list[tuple[Any, Any]] = []
     with tritonclient.grpc.InferenceServerClient(secured.served.grpc) as client:

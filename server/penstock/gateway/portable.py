@@ -17,7 +17,8 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock.access.credentials import CERTIFICATE
-from penstock.errors import BodyTooSlow, InvalidRequest, PenstockError
+from penstock.access.session import AnySession
+from penstock.errors import BodyTooSlow, InvalidRequest, PenstockError, Unsupported
 from penstock.gateway.auditing import CALL
 from penstock.gateway.forwarded_certificate import forwarded
 from penstock.gateway.gateway import Gateway
@@ -46,6 +47,8 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, service: GrpcService, terms: TermsReader, message_s: float | None) -> None:
         """`message_s`: how long a unary call's message may take; None: any time."""
+        self._service = service
+        self._terms = terms
         only = Only(message_s)
         unary = {
             path: _unary(path, call, service, terms, only) for path, call in service.unary.items()
@@ -64,8 +67,19 @@ class RpcTable(grpc.GenericRpcHandler):  # type: ignore[misc]
         )
 
     def service(self, handler_call_details: Any) -> Any:
-        """The handler of the called path, or None."""
-        return self._handlers.get(handler_call_details.method)
+        """The handler of the called path."""
+        path = handler_call_details.method
+        return self._handlers.get(path) or self._unknown(path)
+
+    def _unknown(self, path: str) -> Any:
+        """Of a path that there is not, which only those are told who may know."""
+
+        async def call(_: AsyncIterator[bytes], __: AnySession) -> AsyncIterator[bytes]:
+            raise Unsupported(f"unknown method {path[:200]}")
+            yield b""
+
+        handler = _stream(path, call, self._service, self._terms)
+        return grpc.stream_stream_rpc_method_handler(handler)
 
 
 def _unary(
