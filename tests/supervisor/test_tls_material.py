@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from certificates import DAY, Authority, Pair
 from penstock.errors import ConfigError
@@ -173,3 +177,40 @@ def test_what_else_is_in_a_file_is_left_out(tmp_path: Path) -> None:
     """The key in the file of the certificate must not get into that of certificates."""
     both = Pair(b"a comment\n" + GOOD.certificate + GOOD.key, GOOD.key, GOOD.serial)
     assert "PRIVATE" not in read_material(settings(tmp_path, both), datetime.now(UTC)).certificates
+
+
+def _flipped(pem: bytes, at: int, mask: int) -> bytes:
+    der = bytearray(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+    der[at] ^= mask
+    return ssl.DER_cert_to_PEM_cert(bytes(der)).encode()
+
+
+@pytest.mark.parametrize("whose", ["server", "ca"])
+def test_any_byte_that_is_another_is_no_other_error(tmp_path: Path, whose: str) -> None:
+    """Such as one that makes it of an unknown version, or a name that is none: the file is refused by its name."""
+    pem = GOOD.certificate if whose == "server" else CA.certificate
+    length = len(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+    refused = 0
+    for at in range(length):
+        bad = _flipped(pem, at, 0x04)
+        found = settings(
+            tmp_path,
+            Pair(bad, GOOD.key, 0) if whose == "server" else GOOD,
+            CA.certificate if whose == "server" else bad,
+        )
+        try:
+            read_material(found, datetime.now(UTC))
+        except ConfigError:
+            refused += 1
+    assert refused > length / 4
+
+
+def test_what_is_no_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    found = settings(tmp_path)
+    assert found.key_file is not None
+    found.key_file.unlink()
+    os.mkfifo(found.key_file)
+    assert refusal(found) == f"tls.key_file: {found.key_file} is no ordinary file"
+    found.key_file.unlink()
+    found.key_file.mkdir()
+    assert refusal(found) == f"tls.key_file: {found.key_file} can't be read: Is a directory"

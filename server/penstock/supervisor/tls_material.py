@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +31,15 @@ MAX_FILE_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
 CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 """What Envoy's TLS takes."""
+
+UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for certificates that it can't read."""
 
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _END: Final = re.compile(rb"-----END ([A-Z0-9 ]+)-----")
@@ -91,7 +102,10 @@ def read_material(
 
 def _read(path: Path, setting: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        # a FIFO would keep us waiting
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"tls.{setting}: {path} is no ordinary file")
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"tls.{setting}: {path} can't be read: {error.strerror}") from error
@@ -105,16 +119,27 @@ def _read(path: Path, setting: str) -> bytes:
     return data
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _certificates(data: bytes, where: str) -> list[x509.Certificate]:
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise ConfigError(f"{where} has no certificate: expected PEM, -----BEGIN CERTIFICATE-----")
     try:
         found = x509.load_pem_x509_certificates(data)
         for certificate in found:
+            _read_all_of(certificate)
             _check_key_kind(certificate.public_key(), where)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{where} has a certificate that can't be read: {error}") from error
     return found
+
+
+def _read_all_of(certificate: x509.Certificate) -> None:
+    """Parts are parsed when they are asked for: what is wrong with one has to be found out here."""
+    _ = certificate.subject, certificate.issuer, certificate.extensions
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
 def _key(
