@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from urllib.parse import quote
+
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -93,3 +96,40 @@ def test_a_subject_can_say_nothing_of_other_names(subject: str, first: bool) -> 
         "uri": ["spiffe://a/b"],
         "dns": [],
     }
+
+
+def _changed(pem: bytes, old: bytes, new: bytes) -> bytes:
+    der = ssl.PEM_cert_to_DER_cert(pem.decode())
+    assert old in der
+    return ssl.DER_cert_to_PEM_cert(der.replace(old, new)).encode()
+
+
+def test_names_with_control_characters_are_none() -> None:
+    """For who ends at NUL it is a name of somebody else."""
+    pair = Authority().issue(dns=["evil.test\0.a.example"], uris=["spiffe://b/\nspiffe://a/x"])
+    assert names_in(forwarded_pem(pair.certificate)) == {
+        "subject": ["CN=localhost"],
+        "uri": [],
+        "dns": [],
+    }
+
+
+def test_names_that_can_not_be_read_are_none() -> None:
+    """TLS libraries take certificates that the parser of names doesn't, such as of CAs that are sloppy with types."""
+    pair = Authority().issue("my_name", uris=["spiffe://a/x"])
+    found = names_in(forwarded_pem(_changed(pair.certificate, b"my_name", b"my\xffname")))
+    assert (found["subject"], found["uri"]) == ([], ["spiffe://a/x"])
+    no_text = _changed(pair.certificate, b"spiffe://a/x", b"spiffe://a/\xff")
+    found = names_in(forwarded_pem(no_text))
+    assert (found["subject"], found["uri"]) == (["CN=my_name"], [])
+    known = CertificateIdentity(tenant="a", roles=("user",), subject="*")
+    for old, new in (
+        (bytes.fromhex("a003020102"), bytes.fromhex("a003020107")),
+        # in a PrintableString there is no `_`
+        (b"\x0c\x07my_name", b"\x13\x07my_name"),
+    ):
+        unreadable = _changed(pair.certificate, old, new)
+        assert forwarded_pem(unreadable) == b""
+        shown = f'Hash=ab;Cert="{quote(unreadable.decode(), safe="")}"'.encode()
+        credentials = Credentials(certificate=shown)
+        assert CertificateAuthenticator([known]).authenticate(credentials) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -272,3 +273,19 @@ def test_names_are_found(certs: CertsFolder) -> None:
             certs.resolve(name)
     with pytest.raises(ConfigError, match="can't be a certificate's name"):
         certs.resolve("server/../localhost")
+
+
+def test_a_certificate_of_which_a_part_can_not_be_read(certs: CertsFolder) -> None:
+    """A server that renews goes on, whatever it finds in the folder."""
+    der = ssl.PEM_cert_to_DER_cert(certs.bundle.read_text())
+    refused = 0
+    for at in range(0, len(der), 3):
+        bad = der[:at] + bytes((der[at] ^ 4,)) + der[at + 1 :]
+        try:
+            from_pem(ssl.DER_cert_to_PEM_cert(bad).encode(), "here")
+        except ConfigError:
+            refused += 1
+    assert refused > len(der) / 12
+    version_8 = der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020107"))
+    with pytest.raises(ConfigError, match="here is no certificate"):
+        from_pem(ssl.DER_cert_to_PEM_cert(version_8).encode(), "here")

@@ -8,10 +8,11 @@ from urllib.parse import unquote
 
 from cryptography import x509
 
-from penstock.access.certificate_names import names_of
+from penstock.access.certificate_names import NO_NAMES, names_of
 from penstock.access.credentials import Credentials
 from penstock.access.principal import Principal
 from penstock.access_config import CertificateIdentity, matches
+from penstock.certs.inspection import UNREADABLE
 
 FIELDS: Final = ("uri", "dns", "subject")
 
@@ -62,8 +63,12 @@ def names_in(certificate: bytes) -> dict[str, list[str]]:
 
 
 def _names_of(quoted: str) -> dict[str, list[str]]:
-    names = names_of(x509.load_pem_x509_certificate(unquote(quoted).encode()))
-    return {"uri": list(names.uris), "dns": list(names.dns), "subject": [names.subject]}
+    try:
+        names = names_of(x509.load_pem_x509_certificate(unquote(quoted).encode()))
+    except UNREADABLE:
+        names = NO_NAMES
+    subjects = [names.subject] if names.subject else []
+    return {"uri": list(names.uris), "dns": list(names.dns), "subject": subjects}
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+
+from penstock.certs.inspection import UNREADABLE
 
 _ATTRIBUTES: Final = {
     NameOID.EMAIL_ADDRESS: "emailAddress",
@@ -31,22 +34,39 @@ class CertificateNames:
     dns: tuple[str, ...]
 
 
+NO_NAMES: Final = CertificateNames("", (), ())
+"""Of a certificate that can't be read."""
+
+
 def names_of(certificate: x509.Certificate) -> CertificateNames:
-    """Subject and alternative names."""
+    """Subject and alternative names, those that can be read: TLS libraries let pass what `cryptography` does not."""
     names = _alternative_names(certificate)
     return CertificateNames(
-        _printable(certificate.subject.rfc4514_string(_ATTRIBUTES)),
-        tuple(_printable(n.value) for n in names if isinstance(n, x509.UniformResourceIdentifier)),
-        tuple(_printable(n.value) for n in names if isinstance(n, x509.DNSName)),
+        _subject(certificate),
+        _texts(n.value for n in names if isinstance(n, x509.UniformResourceIdentifier)),
+        _texts(n.value for n in names if isinstance(n, x509.DNSName)),
     )
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    try:
+        return _printable(certificate.subject.rfc4514_string(_ATTRIBUTES))
+    except UNREADABLE:
+        return ""
 
 
 def _alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return []
     return list(found.value)
+
+
+def _texts(names: Iterable[str]) -> tuple[str, ...]:
+    """Without those that have control characters: `*.example` must not take `evil.test\\0.example`, which for others is
+    `evil.test`."""
+    return tuple(_printable(name) for name in names if min(name, default=" ") >= " ")
 
 
 def _printable(text: str) -> str:

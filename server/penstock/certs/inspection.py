@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -15,6 +16,15 @@ from penstock.errors import ConfigError
 State = Literal["valid", "due", "expired", "not yet valid", "retired"]
 DUE_AFTER: Final = 2 / 3
 """Of its life: what is older is renewed."""
+
+UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for a certificate, or a part of one, that it can't read."""
 
 
 class CertInfo(msgspec.Struct, frozen=True):
@@ -109,9 +119,21 @@ def to_pem(*certificates: x509.Certificate) -> bytes:
 def from_pem(pem: bytes, where: str) -> list[x509.Certificate]:
     """One at least. Raises ConfigError that names `where`."""
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+        found = x509.load_pem_x509_certificates(pem)
+    except UNREADABLE:
         raise ConfigError(f"{where} is no certificate: expected PEM") from None
+    try:
+        for certificate in found:
+            read_all_of(certificate)
+    except UNREADABLE as error:
+        raise ConfigError(f"{where} has a certificate that can't be read: {error}") from None
+    return found
+
+
+def read_all_of(certificate: x509.Certificate) -> None:
+    """Its parts are parsed when they are asked for: what is wrong with one is found out here. Raises UNREADABLE."""
+    _ = certificate.subject, certificate.issuer, certificate.extensions
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
 def utc_now() -> datetime:

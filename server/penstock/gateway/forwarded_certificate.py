@@ -14,18 +14,25 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from penstock.access.certificate_names import names_of
+from penstock.certs.inspection import UNREADABLE
 
 
 @functools.lru_cache(maxsize=1024)
 def forwarded(certificate: bytes) -> bytes:
-    """The header's value, of a client's certificate (DER) that was verified."""
-    return _text(x509.load_der_x509_certificate(certificate))
+    """The header's value, of a client's certificate (DER) that was verified; empty: nobody can read it."""
+    try:
+        return _text(x509.load_der_x509_certificate(certificate))
+    except UNREADABLE:
+        return b""
 
 
 @functools.lru_cache(maxsize=1024)
 def forwarded_pem(certificate: bytes) -> bytes:
     """As `forwarded`, of PEM."""
-    return _text(x509.load_pem_x509_certificate(certificate))
+    try:
+        return _text(x509.load_pem_x509_certificate(certificate))
+    except UNREADABLE:
+        return b""
 
 
 def forwarded_call(context: Any) -> bytes:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from penstock.certs.inspection import UNREADABLE, read_all_of
 from penstock.errors import ConfigError
 from penstock.secrets.secret import Secret
 from penstock.tls_config import TlsSettings
@@ -31,15 +32,6 @@ MAX_FILE_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
 CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 """What Envoy's TLS takes."""
-
-UNREADABLE: Final = (
-    ValueError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
-"""What `cryptography` raises for certificates that it can't read."""
 
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _END: Final = re.compile(rb"-----END ([A-Z0-9 ]+)-----")
@@ -129,17 +121,11 @@ def _certificates(data: bytes, where: str) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(data)
         for certificate in found:
-            _read_all_of(certificate)
+            read_all_of(certificate)
             _check_key_kind(certificate.public_key(), where)
     except UNREADABLE as error:
         raise ConfigError(f"{where} has a certificate that can't be read: {error}") from error
     return found
-
-
-def _read_all_of(certificate: x509.Certificate) -> None:
-    """Parts are parsed when they are asked for: what is wrong with one has to be found out here."""
-    _ = certificate.subject, certificate.issuer, certificate.extensions
-    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
 def _key(
