@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from penstock.access import tenant_watch
 from penstock.access.tenant_records import Usage
 from penstock.access.tenants import TenantStore
+from penstock.errors import Unavailable
 
 LOOK_S = 0.2
 
@@ -161,3 +164,40 @@ def _put(source: Path, file: Path) -> None:
     for beside in ("-wal", "-shm"):
         file.with_name(file.name + beside).unlink(missing_ok=True)
     source.rename(file)
+
+
+def test_a_file_that_is_held_for_long_is_told_of(
+    store: TenantStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revoked key would go on working, and nobody would know."""
+
+    def held(connection: sqlite3.Connection) -> int:
+        raise Unavailable("the disk fails")
+
+    with caplog.at_level(logging.WARNING):
+        with monkeypatch.context() as patched:
+            patched.setattr(tenant_watch, "_data_version", held)
+            for now in (1.0, 2.0, 10.9):
+                assert not store.refresh(now)
+            assert not caplog.messages
+            assert not store.refresh(11.0)
+            assert not store.refresh(12.0)
+        (told,) = caplog.messages
+        assert told.endswith("what was known of them holds: the disk fails")
+        store.create("a")
+        assert store.refresh(13.0)
+    assert caplog.messages[1].endswith("tenants can be read again")
+
+
+@pytest.mark.parametrize(("took_s", "rests_s"), [(0.001, LOOK_S), (0.1, 0.4), (5.0, 0.8)])
+def test_who_changes_a_large_file_all_the_time_does_not_get_the_whole_event_loop(
+    store: TenantStore, monkeypatch: pytest.MonkeyPatch, took_s: float, rests_s: float
+) -> None:
+    store.create("a")
+    with monkeypatch.context() as patched:
+        clock = iter((100.0, 100.0 + took_s))
+        patched.setattr(tenant_watch, "perf_counter", lambda: next(clock))
+        assert store.refresh(1.0)
+    store.create("b")
+    assert not store.refresh(1.0 + rests_s - 0.01)
+    assert store.refresh(1.0 + rests_s + 0.01)

@@ -6,6 +6,7 @@ import logging
 import math
 import sqlite3
 from pathlib import Path
+from time import perf_counter
 from typing import Final
 
 from penstock.access.tenant_database import BUSY_TIMEOUT_S, connect, identity, translated
@@ -15,6 +16,13 @@ from penstock.errors import PenstockError, Unavailable
 
 LOOK_S: Final = 0.2
 """From one look to the next. A look takes microseconds: SQLite compares a number in shared memory."""
+REST: Final = 4.0
+"""So many times as long as reading took, nothing is read: whoever changes a large file all the time gets a fifth of the
+event loop, and not all of it …"""
+LONGEST_REST_S: Final = 0.8
+"""… but changes are effective within a second."""
+PATIENCE_S: Final = 10.0
+"""A file that others hold for so long is told of: nobody's change takes that long."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +34,8 @@ class TenantWatch:
         """The file is there, with its tables. Raises ConfigError, Unavailable."""
         self._path = path
         self._looked_at = -math.inf
+        self._rest_s = LOOK_S
+        self._held_since: float | None = None
         self._failing = False
         self.generation = 1
         with translated(path):
@@ -39,24 +49,24 @@ class TenantWatch:
                 raise
 
     def refresh(self, now: float) -> bool:
-        """Look for changes, at most every 200 ms; whether there is a new snapshot.
+        """Look for changes, at most every 200 ms, later after much was read; whether there is a new snapshot.
 
         When the file can't be read, what was known of it holds on, and the log says so.
         """
         # a clock that was set back must not end the looking
-        if 0 <= now - self._looked_at < LOOK_S:
+        if 0 <= now - self._looked_at < self._rest_s:
             return False
-        self._looked_at = now
+        self._looked_at, self._rest_s = now, LOOK_S
         try:
             with translated(self._path):
                 changed = self._look()
         except Unavailable as error:
-            # some other process holds all of it: the next look comes soon
-            logger.debug("%s", error)
+            self._held(error, now)
             return False
         except PenstockError as error:
             self._tell(error)
             return False
+        self._held_since = None
         self._tell(None)
         return changed
 
@@ -73,7 +83,10 @@ class TenantWatch:
             return False
         changed = read_revision(self._connection) != self.snapshot.revision
         if changed:
+            began = perf_counter()
             self._take(_read(self._connection))
+            took_s = perf_counter() - began
+            self._rest_s = min(max(LOOK_S, REST * took_s), LONGEST_REST_S)
         self._version = version
         return changed
 
@@ -89,6 +102,14 @@ class TenantWatch:
         self._connection, self._identity, self._version = connection, which, version
         self._take(snapshot)
         return True
+
+    def _held(self, error: Unavailable, now: float) -> None:
+        """Some other process holds all of it, or the disk fails. The next look comes soon, and mostly that is all."""
+        logger.debug("%s", error)
+        if self._held_since is None or now < self._held_since:
+            self._held_since = now
+        if now - self._held_since >= PATIENCE_S:
+            self._tell(error)
 
     def _take(self, snapshot: TenantSnapshot) -> None:
         self.snapshot = snapshot
