@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -201,3 +202,22 @@ def test_who_changes_a_large_file_all_the_time_does_not_get_the_whole_event_loop
     store.create("b")
     assert not store.refresh(1.0 + rests_s - 0.01)
     assert store.refresh(1.0 + rests_s + 0.01)
+
+
+def test_looking_at_a_file_that_can_not_be_read_holds_no_descriptors(
+    store: TenantStore, file: Path, tmp_path: Path
+) -> None:
+    """Gateways collect garbage rarely, and look five times a second."""
+    store.create("a")
+    assert store.refresh(1.0)
+    (tmp_path / "broken.db").write_bytes(b"nonsense" * 1000)
+    _put(tmp_path / "broken.db", file)
+    gc.disable()
+    try:
+        assert not store.refresh(2.0)
+        before = len(os.listdir("/proc/self/fd"))
+        for now in range(3, 23):
+            assert not store.refresh(float(now))
+        assert len(os.listdir("/proc/self/fd")) <= before
+    finally:
+        gc.enable()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,14 @@ def secured(request: pytest.FixtureRequest, files: Files) -> Iterator[Served]:
     """A server that asks every client for a certificate, and lets those do something that it knows."""
     config = files.folder / "penstock.toml"
     config.write_text(ACCESS)
-    served = Served(files.folder / "models", request.param, *files.flags(), f"--config={config}")
+    served = Served(
+        files.folder / "models",
+        request.param,
+        *files.flags(),
+        f"--config={config}",
+        # the user's own tenants are none of a test's business
+        environment={"XDG_STATE_HOME": str(files.folder)},
+    )
     try:
         served.wait_ready()
         served.tls = files.context()
@@ -140,6 +149,25 @@ def test_clients_without_a_good_certificate_are_refused(
         own = ["-cert", str(pair[0]), "-key", str(pair[1])] if pair else []
         answer, said = s_client(number, version, "-alpn", ALPN[port], *own)
         assert not answer, said
+
+
+def test_handshakes_that_go_on_for_ever(secured: Served) -> None:
+    """Ten seconds; whoever has not finished then has not come to anything that counts connections."""
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+    half = [
+        socket.create_connection(("127.0.0.1", getattr(secured.settings, port)), timeout=30)
+        for port in PORTS
+        for _ in range(3)
+    ]
+    try:
+        for connection in half:
+            connection.sendall(hello)
+        for connection in half:
+            with suppress(ConnectionResetError):
+                assert connection.recv(1000) in (b"", b"\x15")
+    finally:
+        for connection in half:
+            connection.close()
 
 
 def test_strangers_get_no_rpc_through(secured: Served, files: Files) -> None:

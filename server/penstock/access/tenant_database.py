@@ -95,10 +95,15 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    # each change is on the disk before anybody is told that it was made
-    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        # each change is on the disk before anybody is told that it was made
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        # who is refused may not see to it before long: its descriptors would add up
+        connection.close()
+        raise
     return connection
 
 

@@ -10,7 +10,13 @@ from typing import Any, Final
 
 from penstock.config import Settings
 from penstock.gateway.envoy_tls import transport_socket
-from penstock.gateway.limits import MAX_HEADERS, MAX_HEADERS_KIB, MAX_STREAMS, max_connections
+from penstock.gateway.limits import (
+    HANDSHAKE_S,
+    MAX_HEADERS,
+    MAX_HEADERS_KIB,
+    MAX_STREAMS,
+    max_connections,
+)
 from penstock.gateway.tls_files import TlsFiles
 
 Json = dict[str, Any]
@@ -30,7 +36,6 @@ MODEL_STREAM_INFER: Final = f"{INFERENCE}ModelStreamInfer"
 HEADERS_S: Final = 10.0
 """Seconds that a request's headers may take."""
 CONNECTION_BUFFER_BYTES: Final = 1 << 20
-HANDSHAKE_S: Final = 10
 OWNER_ONLY: Final = 0o600
 
 _TYPES: Final = "type.googleapis.com/envoy.extensions"

@@ -6,6 +6,8 @@ import resource
 from typing import Final
 
 MAX_CONNECTIONS: Final = 10_000
+HANDSHAKE_S: Final = 10
+"""Of TLS, from the connection on."""
 MAX_STREAMS: Final = 1024
 """Requests under way on one HTTP/2 connection."""
 MAX_HEADERS: Final = 100

@@ -24,7 +24,7 @@ from penstock.gateway.forwarded_certificate import forwarded
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
 from penstock.gateway.guarded_http import guarded
-from penstock.gateway.limits import MAX_STREAMS
+from penstock.gateway.limits import HANDSHAKE_S, MAX_STREAMS
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, Unary, admit
 from penstock.gateway.status import GrpcCode, status_of, text_of
@@ -240,6 +240,7 @@ class PortableFront:
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
                 # else the kernel ends the connection of a client that reads slowly (TCP_USER_TIMEOUT)
                 ("grpc.keepalive_timeout_ms", 2**31 - 1),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
             ]
         )
         message_s = settings.slow_client_secs * MESSAGE_PATIENCE or None
@@ -306,6 +307,16 @@ class _QuietServer(uvicorn.Server):
         return contextlib.nullcontext()
 
 
+class _Loop(uvloop.Loop):
+    """Whose servers don't wait for ever for handshakes: uvicorn can't be told."""
+
+    async def create_server(self, *args: Any, ssl: Any = None, **named: Any) -> Any:
+        """As uvloop's, but for that."""
+        if ssl is not None:
+            named["ssl_handshake_timeout"] = HANDSHAKE_S
+        return await super().create_server(*args, ssl=ssl, **named)
+
+
 async def _serve() -> None:
     await PortableFront(Gateway.from_environment(framed=False)).run()
 
@@ -314,7 +325,7 @@ def main() -> int:
     """Run the portable front."""
     # Ctrl-C reaches the whole foreground group; the supervisor says when to stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    uvloop.run(_serve())
+    uvloop.run(_serve(), loop_factory=_Loop)
     return 0
 
 
