@@ -232,6 +232,19 @@ def test_a_clock_set_back_brings_no_day_back() -> None:
     assert quotas.keeper.usage.day == DAY
 
 
+def test_a_clock_that_was_wrong_by_far_is_put_right() -> None:
+    """Else a tenant would be locked out until the wrong day comes."""
+    quotas = Quotas(of(requests_per_day=1))
+    quotas.clock.wait(400 * SECONDS_PER_DAY)
+    quotas.admit()
+    quotas.refused()
+    quotas.clock.wall_s -= 400 * SECONDS_PER_DAY
+    quotas.clock.ns += NS_PER_S
+    quotas.admit()
+    assert quotas.keeper.usage.day == DAY
+    assert {row.day: row.requests for row in quotas.keeper.usage.take()} == {DAY: 1, DAY + 400: 1}
+
+
 def test_totals_of_a_day_survive_a_restart() -> None:
     first = Quotas(of(requests_per_day=5))
     for model in ("a", "a", "b"):

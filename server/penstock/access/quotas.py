@@ -141,8 +141,9 @@ class QuotaKeeper:
     def turn_day(self) -> None:
         """Daily totals begin anew when it is another day."""
         day = self._day()
-        # a clock that was set back a little doesn't bring yesterday back
-        if day > self.usage.day:
+        # a clock that was set back a little doesn't bring yesterday back; one that was wrong by far is put right: else
+        # totals that are used up would stay so until the wrong day is over
+        if day > self.usage.day or day < self.usage.day - 1:
             self.usage.turn(day)
             for scope in self._scopes.values():
                 scope.day = [0, 0, 0]
