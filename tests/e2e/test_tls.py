@@ -280,6 +280,7 @@ def test_a_bad_start_is_one_line(
     flags: list[str],
     words: str,
 ) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(files.folder))
     monkeypatch.chdir(files.folder)
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     given = {flag.partition("=")[0]: flag for flag in [*files.flags(), *flags]}
