@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from certificates import Authority
 from penstock.access.certificate_auth import CertificateAuthenticator, names_in
+from penstock.access.certificate_names import names_of
 from penstock.access.credentials import Credentials
 from penstock.access_config import CertificateIdentity
 from penstock.gateway.forwarded_certificate import forwarded_pem
@@ -133,3 +134,24 @@ def test_names_that_can_not_be_read_are_none() -> None:
         shown = f'Hash=ab;Cert="{quote(unreadable.decode(), safe="")}"'.encode()
         credentials = Credentials(certificate=shown)
         assert CertificateAuthenticator([known]).authenticate(credentials) is None
+
+
+@pytest.mark.parametrize(
+    "uris",
+    [
+        ["spiffe://a/team-a/x", "spiffe://a/team-b/x"],
+        ["spiffe://a/team-a/x", "https://elsewhere.example"],
+        ["spiffe://a/team-a/../team-b/x"],
+        ["spiffe://a/team-a/./x"],
+        ["spiffe://a/team-a/.."],
+    ],
+)
+def test_uris_that_no_spiffe_identity_has_are_none(uris: list[str]) -> None:
+    pair = Authority().issue(uris=uris)
+    assert names_of(x509.load_pem_x509_certificate(pair.certificate)).uris == ()
+
+
+@pytest.mark.parametrize("uri", ["spiffe://a/team-a/x", "spiffe://a/team-a/.x", "spiffe://a/b..c"])
+def test_a_uri_that_is_one(uri: str) -> None:
+    pair = Authority().issue(uris=[uri])
+    assert names_of(x509.load_pem_x509_certificate(pair.certificate)).uris == (uri,)

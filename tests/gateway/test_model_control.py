@@ -109,7 +109,9 @@ async def test_a_plain_load(wires: Wires, body: Any) -> None:
 @pytest.mark.parametrize("size", [0, 1, 2, 3, CHUNK_CHARACTERS * 3 // 4, CHUNK_CHARACTERS + 1])
 async def test_configuration_and_files(wires: Wires, size: int) -> None:
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
-    override = Override('{"max_batch_size": 1}', {"file:1/model.py": data, "file:x": b"x"})
+    override = Override(
+        '{"max_batch_size": 1}', {"file:1/model.py": data, "file:x": b"x"}, "default"
+    )
     files = {name: b64(content) for name, content in override.files.items()}
     assert await wires.load({"parameters": {"config": override.config, **files}}) == override
     parameters = {name: {"bytes_param": content} for name, content in override.files.items()}
@@ -118,8 +120,10 @@ async def test_configuration_and_files(wires: Wires, size: int) -> None:
 
 
 async def test_a_configuration_alone(wires: Wires) -> None:
-    assert await wires.load({"parameters": {"config": "{}"}}) == Override("{}")
-    assert await wires.load_rpc({"config": {"string_param": "{}"}}) == Override("{}")
+    assert await wires.load({"parameters": {"config": "{}"}}) == Override("{}", tenant="default")
+    assert await wires.load_rpc({"config": {"string_param": "{}"}}) == Override(
+        "{}", tenant="default"
+    )
 
 
 CONFIG = {"config": "{}"}

@@ -7,7 +7,9 @@ import io
 import logging
 import os
 import socket
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -211,3 +213,32 @@ def test_json_logs_have_no_banner(caplog: pytest.LogCaptureFixture) -> None:
     ready = ModelReport("m", "1", "READY", "", "onnx", 1)
     assert announce(Settings(log_format="json"), (ready,), ()) == ""
     assert caplog.messages == ["serving", "model m/1 is READY", "model m/1 is gone"]
+
+
+HOLD_RUN_DIR = """
+import sys
+from pathlib import Path
+from penstock.supervisor.run_dir import run_dir
+with run_dir(Path(sys.argv[1])) as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_run_dir_of_a_server_that_was_killed_goes_with_the_next_start() -> None:
+    """It may hold the key of its certificate."""
+    with tempfile.TemporaryDirectory(prefix="pt-") as parent:
+        command = [sys.executable, "-c", HOLD_RUN_DIR, parent]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            left = Path(process.stdout.readline().strip())
+            (left / "key").touch()
+            with run_dir(Path(parent)):
+                # its server runs
+                assert (left / "key").exists()
+            process.kill()
+        assert (left / "key").exists()
+        with run_dir(Path(parent)) as own:
+            assert sorted(Path(parent).iterdir()) == [own]

@@ -77,7 +77,7 @@ def test_what_is_not_ours_is_left(settings: ArtifactsSettings, tmp_path: Path) -
     own = memory_path(settings, Path("own")).name
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / "lock").touch()
+    (outside / ".lock").touch()
     (tmp_path / f"{own}-link").symlink_to(outside)
     (tmp_path / f"{own}-without-lock").mkdir()
     (tmp_path / f"{own}-file").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ _ATTRIBUTES: Final = {
     NameOID.ORGANIZATION_IDENTIFIER: "organizationIdentifier",
 }
 """Those that OpenSSL, and so Envoy, writes otherwise than `cryptography` does."""
+_DOTS: Final = re.compile(r"/\.\.?(?=/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class CertificateNames:
     subject: str
     """As RFC 2253 writes it, with its escapes: without them `O=x` within a name would look like an organization."""
     uris: tuple[str, ...]
+    """None where there are several, or one that climbs in its path: no SPIFFE identity may (X.509-SVID, section 2;
+    SPIFFE-ID, section 2.2)."""
     dns: tuple[str, ...]
 
 
@@ -41,9 +45,10 @@ NO_NAMES: Final = CertificateNames("", (), ())
 def names_of(certificate: x509.Certificate) -> CertificateNames:
     """Subject and alternative names, those that can be read: TLS libraries let pass what `cryptography` does not."""
     names = _alternative_names(certificate)
+    uris = _texts(n.value for n in names if isinstance(n, x509.UniformResourceIdentifier))
     return CertificateNames(
         _subject(certificate),
-        _texts(n.value for n in names if isinstance(n, x509.UniformResourceIdentifier)),
+        uris if len(uris) == 1 and not _DOTS.search(uris[0]) else (),
         _texts(n.value for n in names if isinstance(n, x509.DNSName)),
     )
 
