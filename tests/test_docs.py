@@ -31,7 +31,7 @@ FLAGS: Final = {
     *(spelling for spellings in ALIASES.values() for spelling in spellings),
     *NOT_YET,
     *triton_tls.FLAGS,
-    *("--config", "--input"),
+    *("--config", "--input", "--ca-file"),
     # of penstock check
     *("--no-load", "--strict", "--verbose"),
     # of penstock certs

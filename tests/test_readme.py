@@ -32,9 +32,10 @@ SERVE: Final = Block("bash", "scripts/serve\n")
 TEST: Final = Block("bash", "scripts/test\n")
 INSTALL: Final = Block("bash", "pip install .\npenstock serve model_repo\n")
 (SECURE,) = [b for b in BLOCKS if b.language == "bash" and "penstock certs init" in b.text]
-(ASK_SECURELY,) = [b for b in BLOCKS if b.language == "bash" and "--cacert" in b.text]
-APART: Final = (SERVE, TEST, INSTALL, SECURE, ASK_SECURELY)
+SECURELY: Final = [b for b in BLOCKS if b.language == "bash" and "https://" in b.text]
+APART: Final = (SERVE, TEST, INSTALL, SECURE, *SECURELY)
 ASK: Final = [b for b in BLOCKS if b.language == "bash" and b not in APART]
+(INFER,) = [b for b in ASK if "penstock infer" in b.text]
 PROGRAMS: Final = [b for b in BLOCKS if b.language == "python"]
 OUTPUT: Final = {
     before: after.text for before, after in pairwise(BLOCKS) if after.language == "text"
@@ -73,7 +74,7 @@ def test_command(block: Block, server: Served) -> None:
 def test_a_secured_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands one after the other, in a folder of their own; the last one is the server."""
     (tmp_path / "model_repo").symlink_to(ROOT / "model_repo")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PENSTOCK_ACCESS_TENANTS_FILE", str(tmp_path / "tenants.db"))
     before, serving, command = SECURE.text.partition("penstock serve ")
     assert serving
     run(["bash", "-euo", "pipefail", "-c", NO_PENSTOCK_ON_PATH + before], cwd=tmp_path)
@@ -84,9 +85,10 @@ def test_a_secured_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         served.wait_ready()
         # by name, as the certificate has it
         port = f"localhost:{served.settings.http_port}"
-        script = ASK_SECURELY.text.replace("localhost:8000", port)
-        printed = run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path)
-        assert printed.strip() == OUTPUT[ASK_SECURELY].strip()
+        for block, expected in zip(SECURELY, (OUTPUT[SECURELY[0]], OUTPUT[INFER]), strict=True):
+            script = NO_PENSTOCK_ON_PATH + block.text.replace("localhost:8000", port)
+            printed = run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path)
+            assert comparable(printed) == comparable(expected)
     finally:
         served.close()
 
