@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.cache_config import CacheConfig
-from penstock.config import load_settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 
 pytestmark = pytest.mark.extension("response_cache")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.config import Settings, flagged_settings, load_settings
+from penstock.config import Settings, flagged_settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 
 

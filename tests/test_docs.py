@@ -18,7 +18,8 @@ from penstock.backends import registry
 from penstock.backends.base import Batch, LoadedModel, LoadSpec, RequestInfo
 from penstock.commands import triton_tls
 from penstock.commands.serve import ALIASES, NOT_YET
-from penstock.config import SECTIONS, flag_of, flagged_settings, load_settings
+from penstock.config import SECTIONS, flag_of, flagged_settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.repository.config_file import read_config
 from penstock.repository.dependencies import needs_of

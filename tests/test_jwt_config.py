@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.config import Settings, load_settings
+from penstock.config import Settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.jwt_config import JwtIssuer, claim_names, is_trustworthy_url
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.config import load_settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.rate_limit_config import EVERY_DEVICE, Resource, parse_rate_limit_resources
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from penstock.access_config import AccessSettings
 from penstock.audit_config import AuditSettings
-from penstock.config import Settings, load_settings
+from penstock.config import Settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.jwt_config import JwtIssuer
 from penstock.secrets_config import SecretRef, SecretsSettings, variables_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock.config import load_settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.tls_config import TlsSettings
 

@@ -1,44 +1,39 @@
-"""Every setting, typed and parsed once: flag > PENSTOCK_* > penstock.toml > default."""
+"""Every setting, typed and checked once. `config_sources.py` reads them."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     ByteSize,
     Field,
     StringConstraints,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from penstock.access_config import AccessSettings
 from penstock.artifacts_config import ArtifactsSettings
 from penstock.audit_config import AuditSettings
 from penstock.cache_config import CacheConfig, parse_cache_config
-from penstock.config_section import Section, beside
+from penstock.config_section import Section
 from penstock.cores import available_cores
-from penstock.errors import ConfigError
 from penstock.logs import LogFormat, LogSettings
 from penstock.metrics_config import MetricsConfig, parse_metrics_config
-from penstock.platforms import PlatformSetting, platform_settings
-from penstock.quota_config import SECRET_IN_URL, QuotaSettings
+from penstock.quota_config import QuotaSettings
 from penstock.rate_limit_config import Resource, parse_rate_limit_resources
-from penstock.secrets_config import BAD_REFERENCE, SecretsSettings
+from penstock.secrets_config import SecretsSettings
 from penstock.tls_config import TlsSettings
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
 
 ENV_PREFIX: Final = "PENSTOCK_"
-DEFAULT_FILE: Final = Path("penstock.toml")
 MAX_ENVOY_THREADS: Final = 2
 """One Python thread keeps about two of Envoy busy; more only take cores from the models."""
 
@@ -51,7 +46,7 @@ RoutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~:@/-]*)?$
 
 
 class Settings(BaseSettings):
-    """All settings. The constructor reads its arguments only: `load_settings` knows the sources."""
+    """All settings. The constructor reads its arguments only: `config_sources.load_settings` knows the sources."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -402,148 +397,6 @@ def flagged_settings() -> Iterator[tuple[str, FieldInfo]]:
             yield f"{section}_{name}", field
 
 
-def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Settings:
-    """The settings of this start. `flags`: what the command line gave, by setting's name.
-
-    Reads PENSTOCK_* of the environment and what platforms say there, and `file`, or ./penstock.toml if there is one.
-    Raises ConfigError that names setting, source, and what was expected.
-    """
-    return settings_and_sources(flags, file)[0]
-
-
-def settings_and_sources(
-    flags: Mapping[str, Any], file: Path | None = None
-) -> tuple[Settings, Mapping[str, str]]:
-    """As `load_settings`, with where each setting was given, by its name. Those that were not are left out."""
-    path = file or DEFAULT_FILE
-    from_file = _read_toml(path) if file or path.exists() else {}
-    from_environment = _environment()
-    platforms = platform_settings(os.environ, {*from_environment, *flags})
-    from_platform = {name: setting.value for name, setting in platforms.items()}
-    given = {**from_file, **from_platform, **from_environment, **flags}
-    sources = {name: _source(name, flags, from_environment, platforms, path) for name in given}
-    try:
-        return Settings(**_nested(given)), sources
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        source = _source_of(first["loc"], sources, path)
-        raise ConfigError(_explain(f"{source}: " if source else "", dict(first))) from None
-
-
-def _environment() -> dict[str, Any]:
-    """What PENSTOCK_* say, by setting's name."""
-    found = EnvSettingsSource(Settings, env_ignore_empty=True)()
-    values = {name: value for name, value in found.items() if name not in SECTIONS}
-    for section, cls in SECTIONS.items():
-        for field, _ in cls.flagged():
-            name = f"{section}_{field}"
-            if value := os.environ.get(f"{ENV_PREFIX}{name.upper()}"):
-                values[name] = value
-    return values
-
-
-def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat names → tables."""
-    nested = {name: value for name, value in given.items() if _section_of(name) is None}
-    for name, value in given.items():
-        if (section := _section_of(name)) is not None:
-            table = nested.get(section, {})
-            if isinstance(table, Mapping):
-                nested[section] = {**table, name.removeprefix(f"{section}_"): value}
-    return nested
-
-
-def _section_of(name: str) -> str | None:
-    """The table that a flat name belongs to."""
-    if name in Settings.model_fields:
-        # access_log is no field of [access]
-        return None
-    section, _, field = name.partition("_")
-    return section if field and section in SECTIONS else None
-
-
-def _source_of(
-    location: tuple[int | str, ...], sources: Mapping[str, str], file: Path
-) -> str | None:
-    """Who said what is wrong."""
-    if not location:
-        return None
-    name, *rest = map(str, location)
-    if name not in SECTIONS:
-        return sources.get(name)
-    if rest and (source := sources.get(f"{name}_{rest[0]}")) is not None:
-        return source
-    return f"{file}: {'.'.join((name, *rest))}"
-
-
 def flag_of(name: str) -> str:
     """A setting's flag: `http_port` → `--http-port`."""
     return "--" + name.replace("_", "-")
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-    given: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in SECTIONS and not isinstance(value, dict):
-            raise ConfigError(f"{path}: {name}: expected a table, [{name}] (got {_shown(value)})")
-        given[name] = _beside(path, name, value)
-    return given
-
-
-def _beside(file: Path, name: str, value: Any) -> Any:
-    """Paths in a file are relative to that file's folder."""
-    folder = file.absolute().parent
-    if name in SECTIONS:
-        return beside(SECTIONS[name], value, folder)
-    if name in ("run_dir", "log_file") and isinstance(value, str):
-        return folder / value
-    if name != "model_repository":
-        return value
-    paths = [value] if isinstance(value, str) else value
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        return value
-    return tuple(folder / Path(path).expanduser() for path in paths)
-
-
-def _source(
-    name: str,
-    flags: Mapping[str, Any],
-    env: Mapping[str, Any],
-    platforms: Mapping[str, PlatformSetting],
-    file: Path,
-) -> str:
-    if name in flags:
-        return flag_of(name)
-    if name in env:
-        return f"{ENV_PREFIX}{name.upper()}"
-    if name in platforms:
-        return platforms[name].variable
-    return f"{file}: {name}"
-
-
-def _explain(source: str, error: dict[str, Any]) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
-    match error["type"]:
-        case "extra_forbidden":
-            return f"{source}there is no such setting"
-        case "value_error" if not source:
-            return message
-        case "value_error" if isinstance(error["input"], Mapping):
-            # of a whole table
-            return f"{source}{message}"
-        case kind if kind in (BAD_REFERENCE, SECRET_IN_URL):
-            # what was given may be the secret itself, or hold it
-            return f"{source}{message[0].lower()}{message[1:]}"
-    return f"{source}{message[0].lower()}{message[1:]} (got {_shown(error['input'])})"
-
-
-def _shown(value: object, limit: int = 80) -> str:
-    text = repr(str(value) if isinstance(value, Path) else value)
-    return text if len(text) <= limit else text[:limit] + "…"

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from penstock.commands.serve import rewrite_arguments
-from penstock.config import Settings, load_settings
+from penstock.config import Settings
+from penstock.config_sources import load_settings
 from penstock.errors import PenstockError
 from penstock.logs import configure_logging
 from penstock.supervisor.front import GatewayCommand, envoy_command

@@ -11,7 +11,8 @@ import pytest
 
 from penstock.certs.folder import CertsFolder
 from penstock.certs.request import make_request
-from penstock.config import Settings, load_settings
+from penstock.config import Settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.secrets.secret import Secret
 from penstock.secrets_config import SecretRef, SecretsSettings

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.artifacts_config import ArtifactsSettings, Require, TrustRule
-from penstock.config import Settings, load_settings
+from penstock.config import Settings
+from penstock.config_sources import load_settings
 from penstock.errors import AlreadyExists, ConfigError, InvalidRequest, LoadFailed, Untrusted
 from penstock.repository.folders import versions_in
 from penstock.secrets.source import SecretSource

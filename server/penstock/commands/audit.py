@@ -21,7 +21,7 @@ from penstock.audit.reading import MAX_LIMIT, Filter, as_dict, parse_time, recor
 from penstock.audit.signing import Signer, Verifier, public_keys
 from penstock.audit.verify import Verdict
 from penstock.audit.verify import verify as verify_log
-from penstock.config import load_settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.logs import without_controls
 

@@ -24,7 +24,7 @@ from penstock.certs.request import (
     check_trust_domain,
     make_request,
 )
-from penstock.config import load_settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.secrets.secret import Secret
 from penstock.secrets.source import SecretSource

@@ -16,7 +16,8 @@ from rich.console import Console
 from penstock.backends.registry import backend_for
 from penstock.commands.check_report import CheckReport, ModelLine, VersionLine, model_line
 from penstock.commands.check_view import as_text
-from penstock.config import Settings, settings_and_sources
+from penstock.config import Settings
+from penstock.config_sources import settings_and_sources
 from penstock.errors import ConfigError, PenstockError
 from penstock.logs import configure_logging
 from penstock.model_config import ConfigDict

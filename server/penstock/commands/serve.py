@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from penstock.access.tenants import TenantStore
 from penstock.commands import triton_tls
 from penstock.commands.triton_tls import rewrite_tls
-from penstock.config import Settings, flag_of, flagged_settings, load_settings
+from penstock.config import Settings, flag_of, flagged_settings
+from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
 from penstock.secrets_config import SecretRef

@@ -18,7 +18,8 @@ from penstock.access.tenant_audit import recorded_in
 from penstock.access.tenant_changes import ChangeTrace
 from penstock.access.tenants import TenantStore
 from penstock.audit.opening import open_log
-from penstock.config import Settings, load_settings
+from penstock.config import Settings
+from penstock.config_sources import load_settings
 from penstock.errors import InvalidRequest
 from penstock.secrets.source import SecretSource
 
