@@ -10,23 +10,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from jwt.algorithms import get_default_algorithms
 from rich.table import Table
 
 from penstock.access.api_key_auth import ApiKeyAuthenticator
 from penstock.access.assembly import Access
 from penstock.access.authenticator import Authenticator
-from penstock.access.credentials import Credentials
+from penstock.access.credentials import CERTIFICATE, Credentials
 from penstock.access.jwks import FileKeys
 from penstock.access.jwt_auth import JwtAuthenticator
 from penstock.access.tenants import TenantStore
+from penstock.certs.authority import issue, make_authority
+from penstock.certs.request import make_request
 from penstock.config import Settings
+from penstock.gateway.forwarded_certificate import forwarded
 from penstock.gateway.terms import TermsReader, from_now
 from penstock.jwt_config import JwtIssuer
 from penstock.secrets.source import SecretSource
@@ -51,9 +56,7 @@ HEADERS: Final = (
     (b"x-request-id", b"7f1c1c52-93f5-4b1c-8a0b-0c7d7d2c4a11"),
 )
 """As Envoy passes them on."""
-CERTIFICATE: Final = (
-    b'Subject="CN=team-a,O=Example";URI=spiffe://example.org/ns/ml/sa/team-a;DNS=team-a.example.org'
-)
+IDENTITY: Final = "spiffe://example.org/ns/ml/sa/team-a"
 
 ALGORITHMS: Final[Mapping[str, Callable[[], Any]]] = {
     "RS256": lambda: rsa.generate_private_key(65537, 2048),
@@ -193,7 +196,7 @@ def _paths(bench: _Bench) -> dict[str, tuple[Step, Headers]]:
     off, on = _way(TermsReader()), _way(TermsReader(guard=bench.access.guard))
     key = (b"authorization", b"Bearer " + bench.api_key)
     token = (b"authorization", b"Bearer " + bench.token("RS256"))
-    certificate = (b"x-forwarded-client-cert", CERTIFICATE)
+    certificate = (CERTIFICATE, _certificate())
     return {
         "access off": (off, [*HEADERS]),
         "API key": (on, [*HEADERS, key]),
@@ -202,6 +205,14 @@ def _paths(bench: _Bench) -> dict[str, tuple[Step, Headers]]:
         "API key and certificate": (on, [*HEADERS, certificate, key]),
         "API key, with a time-out": (on, [*HEADERS, (b"grpc-timeout", b"5S"), key]),
     }
+
+
+def _certificate() -> bytes:
+    """What a front tells the gateway of a client's certificate."""
+    now = datetime.now(UTC)
+    authority = make_authority("CA", now, 86_400, "example.org")
+    request = make_request("client", "team-a", uris=[IDENTITY], trust_domain="example.org")
+    return forwarded(issue(authority, request, now).certificate.public_bytes(Encoding.DER))
 
 
 def _way(reader: TermsReader) -> Step:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
-from penstock.config_section import Name, Pattern, Section
+from penstock.config_section import Name, Pattern, Section, state_folder
 from penstock.jwt_config import JwtIssuer
 from penstock.verbs import Verb
 
@@ -81,9 +80,10 @@ class AccessSettings(Section):
     """SQLite database of tenants, API keys and quotas, which `penstock tenants` manages; none:
     `penstock/tenants.db` in $XDG_STATE_HOME, which is ~/.local/state unless it says otherwise."""
     anonymous_roles: tuple[Name, ...] = ()
-    """What those may do who show no credential at all; none: nothing but ask whether the server is alive."""
+    """Roles of those who show no credential at all; none: they may only ask whether the server is alive. Repeatable;
+    `,` in the environment."""
     anonymous_tenant: Name = "anonymous"
-    """Whose requests those are."""
+    """The tenant of requests that show no credential at all."""
     roles: Mapping[Name, Role] = Field(default_factory=dict)
     """Further roles, by name."""
     certificates: tuple[CertificateIdentity, ...] = ()
@@ -116,7 +116,7 @@ class AccessSettings(Section):
     @property
     def tenants_path(self) -> Path:
         """`tenants_file`, resolved."""
-        return self.tenants_file or _state_folder() / "tenants.db"
+        return self.tenants_file or state_folder() / "tenants.db"
 
     @property
     def all_roles(self) -> Mapping[str, Role]:
@@ -127,8 +127,3 @@ class AccessSettings(Section):
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a pattern fits the name."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _state_folder() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "penstock"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from penstock.access_config import matches
-from penstock.config_section import Pattern, Section
+from penstock.config_section import Pattern, Section, state_folder
 from penstock.secrets_config import SecretRef
 
 Require = Literal["none", "signed", "signed+encrypted"]
@@ -62,11 +61,12 @@ class ArtifactsSettings(Section):
     trust: tuple[TrustRule, ...] = ()
     """Rules, the first that fits a model holds; none: all models are served."""
     allow_pickle: tuple[Pattern, ...] = ()
-    """Models that may hold pickles, which run any code when they are read. All others are refused if they do."""
+    """Models that may hold pickles, which run any code when they are read; all others are refused if they do.
+    Repeatable; `,` in the environment."""
     key_encryption_key: SecretRef | None = None
     """Where the key is that opens the keys of encrypted files, as file:/path, env:NAME or vault:mount/path#field."""
     old_key_encryption_keys: tuple[SecretRef, ...] = ()
-    """Where further ones are, of files that are not rewrapped yet."""
+    """Where older key-encryption keys are, for files that are not rewrapped yet. Repeatable; `,` in the environment."""
     state_file: Path | None = None
     """What remembers the newest release of each model; none: `penstock/releases.json` in $XDG_STATE_HOME, which is
     ~/.local/state unless it says otherwise."""
@@ -87,7 +87,4 @@ class ArtifactsSettings(Section):
     @property
     def state_path(self) -> Path:
         """`state_file`, resolved."""
-        if self.state_file is not None:
-            return self.state_file
-        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(base).expanduser() / "penstock" / "releases.json"
+        return self.state_file or state_folder() / "releases.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
@@ -47,6 +48,12 @@ class Section(BaseModel):
                 yield name, field
 
 
+def state_folder() -> Path:
+    """Where what outlives a run lies, unless settings say otherwise."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "penstock"
+
+
 def beside(section: type[Section], values: Any, folder: Path) -> Any:
     """The table, with its paths relative to that folder. What is no table is left for others to refuse."""
     if not isinstance(values, Mapping):
@@ -54,11 +61,24 @@ def beside(section: type[Section], values: Any, folder: Path) -> Any:
     return {name: _beside(section, name, value, folder) for name, value in values.items()}
 
 
+def kinds_of(annotation: Any) -> Iterator[Any]:
+    """The classes that an annotation is made of: `tuple[Path, ...] | None` of Path and NoneType."""
+    origin = get_origin(annotation)
+    if origin is None:
+        yield annotation
+    elif origin in (Union, UnionType, tuple, dict, Mapping):
+        for part in get_args(annotation):
+            yield from kinds_of(part)
+    else:
+        # Annotated
+        yield from kinds_of(get_args(annotation)[0])
+
+
 def _beside(section: type[Section], name: str, value: Any, folder: Path) -> Any:
     field = section.model_fields.get(name)
     if field is None:
         return value
-    kinds = list(_kinds(field.annotation))
+    kinds = list(kinds_of(field.annotation))
     if isinstance(value, str) and Path in kinds:
         return folder / Path(value).expanduser()
     if isinstance(value, list) and Path in kinds:
@@ -83,21 +103,8 @@ def _is_structured(field: FieldInfo) -> bool:
 
 
 def _has_section(field: FieldInfo) -> bool:
-    return any(map(_is_section, _kinds(field.annotation)))
+    return any(map(_is_section, kinds_of(field.annotation)))
 
 
 def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
-
-
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """The classes that an annotation is made of."""
-    origin = get_origin(annotation)
-    if origin is None:
-        yield annotation
-    elif origin in (Union, UnionType, tuple, dict, Mapping):
-        for part in get_args(annotation):
-            yield from _kinds(part)
-    else:
-        # Annotated
-        yield from _kinds(get_args(annotation)[0])

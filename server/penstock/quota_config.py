@@ -30,7 +30,7 @@ class QuotaSettings(Section):
     redis_username: str = ""
     """User of Redis; none: its default one."""
     redis_password: SecretRef | None = None
-    """Where its password is: file:/path, env:NAME or vault:mount/path#field."""
+    """Where the password for Redis is: file:/path, env:NAME or vault:mount/path#field."""
     redis_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:{}-]{1,64}$")] = (
         "penstock"
     )
@@ -40,11 +40,11 @@ class QuotaSettings(Section):
     redis_cert_file: Path | None = None
     """Certificate that this server shows to Redis."""
     redis_key_file: Path | None = None
-    """Its key."""
+    """Private key of the certificate that is shown to Redis."""
     redis_timeout_secs: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.25
     """Seconds that Redis may take to answer; then it counts as away. No request waits for it."""
     redis_chunk_percent: Annotated[float, Field(gt=0, le=25, allow_inf_nan=False)] = 10
-    """How much of a rate's burst a server takes from Redis at once, at least one."""
+    """Percent of a rate's burst that a server takes from Redis at once; one request, row or byte at least."""
     redis_lease_secs: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 10
     """After so many seconds without a word a server counts as ended, and its requests in flight as answered."""
     when_redis_is_away: Literal["local", "refuse", "allow"] = "local"

@@ -113,17 +113,17 @@ class SecretsSettings(Section):
     vault_auth: Literal["token", "approle", "kubernetes"] = "token"
     """How the server makes itself known to Vault."""
     vault_auth_mount: str = ""
-    """Where that way is mounted in Vault; none: under its own name."""
+    """Where that login is mounted in Vault; none: under its own name."""
     vault_token: SecretRef | None = None
-    """Where the token is, of auth token: file:/path or env:NAME."""
+    """Where Vault's token is, for auth token: file:/path or env:NAME."""
     vault_role_id: SecretRef | None = None
-    """Where the role's id is, of auth approle."""
+    """Where the role's id is, for auth approle: file:/path or env:NAME."""
     vault_secret_id: SecretRef | None = None
-    """Where the secret id is, of auth approle."""
+    """Where the secret id is, for auth approle: file:/path or env:NAME."""
     vault_role: str = ""
-    """The role's name, of auth kubernetes."""
+    """Name of the role in Vault, for auth kubernetes."""
     vault_service_token: SecretRef = SecretRef("file", SERVICE_TOKEN)
-    """Where the service account's token is, of auth kubernetes."""
+    """Where the service account's token is, for auth kubernetes: file:/path or env:NAME."""
     vault_kv_version: Literal["auto", "1", "2"] = "auto"
     """Version of the KV engine; auto asks Vault, which then also says where the mount's name ends."""
     vault_refresh_secs: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 300

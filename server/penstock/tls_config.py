@@ -33,21 +33,23 @@ class TlsSettings(Section):
     """The server's certificate, and what leads from it to its CA (PEM); turns TLS on at all ports. Watched: a new one
     is taken without a restart."""
     key_file: Path | None = None
-    """The certificate's private key (PEM)."""
+    """Private key of the server's certificate (PEM)."""
     key_passphrase: SecretRef | None = None
-    """Where the passphrase of that key is, if it has one: file:/path, env:NAME or vault:mount/path#field."""
+    """Where the passphrase of the private key is, if it has one: file:/path, env:NAME or vault:mount/path#field."""
     client_ca_file: Path | None = None
     """CAs whose certificates are taken from clients (PEM)."""
     client_auth: ClientAuth = "none"
-    """Whether clients show a certificate: none are asked, optional, or require: without one there is no connection."""
+    """none: clients are asked for no certificate. optional: they may show one. require: without one there is no
+    connection."""
     min_version: TlsVersion = "1.2"
     """Oldest version of TLS that is spoken."""
     certs_dir: Path | None = None
     """Folder of `penstock certs`, in place of the three files: TLS is on, with a certificate of its own CA."""
     certs_name: CertName = "localhost"
-    """Which server's certificate of that folder this server has."""
+    """Name of this server's certificate in the folder of `penstock certs`."""
     auto_renew: bool = True
-    """Renew that certificate before it ends, where the key of the CA is in the folder too."""
+    """Renew the certificate in the folder of `penstock certs` before it ends, where the key of the CA is there
+    too."""
 
     @model_validator(mode="before")
     @classmethod

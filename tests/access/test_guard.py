@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from certificates import Authority
 from penstock.access import guard as guarding
 from penstock.access.certificate_auth import CertificateAuthenticator
 from penstock.access.credentials import Credentials
@@ -15,9 +16,18 @@ from penstock.access.principal import Principal
 from penstock.access.session import UnknownSession
 from penstock.access_config import AccessSettings, CertificateIdentity
 from penstock.errors import Forbidden, PenstockError, Unauthenticated
+from penstock.gateway.forwarded_certificate import forwarded_pem
 from penstock.verbs import Verb
 
-CERTIFICATE = b"URI=spiffe://example.org/a"
+AUTHORITY = Authority()
+
+
+def certificate_of(uri: str) -> bytes:
+    """As a front tells of it."""
+    return forwarded_pem(AUTHORITY.issue(uris=[uri]).certificate)
+
+
+CERTIFICATE = certificate_of("spiffe://example.org/a")
 
 
 class Keys:
@@ -124,7 +134,7 @@ def test_a_disabled_tenant_is_not_known_whatever_names_it(credentials: Credentia
     ("credentials", "text"),
     [
         (Credentials(), NO_CREDENTIAL),
-        (Credentials(certificate=b"URI=spiffe://elsewhere"), NO_CREDENTIAL),
+        (Credentials(certificate=certificate_of("spiffe://elsewhere")), NO_CREDENTIAL),
         (Credentials(b"Bearer psk_2"), "no"),
         (Credentials(b"Basic abc"), "the credential is of no kind that is known here"),
         (Credentials(b"Bearer psk_1", b"psk_1"), "two credentials: expected one of"),

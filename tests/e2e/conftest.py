@@ -50,8 +50,8 @@ def victim(
     folder = tmp_path_factory.mktemp("attacked")
     write_attacked(folder)
     flags = ("--model-control-mode=explicit", "--load-model=*", "--allow-client-shm=true")
-    limits = ("--slow-client-secs=1", "--grpc-max-message-bytes=64MiB")
-    served = Served(folder, request.param, *flags, *limits)
+    sizes = ("--http-max-input-size=8MiB", "--grpc-max-message-bytes=8MiB")
+    served = Served(folder, request.param, *flags, *sizes, "--slow-client-secs=1")
     try:
         served.wait_ready()
         before = descriptors(served.gateway)

@@ -20,14 +20,14 @@ from pydantic.fields import FieldInfo
 from every_rule import every_route, every_rpc
 from extensions import extensions_table
 from penstock.access_config import BUILT_IN
+from penstock.commands.metavars import metavar
 from penstock.commands.serve import ALIASES, NOT_YET
-from penstock.config import SECTIONS, flag_of, flagged_settings
+from penstock.config import flag_of, flagged_settings
 from penstock.errors import PenstockError
 from penstock.gateway.status import status_of
 from penstock.jwt_config import JwtIssuer
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
-from penstock.secrets_config import SecretRef
 from penstock.telemetry import audit_metrics, secret_metrics, tls_metrics
 from penstock.telemetry.families import (
     CACHE_COUNTERS,
@@ -262,21 +262,12 @@ def _flags(name: str) -> str:
 
 
 def _values(field: FieldInfo, name: str) -> str:
-    kind = field.annotation
-    if get_origin(kind) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(kind))
-    names = {bool: "true, false", int: "number", float: "seconds", ByteSize: "size", str: "text"}
-    if SecretRef in (kind, *get_args(kind)):
-        return "reference"
-    return names.get(kind, "") if isinstance(kind, type) else _of_several(field, name)
-
-
-def _of_several(field: FieldInfo, name: str) -> str:
-    """Of lists, and of what may be none."""
-    items = get_args(field.annotation)
-    if Path in items:
-        return "file" if name.endswith("_file") else "folder"
-    return "text" if name.partition("_")[0] in SECTIONS else "model"
+    if field.annotation is bool:
+        return "true, false"
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    form = metavar(name, field)
+    return form.lower() if form.isalpha() else f"`{form}`"
 
 
 def _default(value: object) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
 
 from cryptography import x509
 
-from penstock.access.certificate_names import NO_NAMES, names_of
+from penstock.access.certificate_names import CertificateNames, names_of
 from penstock.access.credentials import Credentials
 from penstock.access.principal import Principal
 from penstock.access_config import CertificateIdentity, matches
 from penstock.certs.inspection import UNREADABLE
 
-FIELDS: Final = ("uri", "dns", "subject")
+_CERTIFICATE: Final = re.compile(rb'(?:^|;)Cert="([^"]*)"')
 
 
 class CertificateAuthenticator:
@@ -30,70 +31,40 @@ class CertificateAuthenticator:
 
     def authenticate(self, credentials: Credentials) -> Principal | None:
         """As Authenticator says."""
-        if not credentials.certificate:
+        names = names_in(credentials.certificate)
+        if names is None:
             return None
-        said = names_in(credentials.certificate)
         for identity in self._identities:
-            for field in FIELDS:
-                pattern = getattr(identity, field)
-                if pattern is None:
-                    continue
-                for name in said[field]:
-                    if matches(name, (pattern,)):
-                        return Principal(
-                            f"cert:{name}", identity.tenant, identity.roles, "certificate"
-                        )
+            if (name := _fitting(identity, names)) is not None:
+                return Principal(f"cert:{name}", identity.tenant, identity.roles, "certificate")
         return None
 
 
-def names_in(certificate: bytes) -> dict[str, list[str]]:
-    """Subject and alternative names in the text of an `x-forwarded-client-cert`: those of the certificate in it, where
-    there is one. It comes before all that its owner has chosen, and so can't be faked by a name with `;` in it.
+def names_in(text: bytes) -> CertificateNames | None:
+    """What the certificate in an `x-forwarded-client-cert` says; None: there is none in it that can be read.
 
+    The names that stand beside it in the text are not looked at: with a `;` in it, a name would look like two. All that
+    comes before the certificate is the front's own.
     https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#x-forwarded-client-cert
     """
-    found: dict[str, list[str]] = {field: [] for field in FIELDS}
-    for key, value in _pairs(certificate.decode("latin-1")):
-        field = key.lower()
-        if field == "cert":
-            return _names_of(value)
-        if field in found and value:
-            found[field].append(unquote(value) if field == "uri" else value)
-    return found
-
-
-def _names_of(quoted: str) -> dict[str, list[str]]:
+    found = _CERTIFICATE.search(text)
+    if found is None:
+        return None
     try:
-        names = names_of(x509.load_pem_x509_certificate(unquote(quoted).encode()))
+        pem = unquote(found[1].decode("ascii")).encode()
+        return names_of(x509.load_pem_x509_certificate(pem))
     except UNREADABLE:
-        names = NO_NAMES
-    subjects = [names.subject] if names.subject else []
-    return {"uri": list(names.uris), "dns": list(names.dns), "subject": subjects}
+        return None
 
 
-def _pairs(text: str) -> Iterator[tuple[str, str]]:
-    """Key and value of each element; values may be quoted, and have quotes, backslashes, `;` and `=` in them."""
-    position = 0
-    while position < len(text):
-        key, equals, _ = text[position:].partition("=")
-        if not equals:
-            return
-        position += len(key) + 1
-        if text[position : position + 1] == '"':
-            value, position = _quoted(text, position + 1)
-        else:
-            end = text.find(";", position)
-            end = len(text) if end < 0 else end
-            value, position = text[position:end], end
-        yield key.lstrip(";"), value
-
-
-def _quoted(text: str, position: int) -> tuple[str, int]:
-    """The value, and where the text goes on after its closing quote."""
-    value = []
-    while position < len(text) and text[position] != '"':
-        if text[position] == "\\" and position + 1 < len(text):
-            position += 1
-        value.append(text[position])
-        position += 1
-    return "".join(value), position + 1
+def _fitting(identity: CertificateIdentity, names: CertificateNames) -> str | None:
+    """The first name that fits. An identity has one pattern."""
+    candidates = (
+        (identity.uri, names.uris),
+        (identity.dns, names.dns),
+        (identity.subject, (names.subject,) if names.subject else ()),
+    )
+    for pattern, known in candidates:
+        if pattern is not None:
+            return next((name for name in known if matches(name, (pattern,))), None)
+    return None

@@ -38,10 +38,6 @@ class CertificateNames:
     dns: tuple[str, ...]
 
 
-NO_NAMES: Final = CertificateNames("", (), ())
-"""Of a certificate that can't be read."""
-
-
 def names_of(certificate: x509.Certificate) -> CertificateNames:
     """Subject and alternative names, those that can be read: TLS libraries let pass what `cryptography` does not."""
     names = _alternative_names(certificate)

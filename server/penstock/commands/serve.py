@@ -8,19 +8,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from penstock.access.tenants import TenantStore
 from penstock.commands import triton_tls
+from penstock.commands.metavars import metavar
 from penstock.commands.triton_tls import rewrite_tls
 from penstock.config import Settings, flag_of, flagged_settings
 from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
-from penstock.secrets_config import SecretRef
 from penstock.supervisor.supervisor import Supervisor
 from penstock.telemetry.tracing.array_file import check_writable
 
@@ -75,16 +75,6 @@ NOT_YET: Final = frozenset(
     }
 )
 """What Triton's server has beside, and this one has not yet."""
-
-_TEXTS: Final = {
-    "tenant_header": "HEADER",
-    "sagemaker_safe_port_range": "LOW-HIGH",
-    "sagemaker_default_model": "MODEL",
-    "vertex_ai_default_model": "MODEL",
-    "vertex_ai_predict_route": "PATH",
-    "vertex_ai_health_route": "PATH",
-}
-"""Of settings that are any text."""
 
 _BOOLEANS: Final = frozenset(("true", "false", "1", "0"))
 
@@ -205,7 +195,7 @@ def _option(name: str, field: FieldInfo) -> Any:
         None,
         flag_of(name),
         *ALIASES.get(name, ()),
-        metavar=_metavar(name, field),
+        metavar=metavar(name, field),
         help=field.description,
         show_default=_default(field.get_default(call_default_factory=True)),
     )
@@ -213,43 +203,6 @@ def _option(name: str, field: FieldInfo) -> Any:
 
 def _repeatable(name: str, field: FieldInfo) -> bool:
     return name == "host" or get_origin(field.annotation) in (tuple, Mapping)
-
-
-def _metavar(name: str, field: FieldInfo) -> str:
-    kind = field.annotation
-    if kind is bool:
-        return "[true|false]"
-    if get_origin(kind) is Literal:
-        return "|".join(get_args(kind))
-    named = {
-        "model_repository": "FOLDER",
-        "run_dir": "FOLDER",
-        "log_file": "FILE",
-        "host": "ADDRESS",
-    }
-    if name in named:
-        return named[name]
-    if name == "load_model":
-        return "MODEL"
-    if name == "rate_limit_resource":
-        return "NAME:COUNT[:DEVICE]"
-    if name == "metrics_config":
-        return "NAME=VALUE"
-    if name == "cache_config":
-        return "CACHE,NAME=VALUE"
-    if name == "trace_config":
-        return "[MODE,]NAME=VALUE"
-    if name == "tenant_weights":
-        return "NAME=WEIGHT"
-    if name in _TEXTS:
-        return _TEXTS[name]
-    if SecretRef in (kind, *get_args(kind)):
-        return "REFERENCE"
-    if kind is str or (get_origin(kind) is tuple and Path not in get_args(kind)):
-        return "TEXT"
-    if Path in (kind, *get_args(kind)):
-        return "FILE"
-    return "SECONDS" if kind is float else "NUMBER"
 
 
 def _default(value: object) -> str | bool:
