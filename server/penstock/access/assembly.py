@@ -45,18 +45,14 @@ class Access:
         if settings.access.mode != "off":
             self.tenants = tenants = TenantStore(settings.access.tenants_path)
             self._ends.append(tenants.close)
+            password = self._redis_password(settings)
             self.quotas = QuotaService(
-                settings.quotas,
-                StoredTenants(tenants),
-                self._redis_password(settings),
-                on_weights,
+                settings.quotas, StoredTenants(tenants), password, on_weights
             )
-            authenticators = [self._api_keys(tenants), *self._jwt(settings)]
-            certificates = CertificateAuthenticator(settings.access.certificates)
             self.guard = Guard(
                 settings.access,
-                authenticators,
-                certificates,
+                [self._api_keys(tenants), *self._jwt(settings)],
+                CertificateAuthenticator(settings.access.certificates),
                 self.quotas.of,
                 on_refusal,
                 reach_of=lambda tenant: tenants.snapshot.reach(tenant),

@@ -38,7 +38,6 @@ class Doors:
         linked: LinkedModels,
         tenants: TenantsApi,
     ) -> None:
-        settings = state.settings
         self.inference: Final = HttpInference(inference, state.repository, aside)
         v1 = V1Inference(inference, state.repository, aside)
         openapi = OpenApi(state)
@@ -50,29 +49,33 @@ class Doors:
                 *openapi.routes(),
                 *docs_routes(),
                 *tenants.routes(),
-                *AuditApi(settings.audit).routes(),
+                *AuditApi(state.settings.audit).routes(),
             ],
         )
         self._vertex_ai: VertexAi | None = None
-        ports = settings.ports()
         self.by_port: Final[dict[int, Door]] = {}
-        documented = [OpenPort("http_port", self.routes.table)] if settings.allow_http else []
+        openapi.ports = self._open(state, linked)
+        self._tables = [self.routes.table, *(port.table for port in openapi.ports)]
+
+    def _open(self, state: ServerState, linked: LinkedModels) -> list[OpenPort]:
+        """Fill `by_port`. The ports whose routes are described, that of HTTP too."""
+        ports = state.settings.ports()
+        described_ports = [OpenPort("http_port", self.routes.table)] if "http_port" in ports else []
         if port := ports.get("metrics_port"):
             table = self._metrics_table()
             self.by_port[port] = _Only(table, "this port has /metrics only")
-            documented.append(OpenPort("metrics_port", table))
+            described_ports.append(OpenPort("metrics_port", table))
         if port := ports.get("grpc_port"):
             self.by_port[port] = _Only(RouteTable(()), "this port has gRPC only")
         if port := ports.get("sagemaker_port"):
             sagemaker = SageMaker(state, self.inference, linked)
             self.by_port[port] = sagemaker
-            documented.append(OpenPort("sagemaker_port", sagemaker.table))
+            described_ports.append(OpenPort("sagemaker_port", sagemaker.table))
         if port := ports.get("vertex_ai_port"):
             self._vertex_ai = VertexAi(state, self.inference, self.routes)
             self.by_port[port] = self._vertex_ai
-            documented.append(OpenPort("vertex_ai_port", self._vertex_ai.table))
-        openapi.ports = documented
-        self._tables = [self.routes.table, *(port.table for port in documented)]
+            described_ports.append(OpenPort("vertex_ai_port", self._vertex_ai.table))
+        return described_ports
 
     def record(self, auditing: Auditing | None) -> None:
         """Have recorded what is done to the server."""

@@ -60,35 +60,66 @@ class Gateway:
     def __init__(self, settings: Settings, link: ControlLink, *, framed: bool) -> None:
         self.settings = settings
         self.link = link
-        linked = LinkedModels((settings.run_dir or Path()) / LINKED_MODELS)
         self._secrets = SecretSource(settings.secrets)
         self._audit_log = open_log(settings.audit, self._secrets)
         self.auditing = None if self._audit_log is None else Auditing(self._audit_log)
         weights = TenantWeights(settings.tenant_weights)
-        self.repository = ModelRepository(
-            settings,
-            link,
-            linked,
-            response_cache(settings),
-            weights,
-            lambda reference: self._secrets.get(reference).reveal(),
-        )
-        if self._audit_log is not None:
-            loop = asyncio.get_running_loop()
-            self.repository.trust.observe(recorded_checks(self._audit_log, loop))
+        linked = LinkedModels((settings.run_dir or Path()) / LINKED_MODELS)
+        self.repository = self._models(linked, weights)
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
         inference = self._inference()
         self._aside = Aside()
         told = [] if self.auditing is None else [self.auditing.refused]
         self._access = Access(settings, self._secrets, weights.follow, *told)
-        quotas, tokens = self._access.quotas, self._access.tokens
-        metrics = MetricsPage(
+        self._tenants = TenantsApi(
+            self._access.tenants, settings.access.all_roles, recorded_in(self._audit_log)
+        )
+        self.terms = TermsReader(settings.tenant_header, self._tracing.switch, self._access.guard)
+        self._doors = Doors(
+            self.state, inference, self._aside, self._metrics(), linked, self._tenants
+        )
+        self._doors.record(self.auditing)
+        self.grpc = GrpcService(
+            self.state, inference, self._aside, framed=framed, auditing=self.auditing
+        )
+        disconnects = Disconnects()
+        self.grpc_over_asgi = self._grpc_over_asgi(disconnects)
+        self._http = self._http_over_asgi(inference, disconnects)
+        self._loading: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
+        self._listen()
+
+    def _models(self, linked: LinkedModels, weights: TenantWeights) -> ModelRepository:
+        """All models, none of them loaded yet. What becomes of their checks is recorded."""
+        repository = ModelRepository(
+            self.settings,
+            self.link,
+            linked,
+            response_cache(self.settings),
+            weights,
+            lambda reference: self._secrets.get(reference).reveal(),
+        )
+        if self._audit_log is not None:
+            loop = asyncio.get_running_loop()
+            repository.trust.observe(recorded_checks(self._audit_log, loop))
+        return repository
+
+    def _inference(self) -> Inference:
+        parts = self.repository, self.state.client_memory, self._tracing
+        if self._audit_log is None or not self.settings.audit.inferences:
+            return Inference(*parts)
+        return AuditedInference(*parts, self._audit_log)
+
+    def _metrics(self) -> MetricsPage:
+        """Those of models, and of each part that there is."""
+        settings, quotas, tokens = self.settings, self._access.quotas, self._access.tokens
+        return MetricsPage(
             lambda: (model.statistics for model in self.repository.served()),
             HostReader(interval_ns=settings.metrics_interval_ms * 1_000_000),
             settings.metrics,
             [
-                tls_metrics(lambda: link.tls),
+                tls_metrics(lambda: self.link.tls),
                 secret_metrics(self._secrets.health),
                 self.repository.trust.counts.metrics,
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
@@ -96,46 +127,35 @@ class Gateway:
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),
             ],
         )
-        disconnects = Disconnects()
-        self.terms = TermsReader(settings.tenant_header, self._tracing.switch, self._access.guard)
-        self.grpc = GrpcService(
-            self.state, inference, self._aside, framed=framed, auditing=self.auditing
-        )
-        self.grpc_over_asgi = GrpcOverAsgi(
+
+    def _grpc_over_asgi(self, disconnects: Disconnects) -> GrpcOverAsgi:
+        return GrpcOverAsgi(
             self.grpc,
             self.terms,
             disconnects,
-            settings.slow_client_secs,
-            int(settings.grpc_max_message_bytes),
-            settings.grpc_port,
+            self.settings.slow_client_secs,
+            int(self.settings.grpc_max_message_bytes),
+            self.settings.grpc_port,
         )
-        self._tenants = TenantsApi(
-            self._access.tenants, settings.access.all_roles, recorded_in(self._audit_log)
-        )
-        self._doors = Doors(self.state, inference, self._aside, metrics, linked, self._tenants)
-        self._doors.record(self.auditing)
-        self._http = HttpOverAsgi(
+
+    def _http_over_asgi(self, inference: Inference, disconnects: Disconnects) -> HttpOverAsgi:
+        return HttpOverAsgi(
             self._doors.routes,
             self._doors.inference,
             Generation(inference, self.repository, self._aside),
             self.terms,
             disconnects,
-            settings.slow_client_secs,
-            int(settings.http_max_input_size),
+            self.settings.slow_client_secs,
+            int(self.settings.http_max_input_size),
             self._doors.by_port,
         )
-        self._loading: asyncio.Task[None] | None = None
-        self._telling: set[asyncio.Task[None]] = set()
-        self.repository.on_change = self._changed
-        link.on_drain = self.drain
-        if self.auditing is not None:
-            link.on_tls = self.auditing.certificates
 
-    def _inference(self) -> Inference:
-        parts = self.repository, self.state.client_memory, self._tracing
-        if self._audit_log is None or not self.settings.audit.inferences:
-            return Inference(*parts)
-        return AuditedInference(*parts, self._audit_log)
+    def _listen(self) -> None:
+        """Hear of what models and the supervisor do."""
+        self.repository.on_change = self._changed
+        self.link.on_drain = self.drain
+        if self.auditing is not None:
+            self.link.on_tls = self.auditing.certificates
 
     @classmethod
     def from_environment(cls, *, framed: bool) -> Gateway:
