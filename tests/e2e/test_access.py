@@ -3,10 +3,8 @@ an API key of another role, and what one may not do is refused with the same wor
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +16,9 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from browser import browser, chromium
-from penstock.cli import main
 from served import FRONTS, Served
 from served_models import write_add_sub
+from tenant_commands import tenants
 
 pytestmark = pytest.mark.e2e
 
@@ -44,29 +42,22 @@ class Secured:
     """A server with two models, and callers of several roles."""
 
     def __init__(self, folder: Path, front: str) -> None:
-        self._folder = folder
         for model in ("add_sub", "secret"):
             write_add_sub(folder / "models" / model)
         (folder / "penstock.toml").write_text(ROLES)
-        self._tenants("create", "acme")
+        config = f"--config={folder / 'penstock.toml'}"
+        tenants("create", "acme", config)
         self.keys = {
-            role: self._tenants("key", "create", "acme", "--role", role).strip()
+            role: tenants("key", "create", "acme", "--role", role, config).strip()
             for role in ("team", "user", "monitor", "operator", "admin")
         }
         self.served = Served(
             folder / "models",
             front,
-            f"--config={folder / 'penstock.toml'}",
+            config,
             "--model-control-mode=explicit",
             "--load-model=*",
         )
-
-    def _tenants(self, *arguments: str) -> str:
-        out = io.StringIO()
-        with redirect_stdout(out), redirect_stderr(io.StringIO()) as told:
-            code = main(["tenants", *arguments, f"--config={self._folder / 'penstock.toml'}"])
-        assert code == 0, told.getvalue()
-        return out.getvalue()
 
     def http(self, method: str, path: str, role: str = "", body: Any = None) -> tuple[int, Any]:
         """Status and body, for a caller of that role, or one without a credential."""

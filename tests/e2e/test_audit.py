@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +23,7 @@ from penstock.cli import main
 from served import FRONTS, Served, json_tensor
 from served_models import write_add_sub
 from supervised import eventually
+from tenant_commands import new_key
 
 pytestmark = pytest.mark.e2e
 
@@ -82,18 +81,6 @@ def by(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def make_key(folder: Path, tenant: str, *arguments: str) -> str:
-    """A new tenant's key."""
-    config = f"--config={folder / 'penstock.toml'}"
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        assert main(["tenants", "create", tenant, config]) == 0
-        assert main(["tenants", "key", "create", tenant, *arguments, config, "--json"]) == 0
-    words = out.getvalue().replace('"', " ").split()
-    (key,) = [word for word in words if word.startswith("psk_") and len(word) > 40]
-    return key
-
-
 @pytest.fixture(scope="module", params=FRONTS)
 def audited(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -103,10 +90,11 @@ def audited(
     write_add_sub(folder / "models" / "add_sub")
     assert main(["audit", "keygen", str(folder / "audit.key")]) == 0
     (folder / "penstock.toml").write_text(CONFIG.format(folder=folder))
-    admin = make_key(folder, "ops", "--role", "admin")
-    user = make_key(folder, "team", "--role", "user")
-    auditor = make_key(folder, "watch", "--role", "auditor")
-    served = Served(folder / "models", request.param, f"--config={folder / 'penstock.toml'}")
+    where = f"--config={folder / 'penstock.toml'}"
+    admin = new_key(where, "ops", "--role", "admin")
+    user = new_key(where, "team", "--role", "user")
+    auditor = new_key(where, "watch", "--role", "auditor")
+    served = Served(folder / "models", request.param, where)
     try:
         yield Audited(served.wait_ready(), folder, admin, user, auditor)
         assert served.stop() == 0, served.log

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,45 +10,36 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from penstock.cli import main
 from region_files import region_file
-from served import Served
+from served import FRONTS, Served
 from served_models import write_add_sub
+from tenant_commands import new_key
 
 pytestmark = pytest.mark.e2e
 
 ROW = np.ones(4, np.float32)
 
 
-def new_key(file: Path, tenant: str) -> str:
-    """An API key of a new tenant's."""
-    out = io.StringIO()
-    store = f"--access-tenants-file={file}"
-    with redirect_stdout(out), redirect_stderr(io.StringIO()):
-        assert main(["tenants", "create", tenant, store]) == 0
-        out.truncate(0)
-        out.seek(0)
-        assert main(["tenants", "key", "create", tenant, "--role", "user", store]) == 0
-    return out.getvalue().strip()
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> tuple[str, str]:
-    """Of two tenants."""
-    file = tmp_path / "state" / "tenants.db"
-    return new_key(file, "mine"), new_key(file, "theirs")
+@pytest.fixture(scope="module", params=FRONTS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server, and the keys of two tenants."""
+    folder = tmp_path_factory.mktemp("tenants")
+    write_add_sub(folder / "models" / "add_sub")
+    file = folder / "state" / "tenants.db"
+    where = f"--access-tenants-file={file}"
+    keys = new_key(where, "mine"), new_key(where, "theirs")
+    flags = ("--allow-client-shm=true", "--access-mode=required", where)
+    server = Served(folder / "models", request.param, *flags)
+    try:
+        yield server.wait_ready(), keys
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("protocol", [tritonclient.http, tritonclient.grpc])
-def test_regions_of_another_tenant(
-    front: str, tmp_path: Path, keys: tuple[str, str], protocol: Any, serve: Any
-) -> None:
-    write_add_sub(tmp_path / "models" / "add_sub")
-    flags = ("--access-mode=required", f"--access-tenants-file={tmp_path / 'state' / 'tenants.db'}")
-    served: Served = serve(
-        tmp_path / "models", front, "--allow-client-shm=true", *flags
-    ).wait_ready()
-    address = served.http if protocol is tritonclient.http else served.grpc
+def test_regions_of_another_tenant(served: tuple[Served, tuple[str, str]], protocol: Any) -> None:
+    server, keys = served
+    address = server.http if protocol is tritonclient.http else server.grpc
     mine, theirs = ({"x-api-key": key} for key in keys)
     with protocol.InferenceServerClient(address) as client, region_file(ROW.tobytes()) as (key, _):
 
@@ -71,3 +59,4 @@ def test_regions_of_another_tenant(
         client.unregister_system_shared_memory("r", headers=theirs)
         client.unregister_system_shared_memory(headers=theirs)
         assert np.array_equal(infer(mine), ROW * 2)
+        client.unregister_system_shared_memory(headers=mine)

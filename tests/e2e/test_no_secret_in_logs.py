@@ -21,6 +21,7 @@ from penstock.cli import main
 from served import FRONTS, Served
 from served_models import PUPPET, write_model
 from supervised import eventually
+from tenant_commands import new_key
 
 pytestmark = pytest.mark.e2e
 
@@ -82,7 +83,7 @@ class Planted:
         self.pem = sign_key.splitlines()[1]
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("PLANTED_SIGN_KEY", sign_key)
-            self.key = self._make_key()
+            self.key = new_key(f"--config={folder / 'penstock.toml'}", "team", "--role", "admin")
         self.served = Served(
             folder / "models",
             front,
@@ -93,16 +94,6 @@ class Planted:
                 "PLANTED_KEK": PLANTED["a key-encryption key"],
             },
         )
-
-    def _make_key(self) -> str:
-        config = f"--config={self.folder / 'penstock.toml'}"
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            assert main(["tenants", "create", "team", config]) == 0
-            arguments = ["tenants", "key", "create", "team", "--role", "admin", "--json"]
-            assert main([*arguments, config]) == 0
-        words = out.getvalue().replace('"', " ").split()
-        return next(word for word in words if word.startswith("psk_") and len(word) > 40)
 
     @property
     def secrets(self) -> tuple[str, ...]:

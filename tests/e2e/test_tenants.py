@@ -3,13 +3,11 @@ both protocols and on both fronts."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +18,10 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from penstock.access.api_key_auth import MISTYPED, REFUSED
-from penstock.cli import main
 from served import FRONTS, Served
 from served_models import write_add_sub
 from supervised import eventually
+from tenant_commands import tenants
 
 pytestmark = pytest.mark.e2e
 
@@ -60,11 +58,7 @@ class Bench:
 
     def cli(self, *arguments: str) -> str:
         """Standard output of `penstock tenants …`."""
-        out = io.StringIO()
-        with redirect_stdout(out), redirect_stderr(io.StringIO()) as told:
-            code = main(["tenants", *arguments, f"--access-tenants-file={self.file}"])
-        assert code == 0, told.getvalue()
-        return out.getvalue()
+        return tenants(*arguments, f"--access-tenants-file={self.file}")
 
     def process(self, *arguments: str) -> str:
         """The same in a process of its own, which takes a second more."""

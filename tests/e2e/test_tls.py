@@ -29,6 +29,7 @@ ALPN = {"http_port": "http/1.1", "grpc_port": "h2", "metrics_port": "http/1.1"}
 ACCESS = f"""
     [access]
     mode = "required"
+    tenants_file = "tenants.db"
     [[access.certificates]]
     uri = "{CLIENT_URI}"
     tenant = "clients"

@@ -27,6 +27,8 @@ from supervised import MARK, all_gone, eventually, marked
 
 FRONTS: Final = ("envoy", "grpcio")
 REGION_PREFIX: Final = "penstock-test-"
+MODELS_PREFIX: Final = f"penstock-models-{os.getuid()}-"
+"""Of folders of decrypted models."""
 END_OF_BANNER: Final = "Ctrl-C stops"
 
 
@@ -71,6 +73,8 @@ class Served:
         self._folder = tempfile.TemporaryDirectory(prefix="pt-")
         self.folder = Path(self._folder.name)
         self._shm = shared_memory()
+        self._models = ""
+        """Its own folder of decrypted models, if it has one."""
         self._out, self._err = self.folder / "stdout", self.folder / "stderr"
         (self.folder / "run").mkdir()
         ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
@@ -94,6 +98,7 @@ class Served:
         if END_OF_BANNER not in self.banner:
             pytest.fail(f"the server ended with {self.process.returncode}: {self.log}")
         run_dir = self.run_dir
+        self._models = MODELS_PREFIX + run_dir.name
         self.settings = Settings.read(run_dir / "settings.json")
         self.http = f"127.0.0.1:{self.settings.http_port}"
         self.grpc = f"127.0.0.1:{self.settings.grpc_port}"
@@ -154,6 +159,7 @@ class Served:
         """Nothing is left: no process, nothing in /dev/shm."""
         eventually(lambda: all_gone(self.mark), f"processes are left: {self.log[-2000:]}")
         eventually(lambda: shared_memory() <= self._shm, "shared memory is left")
+        assert not self._models or not Path("/dev/shm", self._models).exists(), self._models
 
     # ── talking to it ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -252,12 +258,11 @@ def descriptors(pid: int) -> int:
 
 
 def shared_memory() -> set[str]:
-    """Names in /dev/shm, but for those that other test runs on this machine made with `region_key`."""
-    return {
-        path.name
-        for path in Path("/dev/shm").iterdir()
-        if not path.name.startswith(REGION_PREFIX) or path.name.startswith(_own_prefix())
-    }
+    """Names in /dev/shm, but for those that other test runs on this machine made with `region_key`, and that servers
+    keep decrypted models under."""
+    names = {path.name for path in Path("/dev/shm").iterdir()}
+    others = (REGION_PREFIX, MODELS_PREFIX)
+    return {name for name in names if name.startswith(_own_prefix()) or not name.startswith(others)}
 
 
 def region_key(name: str) -> str:
