@@ -25,8 +25,8 @@ from penstock.access.api_key_auth import ApiKeyAuthenticator
 from penstock.access.assembly import Access
 from penstock.access.authenticator import Authenticator
 from penstock.access.credentials import CERTIFICATE, Credentials
-from penstock.access.jwks import FileKeys
 from penstock.access.jwt_auth import JwtAuthenticator
+from penstock.access.local_keys import FileKeys
 from penstock.access.tenants import TenantStore
 from penstock.certs.authority import issue, make_authority
 from penstock.certs.request import make_request

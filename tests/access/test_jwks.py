@@ -23,7 +23,10 @@ from jwt_issuer import (
     serving,
 )
 from penstock.access.jwk_set import KeySet
-from penstock.access.jwks import FileKeys, KeySource, RemoteKeys, SecretKeys, key_source
+from penstock.access.jwks import key_source
+from penstock.access.key_source import KeySource
+from penstock.access.local_keys import FileKeys, SecretKeys
+from penstock.access.remote_keys import RemoteKeys
 from penstock.errors import ConfigError
 from penstock.jwt_config import JwtIssuer
 from penstock.secrets.secret import Secret

@@ -15,8 +15,9 @@ from jwt.algorithms import get_default_algorithms
 
 from jwt_issuer import AUDIENCE, SECRET, IssuerKey, b64, claims_of, hmac_token, key_of, key_set
 from penstock.access.credentials import Credentials
-from penstock.access.jwks import FileKeys, Reads, SecretKeys
 from penstock.access.jwt_auth import REFUSED, JwtAuthenticator
+from penstock.access.key_source import Reads
+from penstock.access.local_keys import FileKeys, SecretKeys
 from penstock.access.principal import Principal
 from penstock.errors import ConfigError, Unauthenticated, Unavailable
 from penstock.jwt_config import ASYMMETRIC, SYMMETRIC, JwtIssuer

@@ -12,9 +12,11 @@ import msgspec
 from jwt.algorithms import Algorithm
 
 from penstock.access.credentials import Credentials
-from penstock.access.jwks import KeySource, ReadSecret, key_source
+from penstock.access.jwks import key_source
 from penstock.access.jwt_claims import ClaimRules, Identity
 from penstock.access.jwt_text import TokenRefused, UnverifiedToken, is_token, read_token
+from penstock.access.key_source import KeySource
+from penstock.access.local_keys import ReadSecret
 from penstock.access.principal import Principal
 from penstock.errors import ConfigError, Unauthenticated, Unavailable
 from penstock.jwt_config import ASYMMETRIC, SYMMETRIC, JwtIssuer
