@@ -99,7 +99,7 @@ def test_the_cas_key_may_have_a_passphrase(
         (["init", "--passphrase-from", "planted-hunter2"], 2, "--passphrase-from: no reference"),
         (["init", "--passphrase-from", "env:NOT_SET"], 2, "env:NOT_SET: the variable is not set"),
         (["init", "--passphrase-from", "vault:a/b#c"], 2, "set secrets.vault_address"),
-        (["init", "--lifetime", "forever"], 2, "--lifetime: 'forever' is no lifetime"),
+        (["init", "--lifetime", "forever"], 2, "--lifetime: 'forever' is no duration"),
         (["init", "--lifetime", "0d"], 2, "a lifetime of 0 s is not possible"),
         (["init", "--name", ""], 2, "--name: expected 1 to 48 printable"),
         (["init", "--trust-domain", "No Domain"], 2, "is no trust domain"),

@@ -1,4 +1,4 @@
-"""`penstock models sign`, `verify`, `encrypt`, `decrypt`, `rewrap`, `keygen` and `trust`: models as files."""
+"""`penstock models sign`, `verify`, `encrypt`, `decrypt`, `rewrap` and `keygen`: models as files."""
 
 from __future__ import annotations
 
@@ -12,36 +12,30 @@ from typing import Annotated, Final
 import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from rich.console import Console
-from rich.table import Table
 
 from penstock.artifacts_config import ArtifactsSettings, Require, TrustRule
+from penstock.commands import releases
+from penstock.commands.new_files import write_new
+from penstock.commands.releases import ConfigFile
 from penstock.config import Settings
 from penstock.config_sources import load_settings
-from penstock.errors import AlreadyExists, ConfigError, InvalidRequest, LoadFailed, Untrusted
+from penstock.errors import AlreadyExists, ConfigError, LoadFailed, Untrusted
 from penstock.repository.folders import versions_in
 from penstock.secrets.source import SecretSource
 from penstock.secrets_config import SecretRef
 from penstock.trust.artifact import Artifact
 from penstock.trust.at_rest import decrypt_version, encrypt_version, rewrap_version
 from penstock.trust.kek import KEY_BYTES, KeyRing, key_ring
-from penstock.trust.releases import Releases
 from penstock.trust.signers import load_certificates
 from penstock.trust.signing import load_private_key, sign_version
 from penstock.trust.staging import Staging
 from penstock.trust.trust import Trust
-
-trust_app = typer.Typer(help="The record of releases that were served.", no_args_is_help=True)
 
 ModelFolder = Annotated[
     Path, typer.Argument(metavar="MODEL_FOLDER", help="The model's folder in its repository.")
 ]
 Versions = Annotated[
     list[int] | None, typer.Option("--version", help="Only this version. Repeatable.")
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings file, in place of ./penstock.toml."),
 ]
 Keks = Annotated[
     list[str] | None,
@@ -52,10 +46,6 @@ Keks = Annotated[
         "first encrypts, all decrypt. None: those of the settings.",
     ),
 ]
-StateFile = Annotated[
-    Path | None, typer.Option("--state-file", help="The record, in place of the settings' own.")
-]
-
 PRIVATE: Final = 0o600
 
 
@@ -70,7 +60,7 @@ def register(app: typer.Typer) -> None:
         ("keygen", keygen),
     ):
         app.command(name)(command)
-    app.add_typer(trust_app, name="trust")
+    app.add_typer(releases.app, name="trust")
 
 
 def sign(
@@ -220,34 +210,6 @@ def keygen(
     _create(name.with_name(f"{name.name}.pub"), public, 0o644)
 
 
-@trust_app.command("list")
-def list_releases(config: ConfigFile = None, state_file: StateFile = None) -> None:
-    """List the newest release of each model version that was ever served."""
-    table = Table("model", "version", "serial", "digest")
-    for model, versions in sorted(_releases(config, state_file).all().items()):
-        for number, served in sorted(versions.items(), key=lambda item: int(item[0])):
-            table.add_row(model, number, str(served.serial), served.digest[:16])
-    Console().print(table)
-
-
-@trust_app.command("reset")
-def reset(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")],
-    version: Annotated[int | None, typer.Option("--version", help="Only this version.")] = None,
-    config: ConfigFile = None,
-    state_file: StateFile = None,
-) -> None:
-    """Forget which releases of a model were served, so that an older one may be.
-
-    \f
-    Raises InvalidRequest where it is not known.
-    """
-    if not _releases(config, state_file).reset(model, version):
-        what = model if version is None else f"{model}/{version}"
-        raise InvalidRequest(f"no release of {what!a} was served")
-    typer.echo("forgotten")
-
-
 def _reference(text: str) -> SecretRef:
     """Raises ConfigError."""
     try:
@@ -328,17 +290,11 @@ def _secrets(settings: Settings) -> Callable[[SecretRef], bytes]:
     return lambda reference: source.get(reference).reveal()
 
 
-def _releases(config: Path | None, state_file: Path | None) -> Releases:
-    return Releases(state_file or load_settings({}, config).artifacts.state_path)
-
-
 def _create(path: Path, content: bytes, mode: int = PRIVATE) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        write_new(path, content, mode)
     except FileExistsError:
         raise AlreadyExists(f"{path} is there already") from None
     except OSError as error:
         raise ConfigError(f"{path}: can't be made: {error.strerror}") from error
-    with open(descriptor, "wb") as file:
-        file.write(content)
     typer.echo(f"wrote {path}")

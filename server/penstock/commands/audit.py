@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from penstock.audit.reading import MAX_LIMIT, Filter, as_dict, parse_time, recor
 from penstock.audit.signing import Signer, Verifier, public_keys
 from penstock.audit.verify import Verdict
 from penstock.audit.verify import verify as verify_log
+from penstock.commands.new_files import write_new
 from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.logs import without_controls
@@ -127,21 +127,14 @@ def keygen(
     signer = Signer.generate()
     public = key.with_name(key.name + ".pub")
     try:
-        _write_new(key, signer.private_pem(), 0o600)
-        _write_new(public, signer.verifier.pem(), 0o644)
+        write_new(key, signer.private_pem(), 0o600)
+        write_new(public, signer.verifier.pem(), 0o644)
     except FileExistsError as error:
         raise ConfigError(f"{error.filename}: is there already, and is not overwritten") from error
     except OSError as error:
         raise ConfigError(f"{error.filename}: can't be written: {error.strerror}") from error
     typer.echo(f"key {signer.id}: {key}, public key: {public}")
     typer.echo(f'settings: [audit] sign_key = "file:{key.absolute()}"')
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with open(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)
-        file.write(data)
 
 
 def _folder(given: Path | None, config: Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,15 +23,15 @@ from penstock.certs.request import (
     check_trust_domain,
     make_request,
 )
+from penstock.commands.time_values import parse_duration
 from penstock.config_sources import load_settings
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, InvalidRequest
 from penstock.secrets.secret import Secret
 from penstock.secrets.source import SecretSource
 from penstock.secrets_config import SecretRef
 
 MAX_CA_LIFETIME_S: Final = 20 * 366 * 86_400
 MAX_CA_NAME: Final = 48
-UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 STYLES: Final = {
     "valid": "green",
     "due": "yellow",
@@ -265,12 +264,10 @@ def _reference(text: str) -> SecretRef | None:
 
 
 def _lifetime(text: str, longest_s: int | None = None) -> int:
-    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
-    if match is None:
-        raise ConfigError(
-            f"--lifetime: {text[:40]!r} is no lifetime, expected one as 30d, 12h, 90m"
-        )
-    seconds = int(match[1]) * UNITS_S[match[2]]
+    try:
+        seconds = int(parse_duration(text))
+    except InvalidRequest as error:
+        raise ConfigError(f"--lifetime: {error}") from None
     return check_lifetime(seconds) if longest_s is None else check_lifetime(seconds, longest_s)
 
 
