@@ -111,13 +111,7 @@ def init(
     now = utc_now()
     with _opened(folder, config) as certs:
         if retire:
-            gone = certs.retire(now)
-            for info in gone:
-                typer.echo(f"{info.name} is trusted no more, its key is destroyed")
-            typer.echo(
-                f"{certs.bundle} has the newest CA alone" if gone else "there is no older CA"
-            )
-            return
+            return _retire(certs, now)
         if rotate:
             made = certs.rotate(name, now, lifetime_s, key_type=key_type, passphrase=passphrase)
         else:
@@ -236,6 +230,13 @@ def list_certificates(
         names = Text("\n".join(info.names))
         table.add_row(*map(Text, cells), Text(state, STYLES[info.state]), names)
     Console().print(table)
+
+
+def _retire(certs: CertsFolder, now: datetime) -> None:
+    gone = certs.retire(now)
+    for info in gone:
+        typer.echo(f"{info.name} is trusted no more, its key is destroyed")
+    typer.echo(f"{certs.bundle} has the newest CA alone" if gone else "there is no older CA")
 
 
 @contextmanager
