@@ -50,14 +50,7 @@ def secured(request: pytest.FixtureRequest, files: Files) -> Iterator[Served]:
     """A server that asks every client for a certificate, and lets those do something that it knows."""
     config = files.folder / "penstock.toml"
     config.write_text(ACCESS)
-    served = Served(
-        files.folder / "models",
-        request.param,
-        *files.flags(),
-        f"--config={config}",
-        # the user's own tenants are none of a test's business
-        environment={"XDG_STATE_HOME": str(files.folder)},
-    )
+    served = Served(files.folder / "models", request.param, *files.flags(), f"--config={config}")
     try:
         served.wait_ready()
         served.tls = files.context()
@@ -281,7 +274,6 @@ def test_a_bad_start_is_one_line(
     flags: list[str],
     words: str,
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(files.folder))
     monkeypatch.chdir(files.folder)
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     given = {flag.partition("=")[0]: flag for flag in [*files.flags(), *flags]}
