@@ -76,7 +76,8 @@ class ArtifactsSettings(Section):
     def rule_for(self, model: str, tenant: str = "") -> TrustRule | None:
         """The rule that holds for a model; `tenant`: whose load request gives it, empty: it is on disk."""
         for rule in self.trust:
-            if matches(model, rule.models) and (not rule.tenants or matches(tenant, rule.tenants)):
+            of_tenant = tenant and matches(tenant, rule.tenants)
+            if matches(model, rule.models) and (not rule.tenants or of_tenant):
                 return rule
         return None
 
