@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self, get_args
@@ -148,15 +148,22 @@ class SecretsSettings(Section):
         return self
 
 
+def references_of(settings: object, name: str = "") -> Iterator[tuple[str, SecretRef]]:
+    """All references in settings, or tables of them, in order, with where each stands: `access.jwt.0.secret`."""
+    if isinstance(settings, SecretRef):
+        yield name, settings
+        return
+    parts: Iterable[tuple[object, object]] = ()
+    if isinstance(settings, BaseModel):
+        parts = ((field, getattr(settings, field)) for field in type(settings).model_fields)
+    elif isinstance(settings, Mapping):
+        parts = settings.items()
+    elif isinstance(settings, tuple):
+        parts = enumerate(settings)
+    for part, value in parts:
+        yield from references_of(value, f"{name}.{part}" if name else str(part))
+
+
 def variables_of(settings: object) -> frozenset[str]:
     """The environment's variables that settings, or tables of them, name as places of secrets."""
-    if isinstance(settings, SecretRef):
-        return frozenset((settings.path,) if settings.kind == "env" else ())
-    parts: Iterable[object] = ()
-    if isinstance(settings, BaseModel):
-        parts = (getattr(settings, name) for name in type(settings).model_fields)
-    elif isinstance(settings, Mapping):
-        parts = settings.values()
-    elif isinstance(settings, tuple):
-        parts = settings
-    return frozenset().union(*map(variables_of, parts))
+    return frozenset(ref.path for _, ref in references_of(settings) if ref.kind == "env")

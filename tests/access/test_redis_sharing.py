@@ -23,6 +23,7 @@ from penstock.quota_config import QuotaSettings
 from redis_server import RedisServer
 
 PATIENCE_S = 20.0
+WRONG = "invalid username-password pair"
 
 
 @pytest.fixture
@@ -306,6 +307,55 @@ async def test_the_password_is_asked_for_at_each_connection() -> None:
         await until(lambda: not sharing.away)
         await sharing.close()
         assert tried[:2] == ["wrong", "sesame"]
+    finally:
+        redis.close()
+
+
+async def test_the_log_says_why_it_is_away_at_once_and_when_that_changes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """From the start on, also when nobody has a limit yet; not with each try."""
+    redis = RedisServer(password="sesame")
+    given, tries = "wrong", 0
+
+    def password() -> str:
+        nonlocal tries
+        tries += 1
+        return given
+
+    async def tried_again() -> None:
+        before = tries
+        await until(lambda: tries > before + 1)
+
+    def complaints() -> list[str]:
+        return [text for text in caplog.messages if "is away" in text]
+
+    try:
+        settings = QuotaSettings(redis_url=redis.url)
+        keeper = QuotaKeeper(time.monotonic_ns())
+        sharing = RedisSharing(settings, RedisClient(settings, password), lambda: keeper.usage.day)
+        keeper.share(sharing)
+        sharing.start()
+        await until(complaints)
+        await tried_again()
+        (told,) = complaints()
+        assert WRONG in told
+        assert "each server goes by the limits alone" in told
+        assert sharing.away
+        redis.kill()
+        await until(lambda: WRONG not in complaints()[-1])
+        given = "sesame"
+        redis.start()
+        await until(lambda: not sharing.away)
+        given = "wrong"
+        # it is noticed when there is something to say
+        redis.kill()
+        before = len(complaints())
+        keeper.set_limits({("acme", "*"): Limits(requests_per_s=1.0)}, time.monotonic_ns())
+        await until(lambda: len(complaints()) > before)
+        redis.start()
+        await until(lambda: WRONG in complaints()[-1])
+        await sharing.close()
     finally:
         redis.close()
 

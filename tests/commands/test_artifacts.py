@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.audit.reading import Filter, records
 from penstock.cli import main
 from penstock.trust.releases import Releases, Served
 from trusted_models import Authority, content, write, write_private
@@ -111,6 +112,33 @@ def test_the_record(run: Run, tmp_path: Path) -> None:
     assert "no release of 'n' was served" in run("trust", "reset", "n", file, fails=1)
     assert run("trust", "reset", "m", file) == "forgotten\n"
     assert Releases(path).all() == {}
+
+
+def test_that_the_record_was_reset_is_recorded(run: Run, tmp_path: Path) -> None:
+    """It switches the protection against old releases off, once."""
+    log = tmp_path / "log"
+    log.mkdir()
+    Path("penstock.toml").write_text(
+        f'[artifacts]\nstate_file = "s.json"\n[audit]\nfolder = "{log}"\n'
+    )
+    Releases(tmp_path / "s.json").record("m", 1, Served(7, "digest"))
+    run("trust", "reset", "m", "--version=1")
+    run("trust", "reset", "n", fails=1)
+    run("trust", "list")
+    found = records(log, Filter(action="trust"))
+    assert [(each.action, each.outcome, each.model, each.reason) for each in found] == [
+        ("trust.reset", "allowed", "m", ""),
+        ("trust.reset", "done", "m", ""),
+        ("trust.reset", "allowed", "n", ""),
+        ("trust.reset", "failed", "n", "no release of 'n' was served"),
+    ]
+    assert found[0].details == {"version": "1"}
+    assert found[0].principal.startswith("cli:")
+    # what can't be recorded isn't done
+    Releases(tmp_path / "s.json").record("m", 1, Served(8, "digest"))
+    (log / "head.json").unlink()
+    assert "the audit log can't be written" in run("trust", "reset", "m", fails=1)
+    assert Releases(tmp_path / "s.json").of("m")
 
 
 @pytest.mark.parametrize(

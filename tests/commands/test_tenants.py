@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from penstock.access.api_keys import parse_key
 from penstock.access.tenant_changes import TenantChange
 from penstock.access.tenant_records import TenantSnapshot, Usage
 from penstock.access.tenants import TenantStore
+from penstock.audit.reading import Filter, records
 from penstock.cli import main
 from penstock.commands import tenant_desk
 from penstock.commands.time_values import parse_duration, parse_since
@@ -265,6 +267,31 @@ def test_what_a_failed_change_was_is_told(line: Line, monkeypatch: pytest.Monkey
         ("tenants.key.create", "allowed", ""),
         ("tenants.key.create", "done", ""),
     ]
+
+
+def test_no_new_audit_log_is_begun_where_there_may_have_been_one(
+    line: Line, tmp_path: Path
+) -> None:
+    config, log = tmp_path / "penstock.toml", tmp_path / "log"
+    config.write_text('[audit]\nfolder = "log"\n')
+    code, text = line.fails("create", "a")
+    assert code == 1
+    assert f"the audit log can't be written: {log}: there is no such folder." in text
+    assert "start the server once, or make the folder" in text
+    assert not log.exists()
+    assert line.json("list") == []
+    # who makes the folder means it, and is told all the same
+    log.mkdir()
+    line("create", "a")
+    assert f"there is no audit log in {log}: a new one is begun\n" in line.err
+    line("create", "b")
+    assert "audit log" not in line.err
+    shutil.rmtree(log)
+    assert line.fails("create", "c")[0] == 1
+    config.write_text('[audit]\nfolder = "log"\nwhen_it_cant_be_written = "go_on"\n')
+    line("create", "c")
+    assert f"there is no audit log in {log}: a new one is begun\n" in line.err
+    assert [each.tenant for each in records(log, Filter(action="tenants"))] == ["c", "c"]
 
 
 @pytest.mark.parametrize(

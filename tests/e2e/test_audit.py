@@ -89,6 +89,7 @@ def audited(
     folder = tmp_path_factory.mktemp("audited")
     write_add_sub(folder / "models" / "add_sub")
     assert main(["audit", "keygen", str(folder / "audit.key")]) == 0
+    (folder / "audit").mkdir()
     (folder / "penstock.toml").write_text(CONFIG.format(folder=folder))
     where = f"--config={folder / 'penstock.toml'}"
     admin = new_key(where, "ops", "--role", "admin")

@@ -79,6 +79,7 @@ class Planted:
         write_model(folder / "models" / "mirror", "mirror", MIRROR)
         write_model(folder / "models" / "puppet", "puppet", f"max_batch_size: 8\n{PUPPET}")
         (folder / "penstock.toml").write_text(CONFIG.format(folder=folder))
+        (folder / "audit").mkdir()
         sign_key = Signer.generate().private_pem().decode()
         self.pem = sign_key.splitlines()[1]
         with pytest.MonkeyPatch.context() as environment:

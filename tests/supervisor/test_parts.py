@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.access.tenants import TenantStore
 from penstock.config import Settings
 from penstock.errors import Unavailable
 from penstock.supervisor import front
@@ -206,6 +207,45 @@ def test_a_server_without_models_has_no_table() -> None:
     assert "MODEL" not in shown
     assert "gRPC" not in shown
     assert "Only this machine" not in shown
+
+
+def test_the_banner_says_who_is_let_in_and_what_is_recorded(tmp_path: Path) -> None:
+    assert "  access   open: whoever reaches a port may do everything\n" in announce(Settings(), ())
+    assert "  audit " not in announce(Settings(), ())
+    file = tmp_path / "tenants.db"
+    access: dict[str, object] = {"mode": "required", "tenants_file": file}
+    audit: dict[str, object] = {"folder": tmp_path / "log"}
+    store = TenantStore(file)
+    shown = announce(settings_of(access=access, audit=audit), ())
+    assert (
+        f"  access   API keys\n  audit    {tmp_path / 'log'}, not signed\n  No tenant has a"
+        in shown
+    )
+    certificate = {"uri": "spiffe://a/*", "tenant": "a"}
+    issuer = {"issuer": "https://i.example", "audience": ["a"], "default_roles": "user"}
+    shown = announce(
+        settings_of(
+            access={**access, "certificates": [certificate], "jwt": [issuer]},
+            audit={**audit, "sign_key": "file:/k"},
+        ),
+        (),
+    )
+    assert "  access   API keys, JWT, client certificates\n" in shown
+    assert f"  audit    {tmp_path / 'log'}, signed\n" in shown
+    assert "No tenant" not in shown
+    store.create("a")
+    key = store.keys.create("a")
+    assert "No tenant" not in announce(settings_of(access=access), ())
+    store.keys.revoke("a", key.key.id)
+    assert "No tenant has a key yet" in announce(settings_of(access=access), ())
+    store.close()
+    shown = announce(settings_of(access={**access, "anonymous_roles": ["viewer"]}), ())
+    assert "  access   API keys; without a credential: viewer\n" in shown
+    assert "No tenant" not in shown
+
+
+def settings_of(**tables: dict[str, object]) -> Settings:
+    return Settings.model_validate(tables)
 
 
 def test_json_logs_have_no_banner(caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,8 @@ GROUP_S: Final = 0.005
 FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 1.0
 """From one try to find Redis again to the next."""
+LOUD_S: Final = 10.0
+"""From one line in the log about a reason why Redis is away to the next about the same one."""
 MAX_SCOPES: Final = 200
 """Of one message, for Redis does nothing else while it answers."""
 
@@ -69,6 +71,10 @@ class RedisSharing:
         self._dirty: dict[SharedScope, None] = {}
         self._wake: Final = asyncio.Event()
         self._closing = False
+        self._complaint: str | None = None
+        """What the log was told last of why Redis is away; None: nothing since it was there."""
+        self._told_at: dict[str, float] = {}
+        """Each such reason, and when the log was told of it."""
         self._task: asyncio.Task[None] | None = None
 
     # ── what `Sharing` says ─────────────────────────────────────────────────────────────────────────────────────────
@@ -223,18 +229,27 @@ class RedisSharing:
         if not self._scopes:
             await self._answer(self._redis.ask(arguments(self.server, 1_000_000, self._day(), ())))
         self.away = False
+        self._complaint = None
+        self._told_at.clear()
         log.info("quotas are shared through Redis")
 
     def _lost(self, error: Exception | None) -> None:
-        if not self.away:
-            what = {
-                "local": "each server goes by the limits alone",
-                "refuse": "requests that have a limit are refused",
-                "allow": "all limits are off",
-            }[self._settings.when_redis_is_away]
-            log.error("Redis, which quotas are shared through, is away (%s): %s", error, what)
-        elif error is not None:
-            log.debug("Redis is away: %s", error)
+        if error is not None:
+            self._complain(str(error))
         self.away = True
         for shared in self._scopes.values():
             shared.alone()
+
+    def _complain(self, reason: str) -> None:
+        """At once when it is away, from the start on, and when that has another reason; not with each try."""
+        now = asyncio.get_running_loop().time()
+        if reason == self._complaint or now - self._told_at.get(reason, -LOUD_S) < LOUD_S:
+            return
+        self._complaint = reason
+        self._told_at[reason] = now
+        what = {
+            "local": "each server goes by the limits alone",
+            "refuse": "requests that have a limit are refused",
+            "allow": "all limits are off",
+        }[self._settings.when_redis_is_away]
+        log.error("Redis, which quotas are shared through, is away (%s): %s", reason, what)

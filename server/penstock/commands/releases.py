@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from penstock.audit.event import AuditEvent
+from penstock.commands.command_audit import command_log, recorded, who
 from penstock.config_sources import load_settings
 from penstock.errors import InvalidRequest
 from penstock.trust.releases import Releases
@@ -44,11 +46,21 @@ def reset(
     """Forget which releases of a model were served, so that an older one may be.
 
     \f
-    Raises InvalidRequest where it is not known.
+    Raises InvalidRequest where it is not known, Unavailable where that can't be recorded.
     """
-    if not _releases(config, state_file).reset(model, version):
-        what = model if version is None else f"{model}/{version}"
-        raise InvalidRequest(f"no release of {what!a} was served")
+    settings = load_settings({}, config)
+    path = state_file or settings.artifacts.state_path
+    about = AuditEvent(
+        action="trust.reset",
+        outcome="allowed",
+        principal=who(),
+        model=model,
+        details={} if version is None else {"version": str(version)},
+    )
+    with command_log(settings) as log, recorded(log, about):
+        if not Releases(path).reset(model, version):
+            what = model if version is None else f"{model}/{version}"
+            raise InvalidRequest(f"no release of {what!a} was served")
     typer.echo("forgotten")
 
 

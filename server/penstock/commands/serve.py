@@ -16,8 +16,10 @@ from pydantic.fields import FieldInfo
 from penstock.access.tenants import TenantStore
 from penstock.commands import triton_tls
 from penstock.commands.metavars import metavar
+from penstock.commands.secret_check import check_secrets
 from penstock.commands.triton_tls import rewrite_tls
 from penstock.config import Settings, flag_of, flagged_settings
+from penstock.config_effects import check_effects
 from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
@@ -107,8 +109,10 @@ def serve(
     (--http-port: PENSTOCK_HTTP_PORT, http_port). Flags win over the environment, it over the file.
     """
     settings = load_settings(_given(repositories or [], flags), config)
+    check_effects(settings)
     _configure_logging(settings)
     _check_tracing(settings)
+    check_secrets(settings)
     _check_tenants(settings)
     raise typer.Exit(asyncio.run(_run(settings)))
 

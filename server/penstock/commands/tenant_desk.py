@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,11 +15,10 @@ from penstock.access.api_keys import PREFIX
 from penstock.access.tenant_audit import recorded_in
 from penstock.access.tenant_changes import ChangeTrace
 from penstock.access.tenants import TenantStore
-from penstock.audit.opening import open_log
+from penstock.commands.command_audit import command_log, never_silently_new, who
 from penstock.config import Settings
 from penstock.config_sources import load_settings
 from penstock.errors import InvalidRequest
-from penstock.secrets.source import SecretSource
 
 Config = Annotated[
     Path | None,
@@ -59,22 +56,10 @@ def desk(config: Path | None, file: Path | None, *, create: bool = False) -> Ite
     with ExitStack() as open_ones:
         store = TenantStore(settings.access.tenants_path, create=create)
         open_ones.callback(store.close)
-        secrets = SecretSource(settings.secrets)
-        open_ones.callback(secrets.close)
-        audit_log = open_log(settings.audit, secrets)
-        if audit_log is not None:
-            open_ones.callback(audit_log.close)
-        trace = ChangeTrace(who(), recorded_in(audit_log))
+        log = open_ones.enter_context(command_log(settings))
+        record = never_silently_new(settings.audit, recorded_in(log))
+        trace = ChangeTrace(who(), record)
         yield Desk(store, trace, settings, time.time())
-
-
-def who() -> str:
-    """The user of this command."""
-    uid = os.getuid()
-    try:
-        return f"cli:{pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"cli:{uid}"
 
 
 def check_role_names(settings: Settings, roles: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from penstock.config import Settings
 from penstock.supervisor.exposure import LOOPBACK, exposures
+from penstock.supervisor.protection import HINT, nobody_has_a_key, protections
 from penstock.tls_config import TlsSettings
 from penstock.workers.messages import ModelReport, Report
 
@@ -44,7 +45,8 @@ class Announcer:
         if self._known is not None:
             _log_changes(self._known, models)
         elif self._settings.log_format == "json":
-            _log.info("serving", extra={"front": self._front, **self._settings.ports()})
+            told = {**self._settings.ports(), **protections(self._settings)}
+            _log.info("serving", extra={"front": self._front, **told})
             _log_changes({}, models)
         else:
             self._show_banner(report.models)
@@ -74,6 +76,11 @@ class Announcer:
         ]
         width = max([9, *(len(label) + 2 for allowed, label, _ in rows if allowed)])
         lines = [Text(f"  {label:<{width}}{url}") for allowed, label, url in rows if allowed]
+        lines += [
+            Text(f"  {label:<{width}}{text}") for label, text in protections(settings).items()
+        ]
+        if nobody_has_a_key(settings):
+            lines.append(Text(f"  {HINT}", "dim"))
         if settings.tls.client_auth != "none":
             lines.append(Text(f"  {_asked_of_clients(settings.tls)}", "dim"))
         if settings.host.startswith(LOOPBACK):
