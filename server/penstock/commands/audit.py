@@ -180,9 +180,11 @@ def _show(verdict: Verdict) -> None:
         typer.echo(f"and {counted(verdict.more_problems, 'more problem')}", err=True)
     for note in verdict.notes:
         typer.echo(f"note: {without_controls(note)}")
-    typer.echo(
-        f"{'whole' if verdict.is_whole else 'DAMAGED'}: {counted(verdict.records, 'record')} in"
-        f" {counted(verdict.files, 'file')}, {counted(verdict.checkpoints, 'checkpoint')}, signed up to record {verdict.signed_up_to}"
+    found = (
+        f"{counted(verdict.records, 'record')} in {counted(verdict.files, 'file')}",
+        counted(verdict.checkpoints, "checkpoint"),
+        f"signed up to record {verdict.signed_up_to}",
     )
+    typer.echo(f"{'whole' if verdict.is_whole else 'DAMAGED'}: {', '.join(found)}")
     typer.echo(f"last record {verdict.anchor}")
     sys.stdout.flush()

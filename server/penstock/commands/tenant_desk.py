@@ -15,8 +15,9 @@ import typer
 
 from penstock.access.api_keys import PREFIX
 from penstock.access.tenant_audit import recorded_in
-from penstock.access.tenant_changes import ChangeTrace
+from penstock.access.tenant_changes import ChangeTrace, Record, TenantChange
 from penstock.access.tenants import TenantStore
+from penstock.audit.log import AuditLog
 from penstock.audit.opening import open_log
 from penstock.config import Settings
 from penstock.config_sources import load_settings
@@ -64,8 +65,20 @@ def desk(config: Path | None, file: Path | None, *, create: bool = False) -> Ite
         audit_log = open_log(settings.audit, secrets)
         if audit_log is not None:
             open_ones.callback(audit_log.close)
-        trace = ChangeTrace(who(), recorded_in(audit_log))
+        trace = ChangeTrace(who(), _recorded_in(audit_log))
         yield Desk(store, trace, settings, time.time())
+
+
+def _recorded_in(audit_log: AuditLog | None) -> Record:
+    """Nothing is begun with a log that can't be written, where that counts: one error says so, and no line of a log."""
+    record = recorded_in(audit_log)
+
+    def probed(change: TenantChange) -> None:
+        if audit_log is not None and audit_log.settings.when_it_cant_be_written == "refuse":
+            audit_log.probe()
+        record(change)
+
+    return probed
 
 
 def who() -> str:
