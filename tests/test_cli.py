@@ -42,7 +42,7 @@ def test_help_has_every_setting(
         (["serve", "nope"], 1, "there is no such folder"),
         (["serve", "--model-store=nope"], 1, "there is no such folder"),
         (["serve", "file"], 1, "Not a directory"),
-        (["serve", "--http-port", "x", "."], 2, "--http-port: input should be a valid integer"),
+        (["serve", "--http-port", "x", "."], 2, "--http-port: expected a whole number"),
         (["serve", "--wrong", "."], 2, "--wrong"),
         (["serve", "--http-port"], 2, "--http-port"),
         (["serve", "--grpc-use-ssl=true", "."], 2, "--grpc-use-ssl: needs --grpc-server-cert and"),
