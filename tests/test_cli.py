@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from penstock import __version__
 from penstock.cli import main
+from penstock.commands import audit, certs, models, tenants
 from penstock.commands.serve import rewrite_arguments
 from penstock.config import flagged_settings
 from penstock.errors import ConfigError
@@ -35,6 +40,39 @@ def test_help_has_every_setting(
     assert "--http-address" in shown
 
 
+def commands() -> Iterator[tuple[str, ...]]:
+    """All that there are, groups too."""
+    yield from ((), ("serve",), ("check",), ("infer",))
+    for module in (audit, certs, models, tenants):
+        name = module.__name__.rpartition(".")[2]
+        yield from ((name, *rest) for rest in _within(typer.main.get_command(module.app)))
+
+
+def _within(command: Any) -> Iterator[tuple[str, ...]]:
+    yield ()
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from ((name, *rest) for rest in _within(inner))
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_help_has_no_empty_lines_in_a_row(
+    capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    assert main([*command, "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.strip().splitlines()]
+    assert lines and ("", "") not in pairwise(lines)
+
+
+def test_brackets_in_help_are_no_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["certs", "issue", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "whose [secrets] say where Vault is" in shown
+    assert "[default: 30d for a server, 7d for a client]" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
@@ -42,7 +80,7 @@ def test_help_has_every_setting(
         (["serve", "nope"], 1, "there is no such folder"),
         (["serve", "--model-store=nope"], 1, "there is no such folder"),
         (["serve", "file"], 1, "Not a directory"),
-        (["serve", "--http-port", "x", "."], 2, "--http-port: input should be a valid integer"),
+        (["serve", "--http-port", "x", "."], 2, "--http-port: expected a whole number"),
         (["serve", "--wrong", "."], 2, "--wrong"),
         (["serve", "--http-port"], 2, "--http-port"),
         (["serve", "--grpc-use-ssl=true", "."], 2, "--grpc-use-ssl: needs --grpc-server-cert and"),
@@ -58,6 +96,16 @@ def test_help_has_every_setting(
             "expected a file of tenants, and this is no file",
         ),
         (["frobnicate"], 2, "frobnicate"),
+        (
+            ["certs", "issue", "robot", "x"],
+            2,
+            "for 'kind': 'robot' is not one of 'server', 'client'",
+        ),
+        (
+            ["serve", "--tls-cert-file", "x", "."],
+            2,
+            "penstock: --tls-cert-file: tls.cert_file needs",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -85,16 +85,16 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("http_port", "abc", "valid integer"),
+        ("http_port", "abc", "expected a whole number"),
         ("http_port", "65536", "less than or equal to 65535"),
         ("grpc_port", "-1", "greater than or equal to 0"),
-        ("allow_http", "maybe", "valid boolean"),
+        ("allow_http", "maybe", "expected true or false"),
         ("front", "nginx", "'auto', 'envoy' or 'grpcio'"),
         ("host", "example.org", "expected an IP address"),
         ("model_control_mode", "push", "'none', 'explicit' or 'poll'"),
         ("repository_poll_secs", "0", "greater than 0"),
         ("http_max_input_size", "0", "greater than 0"),
-        ("http_max_input_size", "12 parsecs", "byte unit"),
+        ("http_max_input_size", "12 parsecs", "a size such as 64MiB"),
         ("exit_timeout_secs", "inf", "finite"),
         ("model_load_thread_count", "0", "greater than or equal to 1"),
     ],
@@ -145,9 +145,17 @@ def test_ports_that_are_not_served_may_be_equal() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("htp_port = 1", "penstock.toml: htp_port: there is no such setting"),
+        (
+            "htp_port = 1",
+            "penstock.toml: htp_port: there is no such setting, did you mean http_port?",
+        ),
         ("http_port = ", "penstock.toml: not TOML: "),
-        ("model_repository = 3", "penstock.toml: model_repository: input should be a valid tuple"),
+        ("model_repository = 3", "penstock.toml: model_repository: expected a list (got 3)"),
+        (
+            "acces_mode = 1",
+            "penstock.toml: acces_mode: there is no such setting, did you mean access_mode?",
+        ),
+        ("[acces]", "penstock.toml: acces: there is no such setting, did you mean access?"),
     ],
 )
 def test_a_wrong_file(empty_folder: Path, text: str, expected: str) -> None:
@@ -191,11 +199,28 @@ def test_a_table_is_settings_too(empty_folder: Path, monkeypatch: pytest.MonkeyP
         ("access = 1", "penstock.toml: access: expected a table, [access] (got 1)"),
         (
             "[access]\nmod = 1",
-            "penstock.toml: access.mod: there is no such setting",
+            "penstock.toml: access.mod: there is no such setting, did you mean mode?",
+        ),
+        (
+            "[access]\nquux = 1",
+            "penstock.toml: access.quux: there is no such setting",
+        ),
+        (
+            '[access.roles.reader]\nverb = ["infer"]',
+            "penstock.toml: access.roles.reader.verb",
+        ),
+        (
+            '[[access.jwt]]\nissuer = "https://a.test"\njwks_file = "k"\ndefault_roles = ["user"]\n',
+            "penstock.toml: access.jwt.0 (issuer 'https://a.test').audience: is needed, and missing",
+        ),
+        (
+            '[[access.certificates]]\nuri = "spiffe://a/*"\ntenant = "a"\nrole = ["user"]\n',
+            "penstock.toml: access.certificates.0 (uri 'spiffe://a/*').role: there is no such setting,"
+            " did you mean roles?",
         ),
         (
             '[access]\nmode = "on"',
-            "penstock.toml: access.mode: input should be 'off' or 'required' (got 'on')",
+            "penstock.toml: access.mode: expected 'off' or 'required' (got 'on')",
         ),
         (
             '[access]\nanonymous_roles = ["king"]',
@@ -220,5 +245,44 @@ def test_what_is_wrong_in_a_table_is_named(empty_folder: Path, toml: str, messag
 
 def test_a_wrong_variable_of_a_table_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_ACCESS_MODE", "on")
-    with pytest.raises(ConfigError, match=r"^PENSTOCK_ACCESS_MODE: input should be"):
+    with pytest.raises(ConfigError, match=r"^PENSTOCK_ACCESS_MODE: expected 'off' or"):
         load_settings({})
+
+
+def test_an_error_of_a_whole_table_names_whoever_gave_it(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def message(flags: dict[str, str]) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load_settings(flags)
+        return str(caught.value).partition(": tls.cert_file")[0]
+
+    assert message({"tls_cert_file": "x"}) == "--tls-cert-file"
+    monkeypatch.setenv("PENSTOCK_TLS_CERT_FILE", "x")
+    assert message({}) == "PENSTOCK_TLS_CERT_FILE"
+    assert message({"tls_min_version": "1.3"}) == "PENSTOCK_TLS_CERT_FILE, --tls-min-version"
+    (empty_folder / "penstock.toml").write_text('[tls]\nmin_version = "1.3"\n')
+    assert message({}) == "penstock.toml: tls, PENSTOCK_TLS_CERT_FILE"
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("http_port = 1.5", "http_port: expected a whole number (got 1.5)"),
+        ('exit_timeout_secs = "x"', "exit_timeout_secs: expected a number (got 'x')"),
+        ("http_port = [1]", "http_port: expected a whole number (got a list)"),
+        ("host = {a = 1}", "host: expected text (got a table)"),
+        ('vertex_ai_predict_route = "x"', "vertex_ai_predict_route: expected text that matches "),
+        ("http_port = -1", "http_port: expected a number greater than or equal to 0 (got -1)"),
+        ("[access]\nroles = 1", "access.roles: expected a table (got 1)"),
+        ("[access]\njwt = 1", "access.jwt: expected a list (got 1)"),
+        ("[access]\njwt = [1]", "access.jwt.0: expected a table (got 1)"),
+    ],
+)
+def test_nothing_of_python_is_in_an_error(empty_folder: Path, toml: str, message: str) -> None:
+    (empty_folder / "penstock.toml").write_text(toml)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({})
+    text = str(caught.value).removeprefix("penstock.toml: ")
+    assert text.startswith(message)
+    assert "nput should" not in text and "tuple" not in text.lower()

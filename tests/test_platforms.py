@@ -77,9 +77,9 @@ def test_another_mode_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"AIP_HEALTH_ROUTE": ""}, "AIP_HEALTH_ROUTE is not defined for Vertex AI endpoint"),
         ({"AIP_PREDICT_ROUTE": ""}, "AIP_PREDICT_ROUTE is not defined for Vertex AI endpoint"),
-        ({"AIP_PREDICT_ROUTE": "x"}, "AIP_PREDICT_ROUTE: string should match pattern"),
+        ({"AIP_PREDICT_ROUTE": "x"}, "AIP_PREDICT_ROUTE: expected text that matches"),
         ({"AIP_PREDICT_ROUTE": "/health"}, "must differ"),
-        ({"AIP_HTTP_PORT": "many"}, "AIP_HTTP_PORT: input should be a valid integer"),
+        ({"AIP_HTTP_PORT": "many"}, "AIP_HTTP_PORT: expected a whole number"),
         ({"AIP_HTTP_PORT": "8002"}, "metrics_port and vertex_ai_port are both 8002"),
         (
             {"AIP_STORAGE_URI": "gs://bucket/models"},
@@ -133,5 +133,5 @@ def test_ports_out_of_the_safe_range(monkeypatch: pytest.MonkeyPatch, port: int)
 
 @pytest.mark.extension("sagemaker")
 def test_a_range_is_two_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="SAGEMAKER_SAFE_PORT_RANGE: string should match"):
+    with pytest.raises(ConfigError, match="SAGEMAKER_SAFE_PORT_RANGE: expected text that matches"):
         load(monkeypatch, SAGEMAKER_SAFE_PORT_RANGE="8000")

@@ -58,7 +58,7 @@ def test_as_settings(monkeypatch: pytest.MonkeyPatch) -> None:
             {"rate_limit": "execution_count", "rate_limit_resource": ["R1"]},
             "--rate-limit-resource: expected NAME:COUNT or NAME:COUNT:DEVICE",
         ),
-        ({"rate_limit": "on"}, "--rate-limit: input should be 'off' or 'execution_count'"),
+        ({"rate_limit": "on"}, "--rate-limit: expected 'off' or 'execution_count'"),
     ],
 )
 def test_what_is_refused(flags: dict[str, Any], text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 import typer
 
 from penstock import __version__
+from penstock.commands.help_text import make_plain
 from penstock.errors import ConfigError, PenstockError
 
 EXIT_FAILED: Final = 1
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _call(app, "penstock", sys.argv[1:] if arguments is None else arguments)
     except typer.TyperException as error:
         # typer's own errors know their code: 2 for usage
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     except PenstockError as error:
@@ -125,7 +126,9 @@ def _run(name: str, command: object, arguments: Sequence[str]) -> None:
 
 
 def _call(program: typer.Typer, name: str, arguments: Sequence[str]) -> int:
-    code = program(args=list(arguments), prog_name=name, standalone_mode=False)
+    command = typer.main.get_command(program)
+    make_plain(command)
+    code = command(args=list(arguments), prog_name=name, standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 

@@ -83,7 +83,7 @@ def _beside(section: type[Section], name: str, value: Any, folder: Path) -> Any:
         return folder / Path(value).expanduser()
     if isinstance(value, list) and Path in kinds:
         return [folder / Path(v).expanduser() if isinstance(v, str) else v for v in value]
-    inner = next((kind for kind in kinds if _is_section(kind)), None)
+    inner = section_of(field)
     if inner is None:
         return value
     if isinstance(value, list):
@@ -91,6 +91,11 @@ def _beside(section: type[Section], name: str, value: Any, folder: Path) -> Any:
     if isinstance(value, Mapping) and get_origin(field.annotation) is not None:
         return {key: beside(inner, item, folder) for key, item in value.items()}
     return beside(inner, value, folder)
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The kind of table that a field is, or holds several of."""
+    return next((kind for kind in kinds_of(field.annotation) if _is_section(kind)), None)
 
 
 def _is_texts(field: FieldInfo) -> bool:

@@ -11,12 +11,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
-from penstock.config import ENV_PREFIX, SECTIONS, Settings, flag_of
+from penstock.config import ENV_PREFIX, SECTIONS, Settings, flag_of, flagged_settings
+from penstock.config_errors import Location, explained, fields_at, no_such_setting, path_of, shown
 from penstock.config_section import beside
 from penstock.errors import ConfigError
 from penstock.platforms import PlatformSetting, platform_settings
-from penstock.quota_config import SECRET_IN_URL
-from penstock.secrets_config import BAD_REFERENCE
 
 DEFAULT_FILE: Final = Path("penstock.toml")
 
@@ -41,12 +40,24 @@ def settings_and_sources(
     from_platform = {name: setting.value for name, setting in platforms.items()}
     given = {**from_file, **from_platform, **from_environment, **flags}
     sources = {name: _source(name, flags, from_environment, platforms, path) for name in given}
+    nested = _nested(given)
     try:
-        return Settings(**_nested(given)), sources
+        return Settings(**nested), sources
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        source = _source_of(first["loc"], sources, path)
-        raise ConfigError(_explain(f"{source}: " if source else "", dict(first))) from None
+        first: dict[str, Any] = dict(error.errors(include_url=False)[0])
+        source = _source_of(first["loc"], sources, path, nested)
+        raise ConfigError(_explained(source, first)) from None
+
+
+def _explained(source: str, error: dict[str, Any]) -> str:
+    if error["type"] != "extra_forbidden":
+        return explained(source, error)
+    *above, name = error["loc"]
+    if above:
+        return no_such_setting(source, str(name), fields_at(Settings, above))
+    return no_such_setting(
+        source, name, [*Settings.model_fields, *(n for n, _ in flagged_settings())]
+    )
 
 
 def _environment() -> dict[str, Any]:
@@ -81,18 +92,17 @@ def _section_of(name: str) -> str | None:
     return section if field and section in SECTIONS else None
 
 
-def _source_of(
-    location: tuple[int | str, ...], sources: Mapping[str, str], file: Path
-) -> str | None:
-    """Who said what is wrong."""
+def _source_of(location: Location, sources: Mapping[str, str], file: Path, given: object) -> str:
+    """Who said what is wrong; empty: several settings together are."""
     if not location:
-        return None
+        return ""
     name, *rest = map(str, location)
     if name not in SECTIONS:
-        return sources.get(name)
-    if rest and (source := sources.get(f"{name}_{rest[0]}")) is not None:
-        return source
-    return f"{file}: {'.'.join((name, *rest))}"
+        return sources.get(name, "")
+    if not rest:
+        # of the table as a whole: whoever gave some of it
+        return ", ".join(s for n, s in sources.items() if name in (n, _section_of(n)))
+    return sources.get(f"{name}_{rest[0]}") or f"{file}: {path_of(location, given)}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for name, value in values.items():
         if name in SECTIONS and not isinstance(value, dict):
-            raise ConfigError(f"{path}: {name}: expected a table, [{name}] (got {_shown(value)})")
+            raise ConfigError(f"{path}: {name}: expected a table, [{name}] (got {shown(value)})")
         given[name] = _beside(path, name, value)
     return given
 
@@ -140,24 +150,3 @@ def _source(
     if name in platforms:
         return platforms[name].variable
     return f"{file}: {name}"
-
-
-def _explain(source: str, error: dict[str, Any]) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
-    match error["type"]:
-        case "extra_forbidden":
-            return f"{source}there is no such setting"
-        case "value_error" if not source:
-            return message
-        case "value_error" if isinstance(error["input"], Mapping):
-            # of a whole table
-            return f"{source}{message}"
-        case kind if kind in (BAD_REFERENCE, SECRET_IN_URL):
-            # what was given may be the secret itself, or hold it
-            return f"{source}{message[0].lower()}{message[1:]}"
-    return f"{source}{message[0].lower()}{message[1:]} (got {_shown(error['input'])})"
-
-
-def _shown(value: object, limit: int = 80) -> str:
-    text = repr(str(value) if isinstance(value, Path) else value)
-    return text if len(text) <= limit else text[:limit] + "…"

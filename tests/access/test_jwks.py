@@ -299,7 +299,10 @@ def test_https_by_a_certificate_of_ones_own(
 def test_a_ca_file_that_is_not_there(tmp_path: Path) -> None:
     """Stops the start."""
     source = RemoteKeys(_settings(jwks_url="https://localhost/", ca_file=tmp_path / "none"))
-    with pytest.raises(ConfigError, match="none: can't be read as certificates"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^access\.jwt \(issuer '.*'\) ca_file: .*none: can't be read as certificates",
+    ):
         source.start()
 
 
@@ -345,12 +348,16 @@ def test_a_broken_file_changes_nothing(
 
 def test_a_file_that_was_never_good(tmp_path: Path) -> None:
     """Stops the start."""
-    for content in (None, b"{}"):
+    for content in (None, b"{}", b"-----BEGIN"):
         if content is not None:
             (tmp_path / "keys.json").write_bytes(content)
         source = FileKeys(_settings(jwks_file="x"), tmp_path / "keys.json")
-        with pytest.raises(ConfigError, match=r"keys\.json: no keys: "):
+        where = r"^access\.jwt \(issuer '.*'\) jwks_file: .*keys\.json: no keys: "
+        with pytest.raises(ConfigError, match=where) as raised:
             source.start()
+    assert "no JSON Web Key Set, which is a JSON object: Expecting value: line 1" in str(
+        raised.value
+    )
 
 
 def test_a_secret_that_changes(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,8 @@ def test_bad_names_are_refused(store: TenantStore, name: str) -> None:
         ({"weight": math.nan}, "a weight is a number above 0"),
         ({"weight": math.inf}, "up to 1000000; got inf"),
         ({"models": ()}, "expected 1 to 100 patterns of models"),
+        ({"models": ("a/b",)}, "no model has a / in its name; got 'a/b'"),
+        ({"models": ("a[!]b]", "a[b")}, "expected a ] for each [ of a pattern; got 'a[b'"),
         ({"models": ("a b",)}, "no blanks and no commas; got 'a b'"),
         ({"models": ("",)}, "1 to 256 characters"),
     ],

@@ -180,7 +180,9 @@ async def test_go_on(
     assert verdict.is_whole
     (resumed,) = [r for r in records(folder, Filter()) if r.kind == "resumed"]
     assert resumed.lost == 10 and "No such file" in resumed.problem
-    assert "10 events before it were not recorded" in "\n".join(verdict.notes)
+    assert "(" in verdict.notes[0] and ": 10 events of that time missing" in "\n".join(
+        verdict.notes
+    )
 
 
 def test_what_is_lost_at_the_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

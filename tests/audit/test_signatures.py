@@ -41,8 +41,48 @@ def test_a_log_written_anew_without_the_key_is_found(tmp_path: Path) -> None:
     write_log(tmp_path / "forged", [["all is well"]], mallory)
     assert verify(tmp_path / "forged").is_whole
     found = problems(verify(tmp_path / "forged", [signer.verifier]))
+    # once, not with each of its signatures
+    assert found.count(mallory.id) == 1 and len(found.splitlines()) == 1
     assert f"key {mallory.id} is none of those given" in found
-    assert f"signed by key {mallory.id}, which is not to be believed" in found
+    assert verify(tmp_path / "forged", [signer.verifier]).signed_up_to == 0
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["the right key", "no key"])
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+@pytest.mark.parametrize("files", ["one file", "several"])
+def test_a_file_that_is_gone_is_named_and_the_key_is_not_blamed(
+    tmp_path: Path, given: bool, how: str, files: str
+) -> None:
+    """The first file has the record that names the key."""
+    signer = Signer.generate()
+    folder = tmp_path / "audit"
+    rotate = {"rotate_bytes": 1 << 20} if files == "one file" else {}
+    write_log(folder, [[f"{n}", f"{n}+"] for n in range(10)], signer, **rotate)
+    first = log_files(folder)[0]
+    if how == "removed":
+        first.unlink()
+    else:
+        first.write_bytes(b"")
+    found = verify(folder, [signer.verifier] if given else [])
+    text = "the file is missing" if how == "removed" else "the file is empty"
+    assert str(found.problems[0]) == f"audit-000001.jsonl: {text}"
+    told = problems(found)
+    assert "of another log" not in told and "believed" not in told
+    assert told.count(signer.id) == (0 if given else 1)
+    assert (f"key {signer.id}, and the record that names this key is missing" in told) == (
+        not given
+    )
+    # what is left of it is signed as before
+    assert bool(found.signed_up_to) == given
+
+
+def test_a_head_without_any_record_is_damage(tmp_path: Path) -> None:
+    from penstock.audit.head import Reach, encode_head
+    from penstock.audit.lines import NO_HASH
+
+    reach = Reach(log="a", seq=0, last=NO_HASH, file=0, end=0, checkpoint=0, checkpoint_ns=0)
+    (tmp_path / "head.json").write_bytes(encode_head(reach, None))
+    assert not verify(tmp_path).is_whole
 
 
 def test_a_record_changed_with_all_hashes_after_it_is_found_by_the_signature(

@@ -67,6 +67,7 @@ def test_a_trust_domain_gives_an_identity_unless_there_is_one() -> None:
         ({"name": "a@b"}, "clients reach it by which name or address"),
         ({"name": "x", "lifetime_s": 0}, "a lifetime of 0 s is not possible: expected 1s to 825d"),
         ({"name": "x", "lifetime_s": MAX_LIFETIME_S + 1}, "expected 1s to 825d"),
+        ({"name": "x", "lifetime_s": 900 * 86_400}, "a lifetime of 900 days is not possible"),
         (
             {"name": "x", "uris": ["spiffe://other/x"], "trust_domain": "here"},
             "is not of this CA's trust domain here",

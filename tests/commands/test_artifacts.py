@@ -64,6 +64,7 @@ def test_at_rest(run: Run, model: Path) -> None:
         assert stat.S_IMODE(Path(f"{name}.kek").stat().st_mode) == 0o600
     old, new = (f"--kek=file:{Path(name).absolute()}" for name in ("old.kek", "new.kek"))
     assert run("encrypt", model, old) == "encrypted 1 file of m/1\nencrypted 1 file of m/2\n"
+    assert run("encrypt", model, old) == "m/1 is encrypted already\nm/2 is encrypted already\n"
     assert "no key-encryption key" in run("encrypt", model, fails=1)
     assert "WrongKeyEncryptionKey" in run("decrypt", model, new, fails=1)
     assert run("rewrap", model, new, old).startswith("rewrapped 1 file of m/1")
@@ -72,6 +73,7 @@ def test_at_rest(run: Run, model: Path) -> None:
     run("sign", model, "--key=release.key", "--serial=1", new)
     run("verify", model, "--public-key=release.pub", new)
     run("decrypt", model, new)
+    assert run("decrypt", model, new, "--version=1") == "m/1 is not encrypted\n"
     assert content(model).keys() == plain.keys()
     assert content(model)["1/model.py"] == plain["1/model.py"]
 
@@ -102,6 +104,23 @@ def test_by_the_policy_of_the_settings(run: Run, model: Path) -> None:
     assert "verified m/1" in run("verify", model)
     # nothing was served by that
     assert not Path("s.json").exists()
+
+
+def test_keys_that_cant_be_read_are_one_line_that_says_why(run: Run, model: Path) -> None:
+    """There is no server, and no log of it."""
+    run("keygen", "release")
+    run("sign", model, "--key=release.key")
+    error = run("verify", model, "--public-key=nope.pub", fails=1)
+    assert error.startswith(
+        "penstock: m/1: WrongKey: the keys that the policy trusts can't be read: "
+    )
+    assert error.endswith("nope.pub: can't be read: No such file or directory\n")
+    assert len(error.splitlines()) == 1
+    run("keygen", "--kek", "mine")
+    run("encrypt", model, f"--kek=file:{Path('mine.kek').absolute()}")
+    error = run("verify", model, "--public-key=release.pub", "--kek=file:/nope.kek", fails=1)
+    assert "WrongKeyEncryptionKey: no key-encryption key can be read: " in error
+    assert "/nope.kek" in error and len(error.splitlines()) == 1
 
 
 def test_the_record(run: Run, tmp_path: Path) -> None:

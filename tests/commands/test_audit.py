@@ -10,8 +10,10 @@ import pytest
 from audit_logs import entries, event, log_files, settings, write_log
 from penstock.audit.chain import Chain
 from penstock.audit.event import AuditEvent, cleaned
+from penstock.audit.lines import Record
 from penstock.audit.signing import Signer
 from penstock.cli import main
+from penstock.commands.audit_view import lines_of
 
 
 @pytest.fixture
@@ -173,11 +175,57 @@ def test_show_filters(
     assert shown("--since", "2027-01-01T00:00:00Z") == every[2:]
     assert shown("--since", "2027-01-01T00:00:00+00:00", "--tenant", "b") == every[3:]
     assert shown("--action", "model") == ["model.load", "model.unload"]
+    assert shown("--action", "open") == ["open"]
     assert shown("--outcome", "refused") == ["authenticate"]
     assert main(["audit", "show", str(tmp_path / "audit")]) == 0
     assert "no credential" in capsys.readouterr().out
     assert main(["audit", "show", str(tmp_path / "audit"), "--since", "noon"]) == 1
     assert "'noon' is not a time" in capsys.readouterr().err
+    assert main(["audit", "show", str(tmp_path / "audit"), "--outcome", "foo"]) == 1
+    expected = "outcome is 'foo', expected one of allowed, refused, failed, done"
+    assert expected in capsys.readouterr().err
+
+
+def _refusal(seq: int) -> Record:
+    return Record(
+        seq=seq,
+        prev="",
+        kind="event",
+        time="2026-11-28T04:12:39.023884825Z",
+        hash="",
+        action="authenticate",
+        outcome="refused",
+        principal="cert:spiffe://example.org/team-a/loader",
+        tenant="team-a",
+        reason="the credential is not known, or does not hold any more",
+        request_id="3f2b8f3a-5d1c-4f8e-9a5e-0d9f3f6f2a11",
+        client="127.0.0.1:54321",
+        details={"protocol": "HTTP", "method": "GET", "path": "/v2/models/add_sub"},
+    )
+
+
+def test_a_record_takes_few_lines_of_a_narrow_terminal() -> None:
+    found = list(lines_of(_refusal(123), 80))
+    assert found[0] == (
+        " 123  2026-11-28T04:12:39.023Z  authenticate refused"
+        "  cert:spiffe://example.org/team-a/loader (team-a)"
+    )
+    assert 2 <= len(found) <= 4 and all(len(line) <= 80 for line in found[1:])
+    assert "id=3f2b8f3a-5d1c-4f8e-9a5e-0d9f3f6f2a11" in "\n".join(found)
+    # one that is not read on a terminal is a line, to search in
+    (line,) = lines_of(_refusal(123), None)
+    assert line.endswith("path=/v2/models/add_sub")
+
+
+def test_nothing_is_cut_where_there_is_no_terminal(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["audit", "show", str(folder), "--outcome", "refused"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert all("authenticate refused" in line for line in lines)
 
 
 STEERING = "a\x1b[2Jb\x9b31mc\u202ed\u2028e\x85f\x7fg"

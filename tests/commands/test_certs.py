@@ -62,7 +62,9 @@ def test_from_nothing_to_a_rotated_ca(folder: Path, capsys: pytest.CaptureFixtur
 def test_renew_all_and_two_of_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("init") == 0
     assert run("issue", "server", "a", "--dns", "b.org", "--ip", "10.0.0.1") == 0
+    capsys.readouterr()
     assert run("issue", "client", "a") == 0
+    assert capsys.readouterr().out.startswith("client/a: until 20")
     before = {e["serial"] for e in listed(capsys)}
     assert run("renew", "a", "server/a") == 0
     after = {e["serial"] for e in listed(capsys)}

@@ -230,3 +230,22 @@ def test_ensembles_are_checked_against_their_models(
     assert (code, [m["name"] for m in report["models"]]) == (0, ["outer"])
     (outer,) = report["models"]
     assert (outer["backend"], outer["findings"]) == ("ensemble", [])
+
+
+def test_the_repository_of_the_settings(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = repository.parent / "others"
+    write_model(other / "second", "mirror", XY)
+    assert run() == 2
+    assert "no model repository was given: penstock check FOLDER" in capsys.readouterr().err
+    Path("penstock.toml").write_text(f'model_repository = ["{repository}", "{other}"]\n')
+    code, report = as_json(capsys, "--no-load")
+    assert code == 1
+    assert [model["name"] for model in report["models"]] == [
+        *("add_sub", "broken", "idle", "wrong", "second"),
+    ]
+    assert report["repository"] == f"{repository}, {other}"
+    write_model(other / "idle", "mirror", XY)
+    assert run("--no-load") == 2
+    assert "model 'idle' is in " in capsys.readouterr().err

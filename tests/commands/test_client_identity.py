@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,6 +70,41 @@ def test_what_the_server_refuses_is_one_line(
     assert main(["models", "list", "--url", url]) == 1
     said = capsys.readouterr().err
     assert said == f"penstock: {url} answered {status}: who are you?\n"
+
+
+def test_who_shows_nothing_is_told_how(
+    server: tuple[str, type[Handler]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, handler = server
+    handler.status = 401
+    monkeypatch.delenv("PENSTOCK_API_KEY", raising=False)
+    assert main(["models", "list", "--url", url]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        f"penstock: {url} answered 401: who are you? (PENSTOCK_API_KEY in the environment is the API key to"
+        " show, --cert-file a certificate)\n"
+    )
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x15\x03\x03\x00\x02\x02\x46"], ids=["none", "alert"])
+def test_http_to_a_port_of_tls(capsys: pytest.CaptureFixture[str], answer: bytes) -> None:
+    """Such a server closes the connection, with or without an alert."""
+
+    def refuse(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse, args=(listener,))
+        thread.start()
+        place = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert main(["models", "list", "--url", f"http://{place}"]) == 1
+        thread.join()
+    assert capsys.readouterr().err.endswith(f": it may speak TLS: try https://{place}\n")
 
 
 def test_a_key_is_not_shown() -> None:

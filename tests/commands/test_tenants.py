@@ -124,6 +124,42 @@ def test_a_key_is_rotated_and_revoked(line: Line) -> None:
     }
 
 
+def test_a_key_is_revoked_once(line: Line) -> None:
+    line("create", "a")
+    line("key", "create", "a")
+    (key,) = line.json("key", "list", "a")
+    line("key", "revoke", "a", key["id"])
+    assert line.err == f"{key['id']} is revoked\n"
+    (revoked,) = line.json("key", "list", "a")
+    line("key", "revoke", "a", key["id"])
+    assert line.err == f"{key['id']} is revoked already, since {revoked['revoked_at']}\n"
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "160"])
+@pytest.mark.parametrize("command", [("key", "list"), ("show",)])
+def test_nothing_of_a_key_is_cut(
+    line: Line, monkeypatch: pytest.MonkeyPatch, columns: str, command: tuple[str, ...]
+) -> None:
+    line("create", "a")
+    line("key", "create", "a", "--role", "tenant-admin", "--role", "monitor", "--expires", "90d")
+    (key,) = line.json("key", "list", "a")
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = line(*command, "a")
+    for text in (key["id"], "active", "tenant-admin", "monitor", key["expires_at"], "never"):
+        assert text in shown
+    assert ("│" in shown) == (columns == "160")
+
+
+def test_an_audit_log_that_cant_be_written_is_one_line(line: Line, tmp_path: Path) -> None:
+    line("create", "a")
+    (tmp_path / "audit").write_text("no folder")
+    (tmp_path / "penstock.toml").write_text('[audit]\nfolder = "audit"\n')
+    code, text = line.fails("weight", "a", "2")
+    assert code == 1 and text.startswith("penstock: the audit log can't be written: ")
+    assert str(tmp_path / "audit") in text
+    assert line.json("show", "a")["weight"] is None
+
+
 def test_quotas_are_set_listed_and_cleared(line: Line) -> None:
     line("create", "a")
     line("quota", "list", "a")
@@ -223,13 +259,24 @@ KEY = "psk_1a2b3c4d5e"
         (["key", "create", "a", "--role", "king"], 1, "there is no role 'king', expected one of"),
         (["key", "create", "a", "--expires", "soon"], 1, "'soon' is no duration: expected"),
         (["key", "create", "a", "--expires", "0s"], 1, "a key lives for more than 0 s"),
-        (["key", "revoke", "a", KEY], 1, "tenant 'a' has no key '1a2b3c4d5e'"),
+        (["key", "revoke", "a", KEY], 1, "tenant 'a' has no key 'psk_1a2b3c4d5e'"),
+        (["models", "a", "a/b["], 1, "no model has a / in its name; got 'a/b['"),
+        (["key", "create", "a", "--models", "b["], 1, "expected a ] for each [ of a pattern"),
         (["key", "revoke", "a", f"{KEY}_secret"], 1, "expected a key's id"),
         (["key", "rotate", "a", KEY, "--overlap", "-1h"], 1, "'-1h' is no duration"),
         (["quota", "set", "a"], 1, "no limit was given, such as --requests-per-s 100"),
-        (["quota", "set", "a", "--in-flight", "x"], 1, "--in-flight: expected a number, or `none`"),
-        (["quota", "set", "a", "--in-flight", "1.5"], 1, "in_flight: expected a whole number"),
-        (["quota", "set", "a", "--rows-per-s", "nan"], 1, "rows_per_s: expected a number above 0"),
+        (
+            ["quota", "set", "a", "--in-flight", "x"],
+            1,
+            "--in-flight: expected a whole number from 1 to",
+        ),
+        (["quota", "set", "a", "--in-flight", "1.5"], 1, "--in-flight: expected a whole number"),
+        (
+            ["quota", "set", "a", "--rows-per-s", "nan"],
+            1,
+            "--rows-per-s: expected a number above 0",
+        ),
+        (["quota", "set", "a", "--requests-per-s", "-1"], 1, "or `none`; got '-1'"),
         (["quota", "set", "a", "--bytes-per-s", "9 miles"], 1, "--bytes-per-s: expected a size"),
         (["quota", "set", "a", "--burst-rows", "5"], 1, "has no effect without rows_per_s"),
         (["quota", "clear", "a", "--model", "x"], 1, "no limits for the models 'x'"),

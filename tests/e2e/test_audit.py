@@ -120,7 +120,15 @@ def test_every_refusal_is_recorded_with_its_client(audited: Audited) -> None:
     assert none.principal == "" and "no credential" in none.reason
     status, bad = audited.refused("GET", model, {"x-api-key": "psk_abcdefghij_wrong"})
     assert (status, bad.action, bad.model) == (401, "authenticate", "add_sub")
-    assert bad.details == {"verb": "read_metadata"}
+    assert bad.details == {
+        "verb": "read_metadata",
+        "protocol": "HTTP",
+        "method": "GET",
+        "path": "/v2/models/add_sub",
+    }
+    # a credential that somebody puts there by mistake is not recorded
+    _, queried = audited.refused("GET", f"{model}?api_key=planted", {})
+    assert queried.details == bad.details
     status, denied = audited.refused("POST", "/v2/repository/index", by(audited.auditor))
     assert (status, denied.action, denied.tenant) == (403, "authorize", "watch")
     assert denied.principal.startswith("key:psk_")
@@ -143,6 +151,8 @@ def test_refusals_over_grpc_too(audited: Audited) -> None:
     found = audited.last(4, outcome="refused")
     assert [record.action for record in found] == ["authenticate", "authorize"] * 2
     assert [record.model for record in found[1::2]] == ["add_sub"] * 2
+    asked = [(record.details["protocol"], record.details["method"]) for record in found]
+    assert asked == [("GRPC", "RepositoryModelLoad")] * 2 + [("GRPC", "ModelInfer")] * 2
     assert all("127.0.0.1:" in record.client for record in found)
 
 

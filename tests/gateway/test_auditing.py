@@ -17,7 +17,14 @@ from penstock.access.session import OPEN
 from penstock.audit.lines import Record
 from penstock.audit.log import AuditLog
 from penstock.audit.reading import Filter, records
-from penstock.errors import Forbidden, LoadFailed, QuotaExceeded, Unauthenticated, Unavailable
+from penstock.errors import (
+    Forbidden,
+    InvalidRequest,
+    LoadFailed,
+    QuotaExceeded,
+    Unauthenticated,
+    Unavailable,
+)
 from penstock.gateway.audit_api import filter_of
 from penstock.gateway.auditing import (
     CALL,
@@ -126,7 +133,13 @@ async def test_unless_the_policy_is_to_go_on(tmp_path: Path) -> None:
 
 
 def test_refusals(auditing: Auditing) -> None:
-    scope = {"client": ("10.0.0.9", 4242), "headers": [(b"x-request-id", b"r-1")]}
+    scope = {
+        "client": ("10.0.0.9", 4242),
+        "headers": [(b"x-request-id", b"r-1")],
+        "method": "POST",
+        "path": "/v2/models/m/infer",
+        "query_string": b"key=planted",
+    }
     token = CALL.set(scope)
     try:
         auditing.refused(None, Unauthenticated("who?"), "infer", "m")
@@ -140,6 +153,12 @@ def test_refusals(auditing: Auditing) -> None:
         "10.0.0.9:4242",
         "r-1",
     )
+    assert unknown.details == {
+        "verb": "infer",
+        "protocol": "HTTP",
+        "method": "POST",
+        "path": "/v2/models/m/infer",
+    }
     assert (forbidden.action, forbidden.principal, forbidden.tenant) == (
         "authorize",
         "key:psk_a",
@@ -188,3 +207,5 @@ def test_the_query() -> None:
     assert (wanted.tenant, wanted.since_seq, wanted.limit, wanted.action) == ("a b", 12, 3, "model")
     assert filter_of(b"since=2026-11-28").since_time.startswith("2026-11-28T00:00:00.000")
     assert filter_of(b"").limit == 100
+    with pytest.raises(InvalidRequest, match=r"^outcome is 'foo', expected one of allowed, "):
+        filter_of(b"outcome=foo")

@@ -282,3 +282,15 @@ def test_the_run_dir_of_a_server_that_was_killed_goes_with_the_next_start() -> N
         assert (left / "key").exists()
         with run_dir(Path(parent)) as own:
             assert sorted(Path(parent).iterdir()) == [own]
+
+
+@pytest.mark.parametrize(("reason", "level"), [("unloaded", "INFO"), ("no such file", "WARNING")])
+def test_what_was_to_be_unloaded_is_no_warning(
+    caplog: pytest.LogCaptureFixture, reason: str, level: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    lines = [ModelReport("m", "1", "READY", "", "onnx", 1)]
+    lines.append(ModelReport("m", "1", "UNAVAILABLE", reason, "onnx", 0))
+    announce(Settings(log_format="json"), *((line,) for line in lines))
+    last = caplog.records[-1]
+    assert (last.levelname, last.message) == (level, f"model m/1 is UNAVAILABLE: {reason}")

@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from penstock.artifacts_config import TrustRule
+from penstock.artifacts_config import ArtifactsSettings, TrustRule
 from penstock.errors import CertificateExpired, ConfigError, SignatureInvalid, Untrusted, WrongKey
-from penstock.trust.signers import load_certificates, load_public_key
+from penstock.trust.signers import check_rules, load_certificates, load_public_key
 from trusted_models import NOW, Authority, Workshop, package, write, write_private
 
 EVERYBODY = ("*",)
@@ -163,3 +163,17 @@ def test_files_that_are_none(tmp_path: Path, content: bytes) -> None:
 def test_rules_that_say_too_little(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         TrustRule(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"public_keys": ("/nope.pem",)},
+        {"certificate_authorities": ("/nope.pem",), "signers": ("*",)},
+    ],
+)
+def test_the_setting_of_a_file_that_is_not_there_is_named(fields: dict[str, Any]) -> None:
+    rules = (TrustRule(require="none"), TrustRule.model_validate(fields))
+    where = rf"^artifacts\.trust\.1\.{next(iter(fields))}: /nope\.pem: can't be read: No such file"
+    with pytest.raises(ConfigError, match=where):
+        check_rules(ArtifactsSettings(trust=rules))

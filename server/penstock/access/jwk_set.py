@@ -70,7 +70,11 @@ class KeySet(msgspec.Struct, frozen=True):
 
 def parse_key_set(text: bytes, algorithms: frozenset[str]) -> KeySet:
     """The keys that can verify by one of `algorithms`. Raises ValueError if it is no key set, or none fits."""
-    listed = read_json_object(text).get("keys")
+    try:
+        listed = read_json_object(text).get("keys")
+    except ValueError as error:
+        # the parser says where, and not what of
+        raise ValueError(f"no JSON Web Key Set, which is a JSON object: {error}") from None
     if not isinstance(listed, list):
         raise ValueError("no list of keys in it")
     if len(listed) > MAX_KEYS:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock.access.jwk_set import KeySet
+from penstock.jwt_config import JwtIssuer
 
 NO_KEYS: Final = KeySet()
 
@@ -68,6 +69,11 @@ class KeySource(Protocol):
     def close(self) -> None:
         """The end of threads and connections."""
         ...
+
+
+def setting_of(issuer: JwtIssuer, name: str) -> str:
+    """As errors call it: an issuer has no other name than its own."""
+    return f"access.jwt (issuer {issuer.issuer!r}) {name}"
 
 
 def explained(error: Exception) -> str:

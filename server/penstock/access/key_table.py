@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from penstock.access import tenant_rows as rows
-from penstock.access.api_keys import make_key
+from penstock.access.api_keys import PREFIX, make_key
 from penstock.access.tenant_database import TenantDatabase
 from penstock.access.tenant_records import ApiKey, check_label, check_patterns, check_roles
 from penstock.errors import InvalidRequest
@@ -84,7 +84,7 @@ class KeyTable:
             old = rows.find_key(connection, tenant, key_id)
             if (state := old.state(now)) != "active":
                 raise InvalidRequest(
-                    f"key '{key_id}' is {state}: there is nothing to rotate, create a new one"
+                    f"key '{PREFIX}{key_id}' is {state}: there is nothing to rotate, create a new one"
                 )
             if lifetime_s is None and old.expires_at:
                 lifetime_s = old.expires_at - old.created_at

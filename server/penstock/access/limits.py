@@ -62,14 +62,15 @@ LARGEST: Final = 2**53
 
 def parse_limits(values: Mapping[str, object]) -> Limits:
     """The limits of these names. Raises InvalidRequest that names what is wrong, and what was expected."""
-    given = {name: _checked(name, value) for name, value in values.items() if value is not None}
+    given = {name: check_limit(name, value) for name, value in values.items() if value is not None}
     for burst, rate in RATES.items():
         if burst in given and rate not in given:
             raise InvalidRequest(f"{burst} has no effect without {rate}: set both")
     return Limits(**given)  # type: ignore[arg-type]
 
 
-def _checked(name: str, value: object) -> float | int:
+def check_limit(name: str, value: object) -> float | int:
+    """One limit's value. Raises InvalidRequest."""
     if name not in NAMES:
         raise InvalidRequest(f"unknown limit '{name[:80]}', expected one of {', '.join(NAMES)}")
     whole = name in WHOLE
@@ -82,7 +83,12 @@ def _checked(name: str, value: object) -> float | int:
     return value if whole else float(value)
 
 
-def _wrong(name: str, value: object) -> InvalidRequest:
+def expected_of(name: str) -> str:
+    """What a limit's value may be."""
     kind = "a whole number" if name in WHOLE else "a number"
     bound = "from 1 to 2^53" if name in WHOLE or name in RATES else "above 0, up to 2^53"
-    return InvalidRequest(f"{name}: expected {kind} {bound}, got {str(value)[:80]!r}")
+    return f"{kind} {bound}"
+
+
+def _wrong(name: str, value: object) -> InvalidRequest:
+    return InvalidRequest(f"{name}: expected {expected_of(name)}, got {str(value)[:80]!r}")

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.access.jwk_set import KeySet, parse_key_set, secret_key_set
-from penstock.access.key_source import NO_KEYS, Reads, explained
+from penstock.access.key_source import NO_KEYS, Reads, explained, setting_of
 from penstock.errors import ConfigError
 from penstock.jwt_config import JwtIssuer
 from penstock.secrets.secret import Secret
 from penstock.secrets_config import SecretRef
+from penstock.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class FileKeys:
         try:
             self.keys = self._read()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self._path}: no keys: {explained(error)}") from None
+            setting = setting_of(self._issuer, "jwks_file")
+            raise ConfigError(f"{setting}: {self._path}: no keys: {explained(error)}") from None
 
     def refresh(self) -> None:
         if (seen := self._look()) == self._seen:
@@ -54,7 +56,7 @@ class FileKeys:
         if keys.fingerprint != self.keys.fingerprint:
             self.keys = keys
             self.version += 1
-            _log.info("%s: read anew, %d keys", self._path, len(keys.keys))
+            _log.info("%s: read anew, %s", self._path, counted(len(keys.keys), "key"))
 
     def ask(self) -> None:
         self.refresh()
@@ -98,7 +100,8 @@ class SecretKeys:
         try:
             self.keys = self._read()
         except ValueError as error:
-            raise ConfigError(f"access.jwt: {self._ref}: {error}") from None
+            setting = setting_of(self._issuer, "secret")
+            raise ConfigError(f"{setting}: {self._ref}: {error}") from None
         self.reads.success()
 
     def refresh(self) -> None:

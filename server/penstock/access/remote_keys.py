@@ -12,7 +12,7 @@ from penstock.access.bounded_get import BoundedGet, FetchFailed
 from penstock.access.fetch_schedule import FetchSchedule
 from penstock.access.jwk_set import KeySet, parse_key_set
 from penstock.access.jwt_text import read_json_object
-from penstock.access.key_source import NO_KEYS, Reads, explained
+from penstock.access.key_source import NO_KEYS, Reads, explained, setting_of
 from penstock.errors import ConfigError
 from penstock.jwt_config import JwtIssuer, is_trustworthy_url
 
@@ -47,9 +47,9 @@ class RemoteKeys:
         try:
             self._get.check()
         except (OSError, ValueError) as error:
-            reason = explained(error)
+            where = f"{setting_of(self._issuer, 'ca_file')}: {self._issuer.ca_file}"
             raise ConfigError(
-                f"{self._issuer.ca_file}: can't be read as certificates: {reason}"
+                f"{where}: can't be read as certificates: {explained(error)}"
             ) from None
         self._thread = threading.Thread(target=self._run, name="jwks", daemon=True)
         self._thread.start()

@@ -14,6 +14,8 @@ from typing import Final
 from penstock.access.tenant_schema import APPLICATION_ID, MIGRATIONS, VERSION
 from penstock.errors import ConfigError, PenstockError, Unavailable
 
+SETTING: Final = "access.tenants_file"
+"""What says where the file is."""
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a writer waits for another one. A reader waits for nobody."""
 
@@ -148,7 +150,9 @@ def _make_file(path: Path) -> None:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise ConfigError(f"{path}: can't be made or written: {error.strerror}") from error
+        raise ConfigError(
+            f"{SETTING}: {path}: can't be made or written: {error.strerror}"
+        ) from error
 
 
 def _check_file(path: Path) -> None:
@@ -157,15 +161,15 @@ def _check_file(path: Path) -> None:
         found = path.stat()
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: there is no such file yet; `penstock tenants create NAME` makes it"
+            f"{SETTING}: {path}: there is no such file yet; `penstock tenants create NAME` makes it"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+        raise ConfigError(f"{SETTING}: {path}: can't be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
-        raise ConfigError(f"{path}: expected a file of tenants, and this is no file")
+        raise ConfigError(f"{SETTING}: {path}: expected a file of tenants, and this is no file")
     if found.st_mode & 0o007:
         raise ConfigError(
-            f"{path}: every user of this machine can reach it (mode {stat.S_IMODE(found.st_mode):o}):"
+            f"{SETTING}: {path}: every user of this machine can reach it (mode {stat.S_IMODE(found.st_mode):o}):"
             f" chmod 600 {path}"
         )
 

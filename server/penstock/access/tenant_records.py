@@ -20,6 +20,8 @@ MOST_NAMES: Final = 100
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 """As in `access_config`: certificates name tenants too."""
+_SET: Final = re.compile(r"\[!?+.[^]]*\]")
+"""Of characters, in a pattern: `]` may be its first one."""
 _PATTERN: Final = re.compile(r"[^\s,\x00-\x1f\x7f]{1,256}")
 
 
@@ -153,6 +155,10 @@ def check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
                 "a pattern of models has 1 to 256 characters, no blanks and no commas;"
                 f" got {pattern[:300]!r}"
             )
+        if "/" in pattern:
+            raise InvalidRequest(f"no model has a / in its name; got {pattern[:300]!r}")
+        if "[" in _SET.sub("", pattern):
+            raise InvalidRequest(f"expected a ] for each [ of a pattern; got {pattern[:300]!r}")
     return tuple(dict.fromkeys(patterns))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.access.api_keys import PREFIX
 from penstock.access.limits import WHOLE, Limits
 from penstock.access.tenant_records import ApiKey, Tenant, TenantSnapshot, Usage
 from penstock.errors import NotFound
@@ -49,7 +50,7 @@ def find_key(connection: sqlite3.Connection, tenant: str, key_id: str) -> ApiKey
     find_tenant(connection, tenant)
     for key in _keys(connection, "WHERE id = ? AND tenant = ?", key_id, tenant):
         return key
-    raise NotFound(f"tenant '{tenant}' has no key '{key_id[:80]}'")
+    raise NotFound(f"tenant '{tenant}' has no key '{PREFIX}{key_id[:80]}'")
 
 
 def find_limits(connection: sqlite3.Connection, tenant: str, models: str) -> Limits:

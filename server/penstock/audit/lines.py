@@ -70,6 +70,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     lost: int = 0
     problem: str = ""
 
+    @property
+    def what(self) -> str:
+        """What it is about, as readers are shown it: an event's action, else the kind."""
+        return self.action or self.kind
+
 
 _decoder: Final = msgspec.json.Decoder(Record)
 

@@ -21,6 +21,7 @@ from penstock.audit.recovery import Damaged
 from penstock.audit.signing import Signer
 from penstock.audit_config import AuditSettings
 from penstock.errors import ConfigError, Unavailable
+from penstock.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,9 @@ class AuditLog:
         if self._thread is not None:
             self._thread.join(CLOSE_S)
         if left := len(self._queue):
-            log.error("%d audit records are lost: %s", left, self._problem or "it took too long")
+            log.error(
+                "%s lost: %s", counted(left, "audit record"), self._problem or "it took too long"
+            )
 
     def _start(self) -> None:
         with self._lock:

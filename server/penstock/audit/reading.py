@@ -7,16 +7,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
+from penstock.audit.event import Outcome
 from penstock.audit.folder import HEAD, Folder, file_name
 from penstock.audit.head import Head, decode_head
 from penstock.audit.lines import MAX_LINE_BYTES, Record, decode, timestamp
 from penstock.errors import ConfigError, InvalidRequest
 
 MAX_LIMIT: Final = 10_000
+OUTCOMES: Final[tuple[str, ...]] = get_args(Outcome)
 _FIELDS: Final = (
     *("seq", "time", "kind", "action", "outcome", "principal", "tenant", "model", "reason"),
     *("request_id", "client", "details", "lost", "problem", "file", "cut_bytes", "key", "hash"),
@@ -28,7 +30,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: str = ""
     action: str = ""
-    """The action, or its first part: `model` has `model.load` too."""
+    """The action, or its first part: `model` has `model.load` too. Of records that are no events: their kind."""
     outcome: str = ""
     since_seq: int = 0
     """Records after this one."""
@@ -44,7 +46,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             and record.time >= self.since_time
             and (not self.tenant or record.tenant == self.tenant)
             and (not self.outcome or record.outcome == self.outcome)
-            and (not self.action or f"{record.action}.".startswith(f"{self.action}."))
+            and (not self.action or f"{record.what}.".startswith(f"{self.action}."))
         )
 
 
@@ -64,6 +66,13 @@ def as_dict(record: Record) -> dict[str, Any]:
     """What a reader is shown: what the record has."""
     values = ((name, getattr(record, name)) for name in _FIELDS)
     return {name: value for name, value in values if value not in ("", 0, {})}
+
+
+def parse_outcome(text: str) -> str:
+    """One of those that records have; empty: all. Raises InvalidRequest."""
+    if text and text not in OUTCOMES:
+        raise InvalidRequest(f"outcome is '{text[:40]}', expected one of {', '.join(OUTCOMES)}")
+    return text
 
 
 def parse_time(text: str) -> str:

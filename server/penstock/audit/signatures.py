@@ -25,6 +25,8 @@ class Signatures:
         self._known: Final[dict[str, Verifier]] = {}
         """Keys that the log has named so far."""
         self._current = ""
+        self._complained: Final[set[str]] = set()
+        """Keys that are not believed, of which that was said."""
         self.notes: Final[list[str]] = []
 
     def record(self, record: Record, last: str) -> str:
@@ -36,15 +38,19 @@ class Signatures:
             return self._problem(record.key, "checkpoint", record.signature, parts)
         return ""
 
+    def believes(self, key: str) -> bool:
+        """Whether what the key signs counts. That it does not is said once."""
+        return self._verifier(key) is not None
+
     def head(self, head: Head) -> tuple[str, str]:
         """What is wrong with the head's signature, and what should be known of it."""
         if not head.key:
             if self._believes_all and not self._known:
                 return "", UNSIGNED
             return "not signed by a key that is to be believed", ""
-        if problem := self._unknown(head.key):
-            return problem, ""
-        if not head.is_signed_by(self._known[head.key]):
+        if (key := self._verifier(head.key)) is None:
+            return self._unknown(head.key), ""
+        if not head.is_signed_by(key):
             return "its signature does not hold", ""
         return "", BELIEVED if self._believes_all else ""
 
@@ -58,7 +64,11 @@ class Signatures:
             return "the key's own signature does not hold"
         again, self._current = self._current == key.id, key.id
         if not self._is_believed(key, record):
-            return f"key {key.id} is none of those given by --public-key, and none of them vouches for it"
+            self._complained.add(key.id)
+            return (
+                f"key {key.id} is none of those given by --public-key, and none of them vouches for it: what it signs"
+                " counts for nothing"
+            )
         self._known[key.id] = key
         if again:
             text = "the log was written without its key before this record"
@@ -76,12 +86,17 @@ class Signatures:
         )
 
     def _problem(self, key: str, purpose: str, signature: str, parts: tuple[str, ...]) -> str:
-        if problem := self._unknown(key):
-            return problem
-        holds = self._known[key].signed(purpose, signature, *parts)
-        return "" if holds else "its signature does not hold"
+        if (verifier := self._verifier(key)) is None:
+            return self._unknown(key)
+        return "" if verifier.signed(purpose, signature, *parts) else "its signature does not hold"
+
+    def _verifier(self, key: str) -> Verifier | None:
+        """The key, where it is believed. One that was given is, though the record that names it may be lost."""
+        return self._known.get(key) or self._trusted.get(key)
 
     def _unknown(self, key: str) -> str:
-        return (
-            "" if key in self._known else f"signed by key {key[:64]}, which is not to be believed"
-        )
+        """Once a key: a log has many checkpoints."""
+        if key in self._complained:
+            return ""
+        self._complained.add(key)
+        return f"signed by key {key[:64]}, and the record that names this key is missing"

@@ -25,6 +25,7 @@ from penstock.audit.lines import (
 from penstock.audit.signatures import Signatures
 from penstock.audit.signing import Verifier
 from penstock.errors import ConfigError
+from penstock.wording import counted
 
 MAX_PROBLEMS: Final = 100
 """Those that come after are only counted."""
@@ -133,8 +134,10 @@ class _Check:
             return None
 
     def _check_end(self, head: Head) -> None:
-        if head.log != self._log:
+        if self._log and head.log != self._log:
             self._wrong(HEAD, 1, head.seq, "of another log")
+        elif not self._log and self.verdict.is_whole:
+            self._wrong(HEAD, 1, head.seq, "of a log that has no records here")
         if self._seq < head.seq:
             missing = _range(self._seq + 1, head.seq)
             self._wrong(file_name(head.file), 0, self._seq + 1, f"{missing} missing at the end")
@@ -143,7 +146,7 @@ class _Check:
         problem, note = self._signatures.head(head)
         if problem:
             self._wrong(HEAD, 1, head.seq, problem)
-        elif head.key:
+        elif self._signatures.believes(head.key):
             self.verdict.signed_up_to = head.seq
         self.verdict.notes += [*self._signatures.notes, *([note] if note else [])]
 
@@ -206,6 +209,8 @@ class _Check:
                 self._check_line(name, number, position, line)
                 if at == end:
                     self._head_is_met = True
+        if not at:
+            self._wrong(name, 0, 0, "the file is empty")
 
     def _check_line(self, name: str, number: int, position: int, line: bytes) -> None:
         self.verdict.records += 1
@@ -232,7 +237,8 @@ class _Check:
         begins = record.kind in ("open", "file")
         if (position == 1) != begins or (begins and (record.kind, record.file) != (first, number)):
             self._wrong(name, position, record.seq, f"not a record that file {number} begins with")
-        if record.kind == "open":
+        if record.kind == "open" or not self._log:
+            # where the first file is lost, the next one says which log it is
             self._log = record.log
         elif record.log and record.log != self._log:
             self._wrong(name, position, record.seq, "of another log")
@@ -240,12 +246,10 @@ class _Check:
             self.verdict.checkpoints += 1
         if problem := self._signatures.record(record, last):
             self._wrong(name, position, record.seq, problem)
-        elif record.kind == "checkpoint":
+        elif record.kind == "checkpoint" and self._signatures.believes(record.key):
             self.verdict.signed_up_to = record.seq
         if record.kind == "resumed":
-            self.verdict.notes.append(
-                f"record {record.seq}: {record.lost} events before it were not recorded: {record.problem}"
-            )
+            self.verdict.notes.append(f"record {record.seq}: {_outage(record)}")
         if record.kind == "repair":
             self.verdict.notes.append(
                 f"record {record.seq}: an unfinished write of {record.cut_bytes} bytes before it was cut off"
@@ -292,6 +296,15 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Lines, none longer than MAX_LINE_BYTES: a longer one comes in pieces."""
     while line := file.readline(MAX_LINE_BYTES):
         yield line
+
+
+def _outage(record: Record) -> str:
+    """What is missing of the time before it."""
+    missing = f"{counted(record.lost, 'event')} of that time missing"
+    if not record.lost:
+        missing = "nothing that was done is missing; requests that were refused because of it are not in the log"
+    why = f" ({record.problem})" if record.problem else ""
+    return f"before it the log could not be written for a while{why}: {missing}"
 
 
 def _range(first: int, last: int) -> str:

@@ -166,9 +166,14 @@ def check_lifetime(seconds: int, longest_s: int = MAX_LIFETIME_S) -> int:
     """Raises ConfigError."""
     if not 1 <= seconds <= longest_s:
         raise ConfigError(
-            f"a lifetime of {seconds} s is not possible: expected 1s to {longest_s // 86_400}d"
+            f"a lifetime of {_span(seconds)} is not possible: expected 1s to {longest_s // 86_400}d"
         )
     return seconds
+
+
+def _span(seconds: int) -> str:
+    """In days, where it is a day or more."""
+    return f"{seconds / 86_400:.6g} days" if seconds >= 86_400 else f"{seconds} s"
 
 
 def _of_name(name: str) -> tuple[list[str], list[str]]:

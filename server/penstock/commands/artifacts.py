@@ -30,6 +30,7 @@ from penstock.trust.signers import load_certificates
 from penstock.trust.signing import load_private_key, sign_version
 from penstock.trust.staging import Staging
 from penstock.trust.trust import Trust
+from penstock.wording import counted
 
 ModelFolder = Annotated[
     Path, typer.Argument(metavar="MODEL_FOLDER", help="The model's folder in its repository.")
@@ -146,7 +147,7 @@ def verify(
                 update={"key_encryption_key": first, "old_key_encryption_keys": tuple(others)}
             )
         staging = Staging(Path(name) / "plain", Path(name) / "decrypted")
-        trust = Trust(artifacts, staging, _secrets(settings))
+        trust = Trust(artifacts, staging, _secrets(settings), has_clients=False)
         _verify_all(trust, folder.absolute(), version)
 
 
@@ -158,7 +159,7 @@ def encrypt(
     \f
     Raises PenstockError with one line for a person.
     """
-    _convert(folder, version, kek, config, encrypt_version, "encrypted")
+    _convert(folder, version, kek, config, encrypt_version, "encrypted", "encrypted already")
 
 
 def decrypt(
@@ -169,7 +170,7 @@ def decrypt(
     \f
     Raises PenstockError with one line for a person.
     """
-    _convert(folder, version, kek, config, decrypt_version, "decrypted")
+    _convert(folder, version, kek, config, decrypt_version, "decrypted", "not encrypted")
 
 
 def rewrap(
@@ -180,7 +181,15 @@ def rewrap(
     \f
     Raises PenstockError with one line for a person.
     """
-    _convert(folder, version, kek, config, rewrap_version, "rewrapped")
+    _convert(
+        folder,
+        version,
+        kek,
+        config,
+        rewrap_version,
+        "rewrapped",
+        "opened by that key alone already",
+    )
 
 
 def keygen(
@@ -241,12 +250,17 @@ def _convert(
     config: Path | None,
     convert: Callable[[Path, int, KeyRing], int],
     word: str,
+    otherwise: str,
 ) -> None:
+    """`otherwise`: what a version is of which no file was to be changed."""
     folder = folder.absolute()
     ring = _ring(load_settings({}, config), kek)
     for number in _versions(folder, versions):
         count = convert(folder, number, ring)
-        typer.echo(f"{word} {count} file{'s' if count != 1 else ''} of {folder.name}/{number}")
+        name = f"{folder.name}/{number}"
+        typer.echo(
+            f"{word} {counted(count, 'file')} of {name}" if count else f"{name} is {otherwise}"
+        )
 
 
 def _versions(folder: Path, wanted: Sequence[int] | None) -> Sequence[int]:

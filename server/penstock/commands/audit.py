@@ -11,19 +11,25 @@ from typing import Annotated, Final
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from penstock.audit.lines import Record
-from penstock.audit.reading import MAX_LIMIT, Filter, as_dict, parse_time, records
+from penstock.audit.reading import (
+    MAX_LIMIT,
+    OUTCOMES,
+    Filter,
+    as_dict,
+    parse_outcome,
+    parse_time,
+    records,
+)
 from penstock.audit.signing import Signer, Verifier, public_keys
 from penstock.audit.verify import Verdict
 from penstock.audit.verify import verify as verify_log
+from penstock.commands.audit_view import show_records
 from penstock.commands.new_files import write_new
 from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.logs import without_controls
+from penstock.wording import counted
 
 DAMAGED: Final = 1
 
@@ -81,7 +87,7 @@ def show(
         str, typer.Option("--action", help="This action, or all that begin with it: model.")
     ] = "",
     outcome: Annotated[
-        str, typer.Option("--outcome", help="allowed, refused, failed or done.")
+        str, typer.Option("--outcome", metavar="|".join(OUTCOMES), help="How it ended, or began.")
     ] = "",
     since: Annotated[
         str, typer.Option("--since", help="After this record's number, or from this time on.")
@@ -101,7 +107,7 @@ def show(
     wanted = Filter(
         tenant=tenant,
         action=action,
-        outcome=outcome,
+        outcome=parse_outcome(outcome),
         since_seq=int(since) if is_number else 0,
         since_time="" if is_number or not since else parse_time(since),
         limit=limit,
@@ -112,7 +118,7 @@ def show(
             # in ASCII: a terminal acts on more characters than JSON escapes
             typer.echo(json.dumps(as_dict(record), separators=(",", ":")))
     else:
-        Console().print(_table(found))
+        show_records(found)
 
 
 @app.command("keygen")
@@ -171,39 +177,14 @@ def _show(verdict: Verdict) -> None:
     for problem in verdict.problems:
         typer.echo(without_controls(str(problem)), err=True)
     if verdict.more_problems:
-        typer.echo(f"and {verdict.more_problems} more problems", err=True)
+        typer.echo(f"and {counted(verdict.more_problems, 'more problem')}", err=True)
     for note in verdict.notes:
         typer.echo(f"note: {without_controls(note)}")
-    typer.echo(
-        f"{'whole' if verdict.is_whole else 'DAMAGED'}: {verdict.records} records in {verdict.files} files,"
-        f" {verdict.checkpoints} checkpoints, signed up to record {verdict.signed_up_to}"
+    found = (
+        f"{counted(verdict.records, 'record')} in {counted(verdict.files, 'file')}",
+        counted(verdict.checkpoints, "checkpoint"),
+        f"signed up to record {verdict.signed_up_to}",
     )
+    typer.echo(f"{'whole' if verdict.is_whole else 'DAMAGED'}: {', '.join(found)}")
     typer.echo(f"last record {verdict.anchor}")
     sys.stdout.flush()
-
-
-def _table(found: Sequence[Record]) -> Table:
-    table = Table("seq", "time", "what", "who", "details")
-    for r in found:
-        what = f"{r.action} {r.outcome}" if r.action else r.kind
-        who = f"{r.principal} ({r.tenant})" if r.principal and r.tenant else r.principal or r.tenant
-        # whoever can write the files need not write what we would
-        cells = map(without_controls, (str(r.seq), r.time[:23], what, who, _details(r)))
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def _details(record: Record) -> str:
-    """All that has no column of its own."""
-    pairs = {
-        "model": record.model,
-        "client": record.client,
-        "id": record.request_id,
-        **record.details,
-    }
-    if record.kind == "resumed":
-        pairs |= {"lost": str(record.lost), "problem": record.problem}
-    if record.kind == "repair":
-        pairs |= {"cut_bytes": str(record.cut_bytes)}
-    shown = [f"{name}={text}" for name, text in pairs.items() if text]
-    return ", ".join([record.reason, *shown] if record.reason else shown)

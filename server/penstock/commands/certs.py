@@ -274,9 +274,10 @@ def _lifetime(text: str, longest_s: int | None = None) -> int:
 
 def _tell(issued: Iterable[CertInfo]) -> None:
     for info in issued:
-        names = ", ".join(info.names) or "no host"
-        until = _day(info.ends_at)
-        typer.echo(f"{_label(info)}: {names}; until {until}; in {Path(info.path).parent}")
+        # a client needs none
+        facts = [", ".join(info.names)] if info.names else []
+        facts += [f"until {_day(info.ends_at)}", f"in {Path(info.path).parent}"]
+        typer.echo(f"{_label(info)}: {'; '.join(facts)}")
 
 
 def _label(info: CertInfo) -> str:

@@ -42,9 +42,12 @@ class Output(StrEnum):
 
 def check(
     repository: Annotated[
-        Path,
-        typer.Argument(metavar="MODEL_REPOSITORY", help="Folder of models, in Triton's layout."),
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL_REPOSITORY]",
+            help="Folder of models, in Triton's layout; else the settings'.",
+        ),
+    ] = None,
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these, in detail.")
     ] = None,
@@ -70,15 +73,17 @@ def check(
     \f
     Exits with 0 (all can be served), 1 (some can't; with --strict: there are warnings) or 2 (used wrongly).
     """
-    settings, sources = settings_and_sources({"model_repository": [str(repository)]}, config)
+    given = {} if repository is None else {"model_repository": [str(repository)]}
+    settings, sources = settings_and_sources(given, config)
     configure_logging(msgspec.structs.replace(settings.log_settings, info=False), sys.stderr)
-    folders = _folders(repository, models or [])
+    repositories = [repository] if repository is not None else settings.model_repository
+    folders = _folders(repositories, models or [])
     checked = [check_model(folder, settings) for folder in folders]
-    needed = _needed(repository, checked) if load else []
+    needed = _needed(repositories, checked) if load else []
     with copies(settings, [*checked, *needed]) as copied:
         loaded = asyncio.run(_load_all(settings, [*checked, *needed], copied)) if load else {}
     lines = [_line(model, loaded, tried=load) for model in checked]
-    report = CheckReport.of(str(repository), lines, settings, sources)
+    report = CheckReport.of(_shown(repositories), lines, settings, sources)
     if output is Output.JSON:
         text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
         typer.echo(text)
@@ -90,8 +95,31 @@ def check(
         raise typer.Exit(EXIT_PROBLEMS)
 
 
-def _folders(repository: Path, names: Sequence[str]) -> list[Path]:
+def _shown(repositories: Sequence[Path]) -> str:
+    return ", ".join(map(str, repositories))
+
+
+def _folders(repositories: Sequence[Path], names: Sequence[str]) -> list[Path]:
     """The folders of the models to check. Raises ConfigError on what is no repository, or has no such model."""
+    if not repositories:
+        raise ConfigError("no model repository was given: penstock check FOLDER")
+    found: dict[str, list[Path]] = {}
+    for repository in repositories:
+        for name, folders in _models_in(repository).items():
+            found.setdefault(name, []).extend(folders)
+    where = _shown(repositories)
+    if not found:
+        raise PenstockError(f"{where} holds no models; expected a folder for each model")
+    for name in names:
+        if name not in found:
+            raise ConfigError(f"no model {name!r} in {where}; it has {', '.join(found)}")
+    for name, folders in found.items():
+        if len(folders) > 1:
+            raise ConfigError(f"model {name!r} is in {_shown(folders)}: expected it in only one")
+    return [folders[0] for name, folders in found.items() if name in names or not names]
+
+
+def _models_in(repository: Path) -> dict[str, list[Path]]:
     try:
         found = find_models([repository])
     except NotADirectoryError:
@@ -104,17 +132,12 @@ def _folders(repository: Path, names: Sequence[str]) -> list[Path]:
         raise ConfigError(
             f"{repository} is a model's own folder; expected the folder that it lies in, {repository.absolute().parent}"
         )
-    if not found:
-        raise PenstockError(f"{repository} holds no models; expected a folder for each model")
-    for name in names:
-        if name not in found:
-            raise ConfigError(f"no model {name!r} in {repository}; it has {', '.join(found)}")
-    return [folders[0] for name, folders in found.items() if name in names or not names]
+    return found
 
 
-def _needed(repository: Path, models: Sequence[CheckedModel]) -> list[CheckedModel]:
+def _needed(repositories: Sequence[Path], models: Sequence[CheckedModel]) -> list[CheckedModel]:
     """Models that some of these, or of the others that are returned, need, and that are not among them."""
-    found = find_models([repository])
+    found = find_models(repositories)
     names = {model.name for model in models}
     needed: list[CheckedModel] = []
     fresh = list(models)

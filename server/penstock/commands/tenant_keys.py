@@ -133,7 +133,9 @@ def revoke(
     if as_json:
         show_json(key_json(revoked, at.now))
     else:
-        hint(f"{PREFIX}{ended} is revoked")
+        # one that was revoked before stays so since then
+        since = f" already, since {time_text(revoked.revoked_at)}"
+        hint(f"{PREFIX}{ended} is revoked{since if revoked.revoked_at < at.now else ''}")
 
 
 def _show_new(created: CreatedKey, now: float, as_json: bool) -> None:

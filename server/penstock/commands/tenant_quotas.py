@@ -6,9 +6,9 @@ import math
 from typing import Annotated, Final
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic import ByteSize, TypeAdapter
 
-from penstock.access.limits import ALL_MODELS, WHOLE
+from penstock.access.limits import ALL_MODELS, WHOLE, check_limit, expected_of
 from penstock.access.tenant_json import limits_json
 from penstock.access.tenant_rows import find_in
 from penstock.commands.tenant_desk import AsJson, Config, File, Name, desk, hint, show_json
@@ -118,18 +118,19 @@ def clear(
 
 
 def _parse(name: str, text: str) -> float | int | None:
-    """A limit's value; what a number may be `parse_limits` says."""
+    """A limit's value. Raises InvalidRequest, which shows what was typed."""
     if text == NONE:
         return None
-    if "bytes" in name:
-        try:
-            return int(_size(text))
-        except ValidationError:
-            raise _wrong(name, text, "a size, such as 10MiB") from None
     try:
-        number = float(text)
-    except ValueError:
-        raise _wrong(name, text, "a number") from None
+        value = int(_size(text)) if "bytes" in name else _number(name, text)
+        return check_limit(name, value)
+    except (ValueError, InvalidRequest):
+        expected = "a size, such as 10MiB" if "bytes" in name else expected_of(name)
+        raise _wrong(name, text, expected) from None
+
+
+def _number(name: str, text: str) -> float | int:
+    number = float(text)
     return int(number) if name in WHOLE and math.isfinite(number) and number % 1 == 0 else number
 
 

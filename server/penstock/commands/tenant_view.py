@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from penstock.access.limits import NAMES, Limits
 from penstock.access.tenant_json import day_text, time_text
 from penstock.access.tenant_records import ApiKey, Tenant, TenantSnapshot, Usage
 
+WIDEST: Final = 1000
 STYLES: Final = {
     "active": "green",
     "enabled": "green",
@@ -60,22 +62,54 @@ def show_tenant(tenant: Tenant, snapshot: TenantSnapshot, now: float) -> None:
 
 
 def show_keys(keys: Iterable[ApiKey], now: float) -> None:
-    """A line each."""
-    table = Table(_whole("key"), _whole("state"), "roles", "models", "label")
+    """A line each; more where that is too narrow for a table: nothing of a key is ever cut."""
+    console = Console(highlight=False)
+    known = list(keys)
+    table = Table(_whole("key"), _whole("state"), _whole("roles"))
+    for name in ("models", "label"):
+        table.add_column(name, overflow="fold")
     table.add_column("expires", no_wrap=True)
     table.add_column("last used", no_wrap=True)
-    for key in keys:
-        state = key.state(now)
+    for key in known:
         table.add_row(
             PREFIX + key.id,
-            Text(state, STYLES[state]),
-            Text(" ".join(key.roles)),
+            _key_state(key, now),
+            Text("\n".join(key.roles)),
             Text(" ".join(key.models)),
             Text(key.label),
-            time_text(key.expires_at)[:16] if key.expires_at else "never",
-            day_text(key.last_used_day) if key.last_used_day else "never",
+            _end_of(key),
+            _last_use_of(key),
         )
-    Console().print(table)
+    if (
+        Measurement.get(console, console.options.update(width=WIDEST), table).minimum
+        <= console.width
+    ):
+        console.print(table)
+        return
+    for key in known:
+        console.print(_key_lines(key, now), soft_wrap=True)
+
+
+def _key_lines(key: ApiKey, now: float) -> Text:
+    lines = Text.assemble(PREFIX + key.id, "  ", _key_state(key, now), f"  {' '.join(key.roles)}")
+    more = [f"expires {_end_of(key)}, last used {_last_use_of(key)}"]
+    more.append(f"models {' '.join(key.models)}")
+    if key.label:
+        more.append(f"label {key.label}")
+    return lines.append("".join(f"\n    {line}" for line in more))
+
+
+def _key_state(key: ApiKey, now: float) -> Text:
+    state = key.state(now)
+    return Text(state, STYLES[state])
+
+
+def _end_of(key: ApiKey) -> str:
+    return time_text(key.expires_at) if key.expires_at else "never"
+
+
+def _last_use_of(key: ApiKey) -> str:
+    return day_text(key.last_used_day) if key.last_used_day else "never"
 
 
 def show_limits(limits: dict[str, Limits]) -> None:

@@ -6,14 +6,14 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 import numpy as np
 
-from penstock.commands.client_identity import Identity, why
+from penstock.commands.client_identity import API_KEY, Identity, why
 from penstock.errors import (
     Forbidden,
     InvalidRequest,
@@ -42,6 +42,12 @@ NO_CERTIFICATE: Final = (
     "it ended the handshake: if it asks for a client certificate, --cert-file and --key-file show"
     " one"
 )
+
+NO_CREDENTIAL: Final = (
+    f" ({API_KEY} in the environment is the API key to show, --cert-file a certificate)"
+)
+TLS_ALERT: Final = "\x15\x03"
+"""What a server that speaks TLS answers to anything else, if it answers."""
 
 Decoded = TypeVar("Decoded")
 
@@ -216,7 +222,9 @@ class Client:
         except (msgspec.DecodeError, KeyError):
             text = "it does not seem to speak the inference protocol"
         kind = _ERRORS.get(answer.status, PenstockError)
-        return kind(f"{self._url} answered {answer.status}: {text}")
+        shows_nothing = self._shows_none and not self._identity.api_key
+        hint = NO_CREDENTIAL if kind is Unauthenticated and shows_nothing else ""
+        return kind(f"{self._url} answered {answer.status}: {text}{hint}")
 
     def _decode(self, body: bytes, kind: type[Decoded]) -> Decoded:
         try:
@@ -247,13 +255,22 @@ class Client:
         except ssl.SSLError as error:
             raise Unavailable(f"can't talk to {self._url}: {self._why_not_tls(error)}") from error
         except OSError as error:
-            # some servers refuse a client only so
-            hint = f": {NO_CERTIFICATE}" if self._secure and self._shows_none else ""
             raise Unavailable(
-                f"can't talk to {self._url}: {error.strerror or error}{hint}"
+                f"can't talk to {self._url}: {error.strerror or error}{self._hint(error)}"
             ) from error
         except (HTTPException, ValueError) as error:
-            raise Unavailable(f"{self._url} does not speak HTTP: {error!r}") from error
+            raise Unavailable(
+                f"{self._url} does not speak HTTP: {error!r}{self._hint(error)}"
+            ) from error
+
+    def _hint(self, error: Exception) -> str:
+        """What may be behind it, where a server refuses a client without a word."""
+        if self._secure:
+            return f": {NO_CERTIFICATE}" if self._shows_none and isinstance(error, OSError) else ""
+        is_alert = isinstance(error, BadStatusLine) and str(error).startswith(TLS_ALERT)
+        if not is_alert and not isinstance(error, ConnectionResetError):
+            return ""
+        return f": it may speak TLS: try https://{self._url.partition('://')[2]}"
 
     def _connection(self) -> HTTPConnection:
         if self._context is not None:

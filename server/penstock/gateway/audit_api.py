@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from penstock.access.permissions import ANY
 from penstock.access.session import AnySession
 from penstock.audit.lines import Record
-from penstock.audit.reading import Filter, as_dict, parse_time, records
+from penstock.audit.reading import Filter, as_dict, parse_outcome, parse_time, records
 from penstock.audit_config import AuditSettings
 from penstock.errors import ConfigError, InvalidRequest, NotFound, Unavailable
 from penstock.gateway import descriptions as described
@@ -67,7 +67,7 @@ def filter_of(query: bytes) -> Filter:
     return Filter(
         tenant=given.get("tenant", ""),
         action=given.get("action", ""),
-        outcome=given.get("outcome", ""),
+        outcome=parse_outcome(given.get("outcome", "")),
         since_seq=int(since) if is_number else 0,
         since_time="" if is_number or not since else parse_time(since),
         limit=_limit(given.get("limit", "")),

@@ -35,7 +35,8 @@ RPC_ACTIONS: Final[Mapping[str, str]] = {
 """RPCs that do something to the server, and what that is called. Of those with settings only calls that give some."""
 
 CALL: Final[ContextVar[Any]] = ContextVar("penstock_call")
-"""The call that is being answered: an ASGI scope, or what grpc.aio knows of it. Only where there is an audit log."""
+"""The call that is being answered: an ASGI scope, or a path with what grpc.aio knows of the call. Only where there is
+an audit log."""
 
 _REFUSALS: Final[Mapping[type[PenstockError], str]] = {
     Unauthenticated: "authenticate",
@@ -79,7 +80,7 @@ class Auditing:
                 reason=error.reason if isinstance(error, Unauthenticated) else str(error),
                 request_id=_request_id(),
                 client=client_of_call(),
-                details={"verb": str(verb)} if verb else {},
+                details=({"verb": str(verb)} if verb else {}) | _route(),
             )
         )
 
@@ -219,9 +220,26 @@ def client_of_call() -> str:
     if call is None:
         return ""
     if not isinstance(call, dict):
-        return str(call.peer())
+        return str(call[1].peer())
     client = call.get("client")
     return f"{client[0]}:{client[1]}" if client else ""
+
+
+def _route() -> dict[str, str]:
+    """What the call asked for: RPC, or method and path. Without the query, which may hold a credential."""
+    call = CALL.get(None)
+    if call is None:
+        return {}
+    if not isinstance(call, dict):
+        return _rpc(call[0])
+    kind = next((value for name, value in call["headers"] if name == b"content-type"), b"")
+    if kind.startswith(b"application/grpc"):
+        return _rpc(call["path"])
+    return {"protocol": "HTTP", "method": call["method"], "path": call["path"]}
+
+
+def _rpc(path: str) -> dict[str, str]:
+    return {"protocol": "GRPC", "method": path.rpartition("/")[2]}
 
 
 def _request_id() -> str:
@@ -230,6 +248,6 @@ def _request_id() -> str:
     if isinstance(call, dict):
         found = next((value for name, value in call["headers"] if name == _REQUEST_ID), b"")
         return found.decode("latin-1")
-    metadata = () if call is None else call.invocation_metadata() or ()
+    metadata = () if call is None else call[1].invocation_metadata() or ()
     found = next((value for name, value in metadata if name == _REQUEST_ID.decode()), "")
     return found if isinstance(found, str) else ""

@@ -87,7 +87,7 @@ def _unary(
 ) -> Callable[[Any, Context], Awaitable[bytes]]:
     async def handle(requests: Any, context: Context) -> bytes:
         try:
-            CALL.set(context)
+            CALL.set((path, context))
             session = reader.session_of_call(context)
             admit(service.rules.get(path), session)
             return await call(await only(aiter(requests)), session)
@@ -102,7 +102,7 @@ def _infer(
 ) -> Callable[[Any, Context], Awaitable[bytes]]:
     async def handle(requests: Any, context: Context) -> bytes:
         try:
-            CALL.set(context)
+            CALL.set((MODEL_INFER, context))
             # who it is before its message is read
             reader.session_of_call(context).known()
             message = await only(aiter(requests))
@@ -142,7 +142,7 @@ def _stream(
 ) -> Callable[[Any, Context], AsyncIterator[bytes]]:
     async def handle(requests: Any, context: Context) -> AsyncIterator[bytes]:
         try:
-            CALL.set(context)
+            CALL.set((path, context))
             session = reader.session_of_call(context)
             admit(service.rules.get(path), session)
             async for response in call(aiter(requests), session):
@@ -159,7 +159,7 @@ def _infer_stream(
     async def handle(requests: Any, context: Context) -> None:
         # not a generator: gRPC would leave it to the garbage collector when the call is cancelled
         try:
-            CALL.set(context)
+            CALL.set((MODEL_STREAM_INFER, context))
             call_terms = reader.of_call(context)
             terms = StreamTerms(call_terms, metadata_of(context), reader)
             stream = service.infer_streams.open(terms)

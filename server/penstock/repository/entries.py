@@ -10,10 +10,7 @@ from pathlib import Path
 
 from penstock.repository.overrides import KeptOverride
 from penstock.repository.served_model import ServedModel
-from penstock.workers.messages import ModelReport
-
-UNLOADED = "unloaded"
-"""The reason of what is unavailable because nobody wants it."""
+from penstock.workers.messages import UNLOADED, ModelReport
 
 
 @dataclass(slots=True)

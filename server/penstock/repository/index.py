@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from penstock.errors import InvalidRequest, NotFound, Unavailable
-from penstock.repository.entries import UNLOADED, Entries, ModelEntry, report_lines
+from penstock.repository.entries import Entries, ModelEntry, report_lines
 from penstock.repository.folders import MAX_VERSION
 from penstock.repository.served_model import ServedModel
-from penstock.workers.messages import ModelReport
+from penstock.workers.messages import UNLOADED, ModelReport
 
 
 class ModelIndex:

@@ -15,13 +15,14 @@ from penstock.errors import PenstockError
 from penstock.model_config import ConfigDict
 from penstock.repository.config_ensemble import PLATFORM
 from penstock.repository.dependencies import needs_of
-from penstock.repository.entries import UNLOADED, ModelEntry, VersionEntry
+from penstock.repository.entries import ModelEntry, VersionEntry
 from penstock.repository.instance_starter import worker_prefix
 from penstock.repository.model_source import ModelSource
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, Shared, load
 from penstock.repository.trusted_source import trusted_source
 from penstock.trust.trust import Trust
+from penstock.workers.messages import UNLOADED
 
 LoadEnsemble = Callable[[Path, int, ConfigDict], ServedModel]
 """Loads a version of one, from its folder. Raises LoadFailed, ConfigError."""

@@ -13,7 +13,7 @@ from penstock.config import Settings
 from penstock.supervisor.exposure import LOOPBACK, exposures
 from penstock.supervisor.protection import HINT, nobody_has_a_key, protections
 from penstock.tls_config import TlsSettings
-from penstock.workers.messages import ModelReport, Report
+from penstock.workers.messages import UNLOADED, ModelReport, Report
 
 STATE_STYLES: Final = {"READY": "green", "UNAVAILABLE": "red"}
 _PLAIN_WIDTH: Final = 200
@@ -129,7 +129,9 @@ def _log_changes(
     for key, model in after.items():
         old = before.get(key)
         if old is None or (old.state, old.reason) != (model.state, model.reason):
-            level = logging.WARNING if model.state == "UNAVAILABLE" else logging.INFO
+            # one that was unloaded is as somebody has asked for it to be
+            is_bad = model.state == "UNAVAILABLE" and model.reason != UNLOADED
+            level = logging.WARNING if is_bad else logging.INFO
             reason = f": {model.reason}" if model.reason else ""
             _log.log(level, "model %s/%s is %s%s", *key, model.state, reason)
     for key in before.keys() - after.keys():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from penstock.artifacts_config import TrustRule
-from penstock.errors import ConfigError, Downgraded, SignatureMissing, WrongKey, WrongModel
+from penstock.errors import Downgraded, SignatureMissing, WrongModel
 from penstock.trust.artifact import Artifact
 from penstock.trust.bundle import MAX_BYTES, parse
 from penstock.trust.copying import SIGNATURE
@@ -16,16 +15,14 @@ from penstock.trust.manifest import Manifest, from_payload
 from penstock.trust.release import FILENAME, Release, parse_release
 from penstock.trust.release import MAX_BYTES as MAX_RELEASE_BYTES
 from penstock.trust.releases import Releases, Served
-from penstock.trust.signers import Signers, load_signers
+from penstock.trust.signers import Signers
 from penstock.trust.staging import Draft
-
-log = logging.getLogger(__name__)
 
 
 def signed_manifest(
-    artifact: Artifact, rule: TrustRule, folder: OpenFolder, now: datetime
+    artifact: Artifact, signers: Callable[[], Signers], folder: OpenFolder, now: datetime
 ) -> tuple[str, Manifest]:
-    """Who has signed, and what. Raises Untrusted."""
+    """Who has signed, and what. `signers`: reads the keys that are trusted. Raises Untrusted."""
     own = f"{artifact.version}/{SIGNATURE}"
     content = folder.read(own, MAX_BYTES)
     if content is None:
@@ -33,7 +30,7 @@ def signed_manifest(
     if content is None:
         raise SignatureMissing(f"there is no signature; expected {own}, or {SIGNATURE} beside it")
     bundle = parse(content)
-    signer = _signers(rule).verify(bundle, now)
+    signer = signers().verify(bundle, now)
     manifest = from_payload(bundle.payload)
     if manifest.model != artifact.model:
         raise WrongModel(f"the signature is that of the model {manifest.model[:200]!a}")
@@ -82,17 +79,6 @@ def check_release(
     )
     releases.check(artifact.model, artifact.version, served, present, rollback=rule.allow_rollback)
     return None if release is None else serial
-
-
-def _signers(rule: TrustRule) -> Signers:
-    # read each time: a key that is not trusted any more is to be so at once
-    try:
-        return load_signers(rule.public_keys, rule.certificate_authorities, rule.signers)
-    except ConfigError as error:
-        log.error("%s", error)  # noqa: TRY400 - the text says it all
-        raise WrongKey(
-            "the keys that the policy trusts can't be read; the server's log says more"
-        ) from error
 
 
 def _release(artifact: Artifact, draft: Draft) -> Release | None:

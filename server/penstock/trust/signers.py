@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -153,8 +154,19 @@ def load_signers(
 
 def check_rules(settings: ArtifactsSettings) -> None:
     """Whether all keys and authorities of all rules can be read. Raises ConfigError."""
-    for rule in settings.trust:
-        load_signers(rule.public_keys, rule.certificate_authorities, rule.signers)
+    for number, rule in enumerate(settings.trust):
+        with _of_setting(f"artifacts.trust.{number}.public_keys"):
+            load_signers(rule.public_keys, (), ())
+        with _of_setting(f"artifacts.trust.{number}.certificate_authorities"):
+            load_signers((), rule.certificate_authorities, ())
+
+
+@contextmanager
+def _of_setting(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def _issued(above: Certificate, below: Certificate, depth: int) -> bool:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -19,6 +20,7 @@ from penstock.errors import (
     ConfigError,
     LoadFailed,
     Untrusted,
+    WrongKey,
     WrongKeyEncryptionKey,
 )
 from penstock.secrets_config import SecretRef
@@ -38,6 +40,7 @@ from penstock.trust.release_check import (
 )
 from penstock.trust.releases import Releases, Served
 from penstock.trust.sealed import SUFFIX
+from penstock.trust.signers import Signers, load_signers
 from penstock.trust.staging import Draft, Staged, Staging, Verified
 
 log = logging.getLogger(__name__)
@@ -55,13 +58,17 @@ class Trust:
         read_secret: ReadSecret,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         links: Path | None = None,
+        *,
+        has_clients: bool = True,
     ) -> None:
-        """`links`: a folder of the server's own, of links to models."""
+        """`links`: a folder of the server's own, of links to models. `has_clients`: what is wrong with the server's own
+        files is for its log alone."""
         self._settings: Final = settings
         self.staging: Final = staging
         self._read_secret: Final = read_secret
         self._now: Final = now
         self._links: Final = links
+        self._has_clients: Final = has_clients
         self.releases: Final = Releases(settings.state_path)
         self.counts: Final = TrustCounts()
         self._observers: Final[list[Callable[[Judgement], None]]] = [self.counts, _log]
@@ -150,7 +157,9 @@ class Trust:
         linked = artifact.folder.parent == self._links
         with opened(artifact.folder.resolve() if linked else artifact.folder) as folder:
             signer, manifest = (
-                ("", None) if rule is None else signed_manifest(artifact, rule, folder, self._now())
+                ("", None)
+                if rule is None
+                else signed_manifest(artifact, partial(self._signers, rule), folder, self._now())
             )
             copying = Copying(
                 artifact.model,
@@ -199,10 +208,23 @@ class Trust:
         try:
             return key_ring(references, self._read_secret)
         except ConfigError as error:
-            log.error("%s", error)  # noqa: TRY400 - the text says it all
-            raise WrongKeyEncryptionKey(
-                "the server's key-encryption keys can't be read; its log says more"
-            ) from error
+            why = self._why(error)
+            raise WrongKeyEncryptionKey(f"no key-encryption key can be read{why}") from error
+
+    def _signers(self, rule: TrustRule) -> Signers:
+        # read each time: a key that is not trusted any more is to be so at once
+        try:
+            return load_signers(rule.public_keys, rule.certificate_authorities, rule.signers)
+        except ConfigError as error:
+            why = self._why(error)
+            raise WrongKey(f"the keys that the policy trusts can't be read{why}") from error
+
+    def _why(self, error: ConfigError) -> str:
+        """Clients are not told where the server keeps its keys; who runs a command is."""
+        if not self._has_clients:
+            return f": {error}"
+        log.error("%s", error)
+        return "; the server's log says more"
 
     def _tell(self, judgement: Judgement) -> None:
         for observer in self._observers:

@@ -59,6 +59,10 @@ class WorkerLoaded(Message, frozen=True):
     """What was loaded, from which files, as which instance. The supervisor hands it on and never looks into it."""
 
 
+UNLOADED: Final = "unloaded"
+"""The reason of what is unavailable because nobody wants it."""
+
+
 class ModelReport(Message, frozen=True):
     """One line of the banner and of the repository index."""
 

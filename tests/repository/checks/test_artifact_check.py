@@ -40,8 +40,11 @@ def test_what_is_signed_and_encrypted_has_a_copy_to_load(workshop: Workshop) -> 
     workshop.sign()
     encrypt_version(workshop.model, 1, workshop.ring)
     model = check_model(workshop.model)
+    assert model.backend == ""
     with copies(settings_of(workshop), [model]) as found:
         folder = found["m", 1]
+        # in the copy it is seen what it is
+        assert model.backend == "python"
         assert (folder / "1" / "model.py").read_bytes().startswith(b"# the model")
     assert not folder.exists()
     assert refusals(model) == []
@@ -64,3 +67,18 @@ def test_pickles_without_any_policy(workshop: Workshop) -> None:
     with copies(settings_of(workshop, signed=False), [model]) as found:
         assert found == {}
     assert ["PickleRefused" in text for text in refusals(model)] == [True]
+
+
+def test_a_key_that_is_not_there_is_named(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who checks has no server whose log would say more."""
+    encrypt_version(workshop.model, 1, workshop.ring)
+    settings = settings_of(workshop, signed=False)
+    (workshop.folder / "kek").unlink()
+    model = check_model(workshop.model)
+    with copies(settings, [model]):
+        pass
+    (text,) = refusals(model)
+    assert "no key-encryption key can be read: " in text and str(workshop.folder / "kek") in text
+    assert caplog.messages == []

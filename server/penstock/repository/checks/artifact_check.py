@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from penstock.backends.registry import backend_for
 from penstock.config import Settings
 from penstock.errors import PenstockError
 from penstock.repository.checks.findings import error
@@ -28,7 +29,10 @@ def copies(settings: Settings, models: Sequence[CheckedModel]) -> Iterator[Copie
         staging = Staging(Path(name) / "plain", Path(name) / "decrypted")
         secrets = SecretSource(settings.secrets)
         trust = Trust(
-            settings.artifacts, staging, lambda reference: secrets.get(reference).reveal()
+            settings.artifacts,
+            staging,
+            lambda reference: secrets.get(reference).reveal(),
+            has_clients=False,
         )
         try:
             yield {
@@ -49,4 +53,14 @@ def _judge(trust: Trust, model: CheckedModel) -> Iterator[tuple[tuple[str, int],
             place = str(model.folder / str(version))
             model.findings.insert(0, error(f"version {version} is refused: {problem}", place))
         else:
+            if staged is not None:
+                _name_backend(model, staged.model_dir / str(version))
             yield (model.name, version), None if staged is None else staged.model_dir
+
+
+def _name_backend(model: CheckedModel, version_dir: Path) -> None:
+    """What an encrypted model is of is seen in its copy only."""
+    if model.config is not None and not model.backend:
+        # what is wrong with it loading tells
+        with suppress(PenstockError):
+            model.backend = backend_for(model.config, version_dir)
