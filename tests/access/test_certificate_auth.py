@@ -150,10 +150,10 @@ def test_names_that_can_not_be_read_are_none() -> None:
 )
 def test_uris_that_no_spiffe_identity_has_are_none(uris: list[str]) -> None:
     pair = Authority().issue(uris=uris)
-    assert names_of(x509.load_pem_x509_certificate(pair.certificate)).uris == ()
+    assert names_of(x509.load_pem_x509_certificate(pair.certificate)).identity == ()
 
 
 @pytest.mark.parametrize("uri", ["spiffe://a/team-a/x", "spiffe://a/team-a/.x", "spiffe://a/b..c"])
 def test_a_uri_that_is_one(uri: str) -> None:
     pair = Authority().issue(uris=[uri])
-    assert names_of(x509.load_pem_x509_certificate(pair.certificate)).uris == (uri,)
+    assert names_of(x509.load_pem_x509_certificate(pair.certificate)).identity == (uri,)

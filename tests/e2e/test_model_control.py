@@ -268,8 +268,7 @@ def test_one_name_in_two_repositories(
     places = ", ".join(str(folder / "twice") for folder in models)
     with pytest.raises(InferenceServerException) as raised:
         client.load_model("twice")
-    assert (
-        f"failed to load 'twice', 'twice' is in more than one repository: {places}"
-        in raised.value.message()
-    )
+    twice = "failed to load 'twice', 'twice' is in more than one repository:"
+    assert f"{twice} …, …" in raised.value.message()
+    assert places in served.log
     assert served.request("POST", "/v2/repository/models/twice/unload").status == 200

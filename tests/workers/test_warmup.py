@@ -209,7 +209,7 @@ def test_strings_of_a_file(tmp_path: Path) -> None:
 
 
 def test_files_that_can_not_be_used(tmp_path: Path) -> None:
-    path = tmp_path / "warmup" / "x.bin"
+    path = "warmup/x.bin"
     missing = Model(sample({"input_data_file": "x.bin"}))
     expected = f"warm-up sample 's' failed: {path} can't be read: No such file or directory"
     assert reason(missing, tmp_path) == expected

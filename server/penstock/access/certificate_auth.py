@@ -60,7 +60,7 @@ def names_in(text: bytes) -> CertificateNames | None:
 def _fitting(identity: CertificateIdentity, names: CertificateNames) -> str | None:
     """The first name that fits. An identity has one pattern."""
     candidates = (
-        (identity.uri, names.uris),
+        (identity.uri, names.identity),
         (identity.dns, names.dns),
         (identity.subject, (names.subject,) if names.subject else ()),
     )

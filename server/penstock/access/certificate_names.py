@@ -33,18 +33,21 @@ class CertificateNames:
     subject: str
     """As RFC 2253 writes it, with its escapes: without them `O=x` within a name would look like an organization."""
     uris: tuple[str, ...]
-    """None where there are several, or one that climbs in its path: no SPIFFE identity may (X.509-SVID, section 2;
-    SPIFFE-ID, section 2.2)."""
     dns: tuple[str, ...]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The URI; none where there are several, or one that climbs in its path: no SPIFFE identity may (X.509-SVID,
+        section 2; SPIFFE-ID, section 2.2)."""
+        return self.uris if len(self.uris) == 1 and not _DOTS.search(self.uris[0]) else ()
 
 
 def names_of(certificate: x509.Certificate) -> CertificateNames:
     """Subject and alternative names, those that can be read: TLS libraries let pass what `cryptography` does not."""
     names = _alternative_names(certificate)
-    uris = _texts(n.value for n in names if isinstance(n, x509.UniformResourceIdentifier))
     return CertificateNames(
         _subject(certificate),
-        uris if len(uris) == 1 and not _DOTS.search(uris[0]) else (),
+        _texts(n.value for n in names if isinstance(n, x509.UniformResourceIdentifier)),
         _texts(n.value for n in names if isinstance(n, x509.DNSName)),
     )
 

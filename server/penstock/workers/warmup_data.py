@@ -73,22 +73,23 @@ def _random(datatype: str, shape: tuple[int, ...], generator: np.random.Generato
 def _from_file(datatype: str, shape: tuple[int, ...], model_dir: Path, name: str) -> Array:
     """Raw little-endian bytes, BYTES with their length prefixes. As in Triton, a file may be longer than needed."""
     path = model_dir / FOLDER / name
+    shown = f"{FOLDER}/{name}"
     try:
         inside = path.resolve().is_relative_to(model_dir.resolve())
         data = path.read_bytes() if inside else b""
     except OSError as error:
-        raise LoadFailed(f"{path} can't be read: {error.strerror}") from error
+        raise LoadFailed(f"{shown} can't be read: {error.strerror}") from error
     if not inside:
-        raise LoadFailed(f"{path} is outside the model's folder {model_dir}")
+        raise LoadFailed(f"{shown} is outside the model's folder")
     needed = expected_nbytes(datatype, shape)
     wanted = f"{datatype} of dims {list(shape)}"
     if needed is None:
         try:
             return as_array(datatype, shape, data)
         except InvalidRequest as error:
-            raise LoadFailed(f"{path}, {len(data)} bytes, is no {wanted}: {error}") from error
+            raise LoadFailed(f"{shown}, {len(data)} bytes, is no {wanted}: {error}") from error
     if len(data) < needed:
-        raise LoadFailed(f"{path} has {len(data)} bytes; expected {needed} for {wanted}")
+        raise LoadFailed(f"{shown} has {len(data)} bytes; expected {needed} for {wanted}")
     if len(data) > needed:
-        log.warning("%s has %d bytes; the first %d are used", path, len(data), needed)
+        log.warning("%s has %d bytes; the first %d are used", shown, len(data), needed)
     return as_array(datatype, shape, data[:needed])
