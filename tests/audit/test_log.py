@@ -191,7 +191,7 @@ def test_what_is_lost_at_the_end_is_told(tmp_path: Path, caplog: pytest.LogCaptu
         log.wait(log.record(event("a")))
         _remove(folder)
         log.wait(log.record(event("b")))
-    assert "1 audit records are lost" in caplog.text
+    assert "1 audit record lost" in caplog.text
 
 
 def test_a_start_without_a_writable_folder_is_refused_by_name(tmp_path: Path) -> None:
