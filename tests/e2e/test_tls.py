@@ -262,7 +262,7 @@ def test_certificates_that_clients_need_not_show(
         (["--tls-client-ca-file=client.key"], "tls.client_ca_file: {}/client.key has no certif"),
         (["--tls-client-auth=none"], "tls.client_ca_file needs tls.client_auth optional or"),
         (["--tls-client-auth=never"], "--tls-client-auth: expected 'none', 'optional'"),
-        (["--tls-min-version=1.1"], "--tls-min-version: input should be '1.2' or '1.3'"),
+        (["--tls-min-version=1.1"], "--tls-min-version: expected '1.2' or '1.3'"),
         (["--tls-client-auth=optional", "--front=grpcio"], "tls.client_auth optional: gRPC on"),
         (["--tls-min-version=1.3", "--front=grpcio"], "tls.min_version 1.3: gRPC on the front"),
     ],
