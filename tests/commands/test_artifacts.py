@@ -175,3 +175,14 @@ def test_wrong_use(run: Run, model: Path, words: tuple[str, ...], said: str) -> 
     error = run(*words, fails=2)
     assert said in error
     assert "hunter2" not in error
+
+
+def test_what_cant_be_recorded_is_not_forgotten_and_one_line(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    Releases(path).record("m", 1, Served(7, "digest"))
+    (tmp_path / "audit").write_text("no folder")
+    Path("penstock.toml").write_text('[audit]\nfolder = "audit"\n')
+    error = run("trust", "reset", "m", f"--state-file={path}", fails=1)
+    assert error.startswith("penstock: the audit log can't be written: ")
+    assert len(error.splitlines()) == 1
+    assert Releases(path).of("m")

@@ -38,13 +38,18 @@ def command_log(settings: Settings) -> Iterator[AuditLog | None]:
         yield log
 
 
-def never_silently_new(settings: AuditSettings, record: Callable[[T], None]) -> Callable[[T], None]:
+def never_silently_new(log: AuditLog | None, record: Callable[[T], None]) -> Callable[[T], None]:
     """`record`, which begins no log behind anybody's back: a folder that is gone may have held one, which a running
-    server misses. Raises Unavailable then, where the policy is `refuse`.
+    server misses. Raises Unavailable then, where the policy is `refuse`; and where the log can't be written, which one
+    error says, and no line of a log beside it.
     """
+    if log is None:
+        return record
 
     def careful(what: T) -> None:
-        _look_for_log(settings)
+        _look_for_log(log.settings)
+        if log.settings.when_it_cant_be_written == "refuse":
+            log.probe()
         record(what)
 
     return careful
@@ -82,7 +87,7 @@ def recorded(log: AuditLog | None, about: AuditEvent) -> Iterator[None]:
     def durable(event: AuditEvent) -> None:
         log.wait(log.record(event))
 
-    write = never_silently_new(log.settings, durable)
+    write = never_silently_new(log, durable)
     write(about)
 
     def end(outcome: Outcome, reason: str = "") -> None:

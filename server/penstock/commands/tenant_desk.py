@@ -13,9 +13,8 @@ import typer
 
 from penstock.access.api_keys import PREFIX
 from penstock.access.tenant_audit import recorded_in
-from penstock.access.tenant_changes import ChangeTrace, Record, TenantChange
+from penstock.access.tenant_changes import ChangeTrace
 from penstock.access.tenants import TenantStore
-from penstock.audit.log import AuditLog
 from penstock.commands.command_audit import command_log, never_silently_new, who
 from penstock.config import Settings
 from penstock.config_sources import load_settings
@@ -58,21 +57,9 @@ def desk(config: Path | None, file: Path | None, *, create: bool = False) -> Ite
         store = TenantStore(settings.access.tenants_path, create=create)
         open_ones.callback(store.close)
         log = open_ones.enter_context(command_log(settings))
-        record = never_silently_new(settings.audit, _recorded_in(log))
+        record = never_silently_new(log, recorded_in(log))
         trace = ChangeTrace(who(), record)
         yield Desk(store, trace, settings, time.time())
-
-
-def _recorded_in(audit_log: AuditLog | None) -> Record:
-    """Nothing is begun with a log that can't be written, where that counts: one error says so, and no line of a log."""
-    record = recorded_in(audit_log)
-
-    def probed(change: TenantChange) -> None:
-        if audit_log is not None and audit_log.settings.when_it_cant_be_written == "refuse":
-            audit_log.probe()
-        record(change)
-
-    return probed
 
 
 def check_role_names(settings: Settings, roles: tuple[str, ...]) -> None:
