@@ -398,12 +398,14 @@ def test_queued_bytes(quoted: Quoted) -> None:
 def test_fair_shares_go_by_the_weights_of_the_store(quoted: Quoted, held: dict[str, str]) -> None:
     sent = [quoted.call("free", "short", parameters=held)]
     begun(held)
-    sent += [quoted.call("weighted", "short") for _ in range(3)]
 
     def told() -> bool:
         path = "/v2/models/short/explain"
         queue = quoted.served.request("GET", path, headers=quoted.monitoring).json["queue"]
         lanes = [lane for level in queue["levels"] for lane in level["tenants"]]
+        if not lanes:
+            # the first one was given ahead to the busy worker, and the queue of one may have refused the next
+            sent.append(quoted.call("weighted", "short"))
         return [(lane["tenant"], lane["weight"]) for lane in lanes] == [("weighted", 4)]
 
     eventually(told, "the weight is not in force")
