@@ -325,9 +325,11 @@ def test_a_cancelled_stream_that_is_dropped_has_an_end_too(bench: Bench) -> None
 def test_a_request_that_is_cancelled_before_its_turn(bench: Bench) -> None:
     """The message is read while another batch runs."""
     seen: list[bool] = []
+    runs = threading.Event()
 
     def answer(stream: Stream, x: Array) -> None:
         if x[0, 0] == 1:
+            runs.set()
             while not stream.is_cancelled():
                 pass
         seen.append(stream.is_cancelled())
@@ -335,6 +337,8 @@ def test_a_request_that_is_cancelled_before_its_turn(bench: Bench) -> None:
 
     bench.model.each(answer)
     bench.execute(1)
+    # the bench has one slab: what is in it must have been read
+    assert runs.wait(10)
     bench.execute(2)
     bench.cancel(2)
     bench.cancel(1)
