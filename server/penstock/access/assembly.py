@@ -41,7 +41,8 @@ class Access:
         self.tokens: JwtAuthenticator | None = None
         """None: no issuer of tokens is known."""
         self.quotas: QuotaService | None = None
-        """Likewise. Who made this starts and closes them, on the event loop: after `start`, and before `close`."""
+        """None: access is not controlled. Who made this starts and closes them, on the event loop: after `start`,
+        and before `close`."""
         if settings.access.mode != "off":
             self.tenants = tenants = TenantStore(settings.access.tenants_path)
             self._ends.append(tenants.close)

@@ -77,50 +77,7 @@ class GrpcService:
         )
         self._encoders: dict[int, tuple[ServedModel, GrpcEncoder]] = {}
         self._encoders_of = self._repository.generation
-        rpcs: tuple[Rpc, ...] = (
-            ("ServerLive", "ServerLiveRequest", PUBLIC, self._server_live),
-            ("ServerReady", "ServerReadyRequest", PUBLIC, self._server_ready),
-            (
-                "ModelReady",
-                "ModelReadyRequest",
-                METADATA,
-                self._model_ready,
-            ),
-            (
-                "ServerMetadata",
-                "ServerMetadataRequest",
-                of(Verb.READ_METADATA),
-                self._server_metadata,
-            ),
-            (
-                "ModelMetadata",
-                "ModelMetadataRequest",
-                METADATA,
-                self._model_metadata,
-            ),
-            (
-                "ModelConfig",
-                "ModelConfigRequest",
-                METADATA,
-                self._model_config,
-            ),
-            (
-                "ModelStatistics",
-                "ModelStatisticsRequest",
-                STATISTICS,
-                self._model_statistics,
-            ),
-            *ModelControl(state.repository).rpcs(),
-            (
-                "TraceSetting",
-                "TraceSettingRequest",
-                of_model(Verb.CONFIGURE, "model_name"),
-                self._trace_setting,
-            ),
-            ("LogSettings", "LogSettingsRequest", of(Verb.CONFIGURE), self._log_settings),
-            *SystemMemoryApi(state.client_memory).rpcs(),
-            *CudaMemoryApi(state.client_memory).rpcs(),
-        )
+        rpcs = self._rpcs()
         self.rules: dict[str, Rule] = {
             MODEL_INFER: of(Verb.INFER),
             MODEL_STREAM_INFER: of(Verb.INFER),
@@ -139,6 +96,33 @@ class GrpcService:
         reflection = ReflectionService(self._frame)
         self.streams: dict[str, Stream] = {f"{HEALTH}Watch": self._watch, **reflection.methods}
         self.rules |= dict.fromkeys(reflection.methods, of(Verb.READ_METADATA))
+
+    def _rpcs(self) -> tuple[Rpc, ...]:
+        """All of the protocol's own but inference."""
+        return (
+            ("ServerLive", "ServerLiveRequest", PUBLIC, self._server_live),
+            ("ServerReady", "ServerReadyRequest", PUBLIC, self._server_ready),
+            ("ModelReady", "ModelReadyRequest", METADATA, self._model_ready),
+            (
+                "ServerMetadata",
+                "ServerMetadataRequest",
+                of(Verb.READ_METADATA),
+                self._server_metadata,
+            ),
+            ("ModelMetadata", "ModelMetadataRequest", METADATA, self._model_metadata),
+            ("ModelConfig", "ModelConfigRequest", METADATA, self._model_config),
+            ("ModelStatistics", "ModelStatisticsRequest", STATISTICS, self._model_statistics),
+            *ModelControl(self._repository).rpcs(),
+            (
+                "TraceSetting",
+                "TraceSettingRequest",
+                of_model(Verb.CONFIGURE, "model_name"),
+                self._trace_setting,
+            ),
+            ("LogSettings", "LogSettingsRequest", of(Verb.CONFIGURE), self._log_settings),
+            *SystemMemoryApi(self._state.client_memory).rpcs(),
+            *CudaMemoryApi(self._state.client_memory).rpcs(),
+        )
 
     def infer(self, message: bytes, respond: Respond, terms: CallTerms) -> PendingRequest:
         """A request's way in: decode, bind to its model, submit. `respond` gets the answer's bytes, or its error.
