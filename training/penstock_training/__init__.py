@@ -1,0 +1,1 @@
+"""Distributed training that ends in a registered model version."""
