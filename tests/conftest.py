@@ -2,8 +2,12 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from mlflow_server import QUIET, MlflowServer
 
 # Tests start processes while gRPC's clients run, and gRPC's handlers of forks may abort the child, which needs none: it
 # runs another program at once.
@@ -12,6 +16,10 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 # Servers that are told nothing else keep their state at home: no test finds what an earlier run has left there.
 STATE = tempfile.TemporaryDirectory(prefix="penstock-state-")
 os.environ["XDG_STATE_HOME"] = STATE.name
+
+# Libraries that phone home don't.
+os.environ.update(QUIET)
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
 def pytest_unconfigure() -> None:
@@ -22,3 +30,11 @@ def pytest_unconfigure() -> None:
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Iterator[MlflowServer]:
+    """One for all tests: each makes models and experiments of names of its own, and leaves it running."""
+    server = MlflowServer()
+    yield server
+    server.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,42 @@ async def test_the_highest_version_is_the_one_that_is_meant(make: Make, tmp_path
     assert [m.version for m in bench.repository.matching("m")] == [2, 9, 10]
     assert [m.version for m in bench.repository.matching("m", "2")] == [2]
     assert len(bench.repository.matching()) == 3
+
+
+async def test_a_default_version_is_meant_for_as_long_as_there_is_one(
+    make: Make, tmp_path: Path
+) -> None:
+    write(tmp_path / "a" / "m", 1, 2, config="version_policy { all {} }")
+    bench = make(model_control_mode="explicit", load_model=("m",))
+    repository = bench.repository
+    await repository.start()
+    generation = repository.generation
+    repository.set_default("m", 1)
+    assert (repository.get("m").version, repository.get("m", "2").version) == (1, 2)
+    assert repository.default_version("m") == 1
+    assert repository.generation > generation
+    shutil.rmtree(tmp_path / "a" / "m" / "1")
+    await repository.load("m")
+    assert repository.get("m").version == 2
+    write(tmp_path / "a" / "m", 1, config="version_policy { all {} }")
+    await repository.load("m")
+    assert repository.get("m").version == 1
+    repository.set_default("m", None)
+    assert repository.get("m").version == 2
+
+
+async def test_no_other_version_stands_in_for_a_default_one(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "a" / "m", 1, 2, config="version_policy { all {} }")
+    bench = make()
+    await bench.repository.start()
+    with pytest.raises(NotFound, match="version 3 is not found"):
+        bench.repository.set_default("m", 3)
+    with pytest.raises(NotFound, match="'other' is not found"):
+        bench.repository.set_default("other", 1)
+    bench.repository.set_default("m", 1)
+    await bench.repository.unload("m")
+    with pytest.raises(Unavailable, match="version 1 is not at ready state"):
+        bench.repository.get("m")
 
 
 async def test_a_version_that_fails_leaves_the_others(make: Make, tmp_path: Path) -> None:

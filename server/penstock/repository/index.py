@@ -23,8 +23,8 @@ class ModelIndex:
         """Models may still come that nobody knows yet."""
 
     def get(self, name: str, version: str = "") -> ServedModel:
-        """The model's version, or its highest that is ready; while none is, one whose crashed worker is about to be
-        back. Raises NotFound, Unavailable, InvalidRequest."""
+        """The model's version; with none named its default one, or else its highest that is ready; while none is, one
+        whose crashed worker is about to be back. Raises NotFound, Unavailable, InvalidRequest."""
         entry = self._entries.get(name)
         if self._starting and not (entry and entry.versions):
             raise Unavailable(f"model '{name}' can't be served yet: the server is starting")
@@ -37,6 +37,9 @@ class ModelIndex:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
         if version:
             return self._get_version(entry, _version_number(version))
+        if entry.default_version in entry.versions:
+            # also when it can't answer: none that was not chosen takes its place
+            return self._get_version(entry, entry.default_version)
         models = [v.model for v in entry.versions.values() if v.model is not None]
         usable = [m for m in models if m.ready] or [m for m in models if m.accepts]
         if not usable:
@@ -45,6 +48,21 @@ class ModelIndex:
             why = "".join(f": {model.pool.last_crash}" for model in models[:1])
             raise error(f"Request for unknown model: '{name}' has no available versions{why}")
         return max(usable, key=lambda model: model.version)
+
+    def default_version(self, name: str) -> int | None:
+        """Which version `set_default` chose; None: none."""
+        entry = self._entries.get(name)
+        return None if entry is None else entry.default_version
+
+    def set_default(self, name: str, version: int | None) -> None:
+        """Have that version answer requests that name none, from the next one on, for as long as the model has it.
+        None: the highest that is ready, as it was. Raises NotFound, and Unavailable where it can't take requests."""
+        if version is not None:
+            self.get(name, str(version))
+        entry = self._entries.get(name)
+        if entry is not None and entry.default_version != version:
+            entry.default_version = version
+            self._changed()
 
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether what `get` gives can take work now. Raises InvalidRequest on a version that is no number."""
