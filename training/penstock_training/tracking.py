@@ -47,7 +47,7 @@ class Tracker(Protocol):
         ...
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """`train/loss`, `train/learning_rate`, `train/samples_per_s`, `epoch`, `validation/loss`, `validation/<metric>`.
+        """`train/loss`, `train/learning_rate`, `train/samples_per_s`, `epoch`, `validation/loss` and others.
         Must not wait for the network."""
         ...
 
