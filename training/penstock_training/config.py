@@ -198,6 +198,8 @@ class TrainConfig(Section):
 BOUND: Final = ("recipe", "training", "data", "optimizer", "schedule", "evaluation.best")
 """What a checkpoint depends on: resuming with other values would be another run. `evaluation.best` is what
 its best checkpoint is the best by."""
+_FREE: Final = ("data.prefetch",)
+"""Of those what changes nothing."""
 
 
 def bound_values(config: TrainConfig) -> Iterator[tuple[str, Any]]:
@@ -207,7 +209,9 @@ def bound_values(config: TrainConfig) -> Iterator[tuple[str, Any]]:
         inner: Any = values
         for part in place.split("."):
             inner = inner[part]
-        yield from _leaves(place, inner)
+        for name, value in _leaves(place, inner):
+            if name not in _FREE:
+                yield name, value
 
 
 def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:

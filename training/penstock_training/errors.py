@@ -7,6 +7,7 @@ PenstockError
     ├── DataError            a table is not there, or not as expected
     ├── CheckpointError      a checkpoint can't be written or read, or is another run's
     ├── Diverged             the loss is no number any more
+    ├── ProcessesLost        a process dies each time it is started
     └── RegistrationError    the trained model can't be exported, signed or registered
 """
 
@@ -35,6 +36,10 @@ class CheckpointError(TrainingError):
 
 class Diverged(TrainingError):
     """The loss is no number any more."""
+
+
+class ProcessesLost(TrainingError):
+    """A process dies each time it is started."""
 
 
 class RegistrationError(TrainingError):

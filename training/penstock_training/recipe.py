@@ -59,8 +59,12 @@ class Lake(Protocol):
         """The table with its version filled in: what is there now."""
         ...
 
+    def open(self, table: TableSettings) -> Any:
+        """The table at that version, of which nothing is read yet. Raises DataError where it is not there any more."""
+        ...
+
     def read(self, table: TableSettings) -> Any:
-        """The `pyarrow.Table` at that version. Raises DataError where it is not there any more."""
+        """All of it, as a `pyarrow.Table`."""
         ...
 
 
