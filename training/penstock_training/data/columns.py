@@ -32,6 +32,13 @@ class Column:
     """Of one row: its lists hold so many values. () is a single value."""
     limits: tuple[float, float] | None = None
     """The smallest and the largest value that there may be."""
+    tensor: str = ""
+    """What a batch calls it, if not by its name."""
+
+    @property
+    def key(self) -> str:
+        """What a batch calls it."""
+        return self.tensor or self.name
 
     @property
     def values(self) -> int:

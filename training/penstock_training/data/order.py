@@ -1,8 +1,9 @@
 """In which order an epoch reads rows: by seed and epoch alone, whatever the number of processes.
 
-`global_order` mixes all rows. `lane_order` mixes less, and lets each process read only its part of a table: a batch is
-made of lanes that lie in it one after the other, each of which goes through row groups of its own. A process that takes
-a contiguous part of each batch takes the same lanes each time, and so never touches the row groups of the others.
+The loop mixes all rows of an epoch, unless a dataset has an order of its own. `lane_order` is one: it mixes less, and
+lets each process read only its part of a table. A batch is made of lanes that lie in it one after the other, each of
+which goes through row groups of its own. A process that takes a contiguous part of each batch takes the same lanes each
+time, and so never touches the row groups of the others.
 """
 
 from __future__ import annotations
@@ -18,11 +19,6 @@ Rows = NDArray[np.int64]
 def generator(seed: int, epoch: int) -> np.random.Generator:
     """Chance of one epoch."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
-
-
-def global_order(rows: int, seed: int, epoch: int) -> Rows:
-    """All rows, mixed."""
-    return generator(seed, epoch).permutation(rows).astype(np.int64)
 
 
 def lane_order(

@@ -1,6 +1,7 @@
 """Rows by number, as the loop asks for them: held in memory, mapped from files, or read by the row group.
 
-Which one is `data.access`. All give the same rows; only the order differs in which `row_groups` likes them read.
+Which one is `data.access`. All give the same rows. `row_groups` wants them in an order
+of its own; the others in any: the loop mixes all rows of an epoch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from penstock_training.data.columns import Column, check_schema, names
 from penstock_training.data.once import folder_once
-from penstock_training.data.order import global_order, lane_order
+from penstock_training.data.order import lane_order
 from penstock_training.data.table import RowGroup, Table
 from penstock_training.data.tensors import tensors_of
 from penstock_training.data_config import DataSettings
@@ -40,10 +41,6 @@ class TensorRows:
     def fetch(self, rows: Tensor) -> Batch:
         """Copies of these rows: they may be written into."""
         return {name: tensor[rows] for name, tensor in self.tensors.items()}
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """All rows, mixed."""
-        return torch.from_numpy(global_order(len(self), seed, epoch))
 
 
 class MappedRows(TensorRows):
@@ -136,10 +133,10 @@ def mapped(table: Table, columns: Sequence[Column]) -> MappedRows:
         raise DataError(f"{table}: mapped files need a folder, and this lake has none")
     check_schema(table, columns)
     chosen = table.select(*names(columns))
-    shapes = "-".join(f"{column.kind}{list(column.shape)}" for column in columns)
+    shapes = "-".join(f"{column.key}{column.kind}{list(column.shape)}" for column in columns)
     folder = table.folder / f"rows-{chosen.digest}-{shapes}".replace(" ", "")
     folder_once(folder, lambda target: _fill(target, chosen, columns))
-    return MappedRows(folder, names(columns))
+    return MappedRows(folder, [column.key for column in columns])
 
 
 def by_row_groups(
@@ -174,16 +171,15 @@ def _decoded(table: Table, group: RowGroup, columns: Sequence[Column]) -> Batch:
 def _empty(columns: Sequence[Column]) -> Batch:
     dtypes = {"number": torch.float32, "whole": torch.int64}
     return {
-        column.name: torch.empty((0, *column.shape), dtype=dtypes[column.kind])
-        for column in columns
+        column.key: torch.empty((0, *column.shape), dtype=dtypes[column.kind]) for column in columns
     }
 
 
 def _fill(folder: Path, table: Table, columns: Sequence[Column]) -> None:
     """One file for each column, written a row group at a time."""
     files = {
-        column.name: open_memmap(
-            folder / f"{column.name}.npy", "w+", _DTYPES[column.kind], (len(table), *column.shape)
+        column.key: open_memmap(
+            folder / f"{column.key}.npy", "w+", _DTYPES[column.kind], (len(table), *column.shape)
         )
         for column in columns
     }

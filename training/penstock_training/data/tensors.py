@@ -17,7 +17,7 @@ _TYPES = {"number": (pa.float32(), torch.float32), "whole": (pa.int64(), torch.i
 def tensors_of(data: pa.Table, columns: Sequence[Column], where: str) -> dict[str, Tensor]:
     """A tensor for each column that can be one, [rows, *shape]. Nobody may write into them: they may be Arrow's."""
     return {
-        column.name: _tensor(data[column.name], column, where)
+        column.key: _tensor(data[column.name], column, where)
         for column in columns
         if column.kind != "text"
     }
