@@ -53,7 +53,7 @@ class FailingGuard:
         failures.stable_recently += RECENT * (failed - failures.stable_recently)
 
     def candidate(self, failed: bool, now_us: float) -> bool:
-        """An answer of the candidate. Returns whether it was counted."""
+        """An answer of the candidate. Returns whether enough is seen."""
         failures = self.failures
         if now_us < self._next_us or failures.stable_recently > self._healthy:
             return False
@@ -61,7 +61,7 @@ class FailingGuard:
         settle_failure(failures.evidence, self._ceiling, failed)
         failures.counted += 1
         failures.failed += failed
-        return True
+        return self.evidence >= self.bound
 
     def close(self, least: int) -> None:
         """It has no windows."""
