@@ -93,8 +93,8 @@ class Watch:
             self._keep_candidate = min(1.0, (WHOLE - share) / share)
         for guard in self.guards.all:
             guard.discard()
-        if self.guards.failing is not None:
-            self.guards.failing.reopen()
+        if self._failing is not None:
+            self._failing.reopen(alone=share == WHOLE and not self._shadow)
 
     def alarm(self) -> Guard | None:
         """The guard that has seen enough."""
