@@ -12,6 +12,7 @@ import pytest
 
 from ensemble_configs import ensemble, step, tensor
 from ensemble_models import write_ensemble
+from mlflow_models import write_mlmodel
 from penstock.cli import main
 from served_models import XY, write_add_sub, write_model
 
@@ -249,3 +250,30 @@ def test_the_repository_of_the_settings(
     write_model(other / "idle", "mirror", XY)
     assert run("--no-load") == 2
     assert "model 'idle' is in " in capsys.readouterr().err
+
+
+@pytest.mark.extension("mlflow")
+def test_models_that_mlflow_has_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which backend, what differs from the requirements, misspelt parameters, misplaced files."""
+    folder = tmp_path / "models"
+    flavors = {"sklearn": {"pickled_model": "model.skops"}}
+    file = write_mlmodel(folder / "fine", flavors)
+    # names that are other backends' are MLflow's own here
+    (file.parent / "model.py").touch()
+    (file.parent / "requirements.txt").write_text("numpy==0.1\n???\n")
+    text = 'parameters { key: "mlflow_flavour" value { string_value: "sklearn" } }'
+    (folder / "fine" / "config.pbtxt").write_text(text)
+    (folder / "fine" / "MLmodel").touch()
+    write_mlmodel(folder / "wrong", {"spark": {}})
+    code, report = as_json(capsys, folder, "--no-load")
+    models = {model["name"]: model for model in report["models"]}
+    assert code == 1
+    assert models["fine"]["backend"] == "mlflow"
+    told = [each["text"] for each in models["fine"]["findings"]]
+    assert len(told) == 4, told
+    assert any("the model needs numpy==0.1 (" in each for each in told)
+    assert any("requirements.txt:2: '???' is no requirement" in each for each in told)
+    assert any("is not known; did you mean 'mlflow_flavor'?" in each for each in told)
+    assert any("MLmodel is never read here; expected in a version's" in each for each in told)
+    (wrong,) = models["wrong"]["findings"]
+    assert "no flavour that can be served: it has spark" in wrong["text"]

@@ -13,6 +13,7 @@ import onnxruntime as ort
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
 from penstock.backends.isolation import check_rows, one_line, run_isolated
+from penstock.backends.mlflow_onnx import onnx_file, with_onnx_options
 from penstock.backends.onnx_options import session_options
 from penstock.backends.onnx_tensors import data_type, run_with_bf16, to_bytes, to_strings
 from penstock.backends.ragged import BatchInputs, scattered_names
@@ -31,6 +32,7 @@ def load(spec: LoadSpec) -> OnnxModel:
             "model_transaction_policy.decoupled is true, but an ONNX model gives each request one response;"
             " expected false"
         )
+    spec = with_onnx_options(spec)
     path = model_path(spec)
     options = session_options(spec)
     try:
@@ -106,8 +108,11 @@ class OnnxModel:
 
 
 def model_path(spec: LoadSpec) -> Path:
-    """Where the model file lies. A folder of that name, with external weights, holds the file under its usual name."""
-    path = spec.version_dir / (spec.config.get("default_model_filename") or DEFAULT_FILENAME)
+    """Where the model file lies; an MLflow model says it. A folder of that name, with external weights, holds the file
+    under its usual name."""
+    path = onnx_file(spec) or spec.version_dir / (
+        spec.config.get("default_model_filename") or DEFAULT_FILENAME
+    )
     if path.is_dir():
         path /= DEFAULT_FILENAME
     if not path.is_file():

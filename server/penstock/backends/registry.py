@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from penstock.backends.base import Backend, LoadedModel, LoadSpec
+from penstock.backends.mlflow_model_file import FILENAME as MLMODEL
+from penstock.backends.mlflow_model_file import has_model_file, read_model_file
 from penstock.backends.reshape import with_reshapes
 from penstock.backends.sequences import with_sequences
 from penstock.backends.uneven_outputs import with_uneven_outputs
@@ -19,12 +21,13 @@ MODULES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "onnxruntime": "penstock.backends.onnxruntime_backend",
         "python": "penstock.backends.python_backend",
+        "mlflow": "penstock.backends.mlflow_backend",
     }
 )
 """Backend → the module whose `load` it is."""
 
 MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
-    {"onnxruntime": "model.onnx", "python": "model.py"}
+    {"onnxruntime": "model.onnx", "python": "model.py", "mlflow": MLMODEL}
 )
 """Backend → what its model file is called when the configuration doesn't say."""
 
@@ -34,8 +37,8 @@ _PLATFORMS: Final = MappingProxyType({"onnxruntime_onnx": "onnxruntime", "python
 def backend_for(config: ConfigDict, version_dir: Path) -> str:
     """The name of the backend that runs a model.
 
-    `backend` decides, then `platform`, then the model file in `version_dir`. Raises LoadFailed when they name no
-    backend that there is, or leave it open.
+    `backend` decides, then `platform`, then the model file in `version_dir`: that of MLflow before all others. Raises
+    LoadFailed when they name no backend that there is, or leave it open, or when MLflow's file can't be read.
     """
     backend = config.get("backend") or ""
     platform = config.get("platform") or ""
@@ -43,7 +46,12 @@ def backend_for(config: ConfigDict, version_dir: Path) -> str:
         return _known(backend, f"backend {backend!r}")
     if platform:
         return _known(_PLATFORMS.get(platform, platform), f"platform {platform!r}")
-    return _by_file(config.get("default_model_filename") or "", version_dir)
+    filename = config.get("default_model_filename") or ""
+    if filename in ("", MLMODEL) and has_model_file(version_dir):
+        # what else lies there is MLflow's, also a model.onnx or a model.py
+        flavor = read_model_file(version_dir).flavor(config)
+        return "onnxruntime" if flavor == "onnx" else "mlflow"
+    return _by_file(filename, version_dir)
 
 
 def load(spec: LoadSpec) -> LoadedModel:

@@ -20,10 +20,18 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
+from penstock.backends.mlflow_model_file import FILENAME as MLMODEL
+from penstock.backends.mlflow_model_file import MAX_BYTES as MLMODEL_BYTES
+from penstock.backends.mlflow_model_file import trusted_types
+
 NAMES: Final = frozenset({".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"})
 """Files that are called so are pickles."""
 TORCH_NAMES: Final = frozenset({".pt", ".pth", ".ckpt"})
 """Files that are called so are pickles unless they are seen to be something else."""
+EXPORTED: Final = ".pt2"
+AS_GOOD_AS_ONE: Final = (
+    "it is as good as one, being a program of torch.export, whose guards are Python code"
+)
 HEAD_BYTES: Final = 4096
 PICKLE_BYTES: Final = 1 << 20
 """How far a file is read as a pickle: what makes objects may come after long texts and lists."""
@@ -78,7 +86,11 @@ def _look(file: BinaryIO, name: str, depth: int) -> str:
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
     if named := NAMES.intersection(suffixes):
         return f"it is called {min(named)}"
+    if suffixes and suffixes[-1] == EXPORTED:
+        return AS_GOOD_AS_ONE
     file.seek(0)
+    if PurePosixPath(name).name == MLMODEL:
+        return _of_mlmodel(file)
     head = file.read(HEAD_BYTES)
     if head.startswith(_NPY):
         return _of_npy(file)
@@ -163,6 +175,16 @@ class _Stack:
             self._depth += len(after)
 
 
+def _of_mlmodel(file: BinaryIO) -> str:
+    """Files of skops make objects of types that are known to be harmless, and of those that the model itself names."""
+    if types := trusted_types(file.read(MLMODEL_BYTES)):
+        shown = ", ".join(types[:3])
+        return (
+            f"it is as good as one, for its skops_trusted_types allow skops to make {shown[:200]!a}"
+        )
+    return ""
+
+
 def _of_npy(file: BinaryIO) -> str:
     file.seek(0)
     try:
@@ -194,6 +216,8 @@ def _of_zip(file: BinaryIO, depth: int) -> str:
             members = archive.infolist()
             if len(members) > MAX_MEMBERS:
                 return f"it is an archive of over {MAX_MEMBERS} files"
+            if any(_is_exported(archive, member) for member in members):
+                return AS_GOOD_AS_ONE
             if _is_torchscript([member.filename for member in members]):
                 members = [m for m in members if not m.filename.endswith(_SCRIPT_PICKLES)]
             for member in members:
@@ -205,6 +229,11 @@ def _of_zip(file: BinaryIO, depth: int) -> str:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib.error, EOFError):
         return "it is an archive that can't be read"
     return ""
+
+
+def _is_exported(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    named = member.filename.partition("/")[2] == "archive_format" and member.file_size < HEAD_BYTES
+    return named and archive.read(member).strip() == b"pt2"
 
 
 def _is_torchscript(names: list[str]) -> bool:

@@ -23,6 +23,7 @@ ONNX_PARAMETERS: Final = (
     "enable_mem_arena",
     "enable_mem_pattern",
 )
+MLFLOW_PARAMETERS: Final = ("mlflow_flavor", "mlflow_requirements", "mlflow_inputs")
 SESSION: Final = "session."
 LIKE_ONE_OF_OURS: Final = 0.8
 """How alike a Python model's own parameter may be to one of ours before it is taken for a slip of the pen."""
@@ -177,18 +178,20 @@ def _objective(config: ConfigDict) -> Iterator[Problem]:
 
 def _parameters(config: ConfigDict) -> Iterator[Problem]:
     onnx = config["backend"] == "onnxruntime"
-    known = [*OWN_PARAMETERS, *(ONNX_PARAMETERS if onnx else ())]
+    of_backend = {"onnxruntime": ONNX_PARAMETERS, "mlflow": MLFLOW_PARAMETERS}
+    own = of_backend.get(config["backend"])
+    known = [*OWN_PARAMETERS, *(own or ())]
     for key in config["parameters"]:
         # those of padding are checked when they are read
         if key in known or key.startswith(PREFIX) or (onnx and key.startswith(SESSION)):
             continue
         # a Python model's parameters are its own, but for what looks like one of ours
-        cutoff = 0.6 if onnx else LIKE_ONE_OF_OURS
+        cutoff = 0.6 if own else LIKE_ONE_OF_OURS
         near = difflib.get_close_matches(key.lower(), known, 1, cutoff)
         if near:
             yield Problem(f"parameters[{key!r}]", f"is not known; did you mean {near[0]!r}?")
-        elif onnx:
-            expected = ", ".join([*known, "session.…"])
+        elif own:
+            expected = ", ".join([*known, "session.…"] if onnx else known)
             yield Problem(f"parameters[{key!r}]", f"has no effect; known are {expected}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from penstock.backends.mlflow_model_file import FILENAME as MLMODEL
 from penstock.backends.registry import MODEL_FILES
 from penstock.model_config import ConfigDict
 from penstock.repository.checks.config_warnings import label_count
@@ -85,6 +86,9 @@ def _model_files(
     for version in served:
         version_dir = folder / str(version)
         names = {path.name for path in _inside(version_dir)}
+        if MLMODEL in names and config["default_model_filename"] in ("", MLMODEL):
+            # which files are read says MLflow's file, and whether they are there loading it
+            continue
         if wanted and names and wanted not in names:
             found = ", ".join(sorted(names)[:5])
             yield error(

@@ -15,6 +15,7 @@ from penstock.model_config import ConfigDict
 from penstock.repository.checks.config_warnings import config_warnings, unset
 from penstock.repository.checks.findings import Finding, error, warning
 from penstock.repository.checks.folder_warnings import folder_findings, label_mismatches
+from penstock.repository.checks.mlflow_check import requirement_warnings
 from penstock.repository.config_ensemble import PLATFORM
 from penstock.repository.config_file import located_problems, read_located, resolve
 from penstock.repository.config_json import config_to_proto, proto_to_config
@@ -130,6 +131,9 @@ def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
             # an empty one is told of below
             if any(version_dir.iterdir()):
                 model.findings.append(error(str(problem), *_of_backend(model, config, version_dir)))
+        else:
+            if model.backend == "mlflow":
+                model.findings += requirement_warnings(model.folder / str(version), config)
     judged = (
         config if model.is_ensemble else {**config, "backend": model.backend or config["backend"]}
     )

@@ -1,0 +1,223 @@
+"""Runs models that MLflow has saved: a version's folder with an `MLmodel` file.
+
+`mlflow_flavor`         which of the model's flavours; default: what MLflow's own Python function would load
+`mlflow_requirements`   refuse (default), exact or warn: see mlflow_requirements
+`mlflow_inputs`         of a model without a signature: columns (a table) or tensors
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from penstock.backends.base import Batch, LoadSpec, Outputs, RequestInfo
+from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
+from penstock.backends.isolation import one_by_one, run_isolated
+from penstock.backends.mlflow_flavors import Flavor
+from penstock.backends.mlflow_inputs import Inputs
+from penstock.backends.mlflow_loaders import holds_bytecode, load_flavor
+from penstock.backends.mlflow_model_file import FLAVOR, ModelFile, read_model_file
+from penstock.backends.mlflow_outputs import ModelOutputs, OutputCheck
+from penstock.backends.mlflow_params import Params, parse_params
+from penstock.backends.mlflow_requirements import PARAMETER as REQUIREMENTS
+from penstock.backends.mlflow_requirements import check_requirements
+from penstock.backends.mlflow_schema import Field, Kind, Schema, configured_schema
+from penstock.backends.parameters import string_parameters
+from penstock.errors import LoadFailed, PenstockError
+from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.types import Array
+
+INPUTS: Final = "mlflow_inputs"
+FORMS: Final = {"columns": True, "tensors": False}
+PARAMETERS: Final = (FLAVOR, REQUIREMENTS, INPUTS)
+
+PROBABILITIES: Final = "probabilities"
+"""The second output of classifiers."""
+
+log = logging.getLogger(__name__)
+
+
+def load(spec: LoadSpec) -> MlflowModel:
+    """Load what the `MLmodel` file describes. Raises LoadFailed with what is wrong and what was expected."""
+    if asks_decoupled(spec.config):
+        raise LoadFailed(
+            "model_transaction_policy.decoupled is true, but an MLflow model gives each request one response;"
+            " expected false"
+        )
+    file = read_model_file(spec.version_dir)
+    flavor = file.flavor(spec.config)
+    inputs = _schema(file, spec.config, "input")
+    outputs = _schema(file, spec.config, "output")
+    where = f"{file.path}: signature.params"
+    params = parse_params(None if file.signature is None else file.signature.get("params"), where)
+    check_requirements(file, spec.config, flavor, bytecode=holds_bytecode(file, flavor))
+    model = load_flavor(file, flavor, inputs, spec.threads)
+    inputs = _as_exported(inputs, model.sizes())
+    probabilities = _probabilities(model, outputs)
+    config = complete(spec.config, _signature(inputs, outputs, probabilities))
+    return MlflowModel(model, config, inputs, outputs, params, probabilities)
+
+
+class MlflowModel:
+    """A model that is loaded, and the configuration that its signature filled in."""
+
+    def __init__(
+        self,
+        model: Flavor,
+        config: ConfigDict,
+        inputs: Schema,
+        outputs: Schema,
+        params: Params,
+        probabilities: Field | None,
+    ) -> None:
+        batching = config["max_batch_size"] > 0
+        self._model = model
+        self._config = config
+        self._params = params
+        self._inputs = Inputs(inputs)
+        self._outputs = ModelOutputs(outputs, batching=batching)
+        self._probabilities = (
+            None if probabilities is None else OutputCheck(probabilities, batching=batching)
+        )
+        self._names = [tensor["name"] for tensor in config["output"]]
+
+    @property
+    def config(self) -> ConfigDict:
+        """The configuration, complete."""
+        return self._config
+
+    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
+        """Predict once. When that fails, or requests give different parameters, there is an answer for each."""
+        if not self._params:
+            return run_isolated(self._run, batch)
+        groups: dict[Hashable, list[int]] = {}
+        for index, request in enumerate(batch.requests):
+            groups.setdefault(self._params.key(request.parameters), []).append(index)
+        if len(groups) == 1:
+            return run_isolated(self._run, batch)
+        return self._by_group(batch, list(groups.values()))
+
+    def close(self) -> None:
+        """Let go of the model. It can't be run after it."""
+        del self._model
+
+    def _by_group(
+        self, batch: Batch, groups: Sequence[Sequence[int]]
+    ) -> Sequence[Outputs | PenstockError]:
+        """Requests with equal parameters are predicted together."""
+        alone = list(one_by_one(batch))
+        answers: dict[int, Outputs | PenstockError] = {}
+        for indices in groups:
+            answer = run_isolated(self._run, _joined([alone[index] for index in indices]))
+            if isinstance(answer, Mapping):
+                requests = [batch.requests[index] for index in indices]
+                answers.update(zip(indices, _divided(answer, requests), strict=True))
+            else:
+                answers.update(zip(indices, answer, strict=True))
+        return [answers[index] for index in range(len(batch.requests))]
+
+    def _run(self, batch: Batch) -> Outputs:
+        rows = sum(request.rows for request in batch.requests)
+        wanted = self._wanted(batch)
+        params = self._params.read(batch.requests[0].parameters)
+        data = self._inputs(batch.inputs)
+        outputs: dict[str, Array] = {}
+        if self._outputs.names.intersection(wanted):
+            outputs = self._outputs(self._model.predict(data, params), rows)
+        if self._probabilities is not None and PROBABILITIES in wanted:
+            given = self._model.probabilities(data)
+            outputs[PROBABILITIES] = self._probabilities(given, rows)
+        return {name: array for name, array in outputs.items() if name in wanted}
+
+    def _wanted(self, batch: Batch) -> Sequence[str]:
+        """What any request of the batch asks for: predictions and probabilities are computed apart."""
+        wanted: set[str] = set()
+        for request in batch.requests:
+            if not request.outputs:
+                return self._names
+            wanted.update(request.outputs)
+        return [name for name in self._names if name in wanted]
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    inputs = {n: np.concatenate([each.inputs[n] for each in batches]) for n in first.inputs}
+    return Batch(inputs, [each.requests[0] for each in batches])
+
+
+def _divided(outputs: Outputs, requests: Sequence[RequestInfo]) -> list[Outputs]:
+    divided: list[Outputs] = []
+    start = 0
+    for request in requests:
+        stop = start + request.rows
+        divided.append({name: array[start:stop] for name, array in outputs.items()})
+        start = stop
+    return divided
+
+
+def _schema(file: ModelFile, config: ConfigDict, key: str) -> Schema:
+    """The signature's, or else the configuration's. Raises LoadFailed where neither says anything."""
+    given = config.get(key) or ()
+    schema = file.schema(f"{key}s")
+    if schema is not None:
+        return schema.renamed([tensor["name"] for tensor in given])
+    if given:
+        return configured_schema(config, key, columns=_columns(config))
+    missing = "no signature" if file.signature is None else f"a signature without {key}s"
+    raise LoadFailed(
+        f"{file.path} has {missing}, so {key}s are not known: save the model with"
+        " signature=mlflow.models.infer_signature(X, model.predict(X)), add one by mlflow.models.set_signature,"
+        f" or give {key} in the configuration"
+    )
+
+
+def _columns(config: ConfigDict) -> bool | None:
+    form = string_parameters(config).get(INPUTS)
+    if form is not None and form not in FORMS:
+        raise LoadFailed(f"parameter {INPUTS!r} is {form!r}, expected one of {', '.join(FORMS)}")
+    return None if form is None else FORMS[form]
+
+
+def _as_exported(inputs: Schema, sizes: Sequence[tuple[int, ...]]) -> Schema:
+    """With the sizes that the model was exported for, where its signature says that any are fine."""
+    fits = len(sizes) == len(inputs.fields) and all(
+        len(size) == len(field.shape) for size, field in zip(sizes, inputs.fields, strict=True)
+    )
+    if not fits or inputs.columns:
+        return inputs
+    fields = []
+    for size, field in zip(sizes, inputs.fields, strict=True):
+        shape = tuple(
+            own if given == BATCH_DIM else given
+            for given, own in zip(field.shape, size, strict=True)
+        )
+        if shape != field.shape:
+            log.warning(
+                "input %r has shape %s by the model's signature, but was exported for %s only",
+                field.name,
+                list(field.shape),
+                list(shape),
+            )
+        fields.append(replace(field, shape=shape))
+    return replace(inputs, fields=tuple(fields))
+
+
+def _probabilities(model: Flavor, outputs: Schema) -> Field | None:
+    classes = model.classes()
+    if not classes or any(field.name == PROBABILITIES for field in outputs.fields):
+        return None
+    shape = (BATCH_DIM, classes)
+    return Field(PROBABILITIES, PROBABILITIES, Kind.NUMBER, "TYPE_FP64", shape)
+
+
+def _signature(inputs: Schema, outputs: Schema, probabilities: Field | None) -> Signature:
+    given: list[ModelTensor] = [field.tensor for field in outputs.fields]
+    if probabilities is not None:
+        given.append(probabilities.tensor)
+    return Signature([field.tensor for field in inputs.fields], given)

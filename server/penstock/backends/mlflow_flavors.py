@@ -1,0 +1,124 @@
+"""Models that are loaded, by flavour: what MLflow's `predict` would return, without MLflow where that is enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from penstock.errors import LoadFailed
+
+PICKLES_ALLOWED: Final = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+"""MLflow's own switch: what it forbids is not read here either."""
+
+
+class Flavor(Protocol):
+    """A model that is loaded."""
+
+    def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
+        """What MLflow's `predict` would return for it. Raises anything."""
+        ...
+
+    def classes(self) -> int:
+        """How many classes `probabilities` tells of; 0: it tells of none."""
+        ...
+
+    def probabilities(self, data: Any) -> Any:
+        """Of each class, for each row."""
+        ...
+
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """The inputs' shapes, of a model that knows better than its signature; else empty."""
+        ...
+
+
+class Plain:
+    """What most flavours have in common: no probabilities, and nothing to say of shapes."""
+
+    def classes(self) -> int:
+        """None."""
+        return 0
+
+    def probabilities(self, data: Any) -> Any:
+        """Never called."""
+        raise NotImplementedError
+
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Unknown."""
+        return ()
+
+
+class Sklearn(Plain):
+    """An estimator of scikit-learn, or of what has its interface."""
+
+    def __init__(self, estimator: Any, method: str) -> None:
+        self._estimator = estimator
+        self._predict = getattr(estimator, method)
+        self._method = method
+
+    def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
+        """Like MLflow, it takes no parameters."""
+        return self._predict(data)
+
+    def classes(self) -> int:
+        """Those of a classifier of one label that has probabilities."""
+        if self._method != "predict" or not hasattr(self._estimator, "predict_proba"):
+            return 0
+        classes = getattr(self._estimator, "classes_", None)
+        return classes.shape[0] if isinstance(classes, np.ndarray) and classes.ndim == 1 else 0
+
+    def probabilities(self, data: Any) -> Any:
+        """Of `predict_proba`."""
+        return self._estimator.predict_proba(data)
+
+
+class Booster(Plain):
+    """XGBoost's own class."""
+
+    def __init__(self, booster: Any, matrix: Callable[[Any], Any]) -> None:
+        self._booster = booster
+        self._matrix = matrix
+
+    def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
+        """Parameters are those of `Booster.predict`."""
+        return self._booster.predict(self._matrix(data), **params)
+
+
+class XgbModel(Sklearn):
+    """One of XGBoost's classes that are like scikit-learn's."""
+
+    def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
+        """Parameters are those of its `predict`."""
+        return self._predict(data, **params)
+
+
+class Pyfunc(Plain):
+    """Anything that MLflow can load as a Python function."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def predict(self, data: Any, params: Mapping[str, Any]) -> Any:
+        """MLflow checks data and parameters against the signature once more."""
+        return self._model.predict(data, params=dict(params) or None)
+
+
+def module(name: str, package: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise LoadFailed(
+            f"the model needs the package {package}, which can't be imported: {error}"
+        ) from error
+
+
+def check_pickles(path: Path) -> None:
+    if os.environ.get(PICKLES_ALLOWED, "true").lower() not in ("true", "1"):
+        raise LoadFailed(
+            f"{path} runs code when it is read, which {PICKLES_ALLOWED} forbids in the server's environment"
+        )
