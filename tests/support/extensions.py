@@ -49,6 +49,7 @@ EXTENSIONS: Final[Mapping[str, str]] = {
     "warmup": "samples that are run before a model serves",
     "system_shared_memory": "tensors in POSIX shared memory",
     "cuda_shared_memory": "tensors in a GPU's memory",
+    "mlflow": "models that MLflow has saved",
     "check": "`penstock check`",
     "openapi": "`/openapi.json` and `/docs`",
     "kserve_v1": "KServe's `:predict`",
