@@ -119,8 +119,8 @@ class SlownessGuard:
             stable = sum(slowness.all_stable[index + 1 :]) / sum(slowness.all_stable)
             candidate = sum(slowness.all_candidate[index + 1 :]) / sum(slowness.all_candidate)
             text = (
-                f"{candidate:.2%} of the candidate's requests took more than {self._ratio:g} times the stable"
-                f" version's latency at {self._quantiles[index]:.4g}, {stable:.2%} of its own took more than that"
+                f"{candidate:.2%} of the candidate's requests took longer than {self._ratio:g} times the stable"
+                f" version's {self._quantiles[index]:.4g}-quantile, {stable:.2%} of its own longer than that"
             )
         return GuardReport(
             self.name, self.evidence, self.bound, slowness.windows, stable, candidate, text
