@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from torch.distributed import TCPStore
+from torch._C._distributed_c10d import TCPStore
 
 from penstock_training.config import TrainConfig
 from penstock_training.rank import main
@@ -75,4 +75,4 @@ def _run(
 def _train(folder: Path) -> None:
     signals = StopSignal()
     signals.listen()
-    sys.exit(main(folder, signals))
+    sys.exit(main(folder, signals, sys.stderr))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def run_here(
 ) -> RunFolder:
     """The whole run, as its only process. Raises what it raises."""
     folder = begin(config, resume=resume)
-    train(folder, stop_wanted)
+    train(folder, stop_wanted, sys.stderr)
     return folder
 
 

@@ -30,7 +30,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     try:
         return TrainConfig.model_validate(given)
     except ValidationError as error:
-        first: dict[str, Any] = dict(error.errors(include_url=False)[0])
+        found = error.errors(include_url=False)
+        # a name that was misspelt is why another one is missing
+        unknown = (each for each in found if each["type"] == "extra_forbidden")
+        first: dict[str, Any] = dict(next(unknown, found[0]))
         location = tuple(str(part) for part in first["loc"])
         source = where(path, text, location, set_here)
         raise ConfigError(_worded(source, first, location)) from None

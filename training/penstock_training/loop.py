@@ -32,6 +32,8 @@ class Loop:
 
     def run(self) -> bool:
         """Trains from `state` on. False: somebody wanted it to stop, and it can be resumed."""
+        if self.state.done:
+            return True
         self._pulse = Pulse(self.learner.world, self.stop_wanted)
         self.learner.shared.learning.train()
         config, plan = self.learner.config, self.learner.plan

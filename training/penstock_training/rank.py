@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import torch
 
@@ -45,7 +45,7 @@ from penstock_training.world import World, is_loss_of_others, join
 EXIT_FAILED: Final = 1
 
 
-def train(folder: RunFolder, stop_wanted: Callable[[], bool]) -> None:
+def train(folder: RunFolder, stop_wanted: Callable[[], bool], out: TextIO) -> None:
     """Meet the others; open rows and model; go on where an earlier start has left off; train; finish."""
     run = folder.read()
     world = join(run.config.run)
@@ -54,7 +54,7 @@ def train(folder: RunFolder, stop_wanted: Callable[[], bool]) -> None:
     learner = _learner(config, recipe, len(splits.train), world)
     state = _taken_up(folder, learner)
 
-    with _reporting(folder, learner, splits, state) as (reporter, tracker):
+    with _reporting(folder, learner, splits, state, out) as (reporter, tracker):
         depends_on = dict(bound_values(run.given))
         checkpoints = Checkpoints(
             folder.checkpoints, config.checkpoints, depends_on, world, reporter.saved
@@ -120,7 +120,7 @@ def _taken_up(folder: RunFolder, learner: Learner) -> State:
 
 @contextmanager
 def _reporting(
-    folder: RunFolder, learner: Learner, splits: Splits, state: State
+    folder: RunFolder, learner: Learner, splits: Splits, state: State, out: TextIO
 ) -> Iterator[tuple[Reporter, Tracker]]:
     """Rank 0 tells terminal, `metrics.jsonl` and tracker what happens, and that it failed."""
     tracker = companions.tracker_of(learner.config, learner.world)
@@ -128,7 +128,7 @@ def _reporting(
         yield Silent(), tracker
         return
     facts = _facts(folder, learner, splits, state)
-    display = display_for(learner.config, sys.stderr)
+    display = display_for(learner.config, out)
     speaker = Speaker(learner.config, facts, folder.metrics, tracker, display)
     try:
         yield speaker, tracker
@@ -196,27 +196,28 @@ def _end(folder: RunFolder, reporter: Reporter, state: State, done: bool) -> Non
     folder.end(outcome)
 
 
-def main(path: Path, signals: StopSignal) -> int:
-    """Returns the exit code: 1 has the engine start all processes anew, as often as it may."""
+def main(path: Path, signals: StopSignal, out: TextIO) -> int:
+    """Says in `out` what is worth knowing. Returns the exit code: 1 has the engine start all processes anew, as often
+    as it may."""
     folder = RunFolder(path)
     if folder.outcome() is not None:
         # it has ended, and was started anew only because a process ended with 1
         return 0
     try:
-        train(folder, lambda: signals.received or folder.stop_wanted())
+        train(folder, lambda: signals.received or folder.stop_wanted(), out)
     except PenstockError as error:
         folder.fail(str(error))
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001
         if not is_loss_of_others(error):
-            _crash(folder, error)
+            _crash(folder, error, out)
         return EXIT_FAILED
     return 0
 
 
-def _crash(folder: RunFolder, error: Exception) -> None:
+def _crash(folder: RunFolder, error: Exception, out: TextIO) -> None:
     """An error that nobody foresaw is worth another try, but not when it was the same the last time."""
-    traceback.print_exception(error)
+    traceback.print_exception(error, file=out)
     if folder.crashed_before(told(error)):
         folder.fail(f"the same error twice: {told(error)}")
 
@@ -225,7 +226,7 @@ if __name__ == "__main__":
     stop_with_launcher()
     listening = StopSignal()
     listening.listen()
-    code = main(Path(sys.argv[1]), listening)
+    code = main(Path(sys.argv[1]), listening, sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not by way of Python's own end: gloo's group waits there for its threads while it holds the interpreter's lock,
