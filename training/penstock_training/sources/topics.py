@@ -45,7 +45,7 @@ TOPICS: Final[Mapping[str, tuple[str, ...]]] = {
 """What each topic's sentences are taken from."""
 MOST: Final = 500
 """Passages of one topic."""
-LETTERS: Final = (60, 220)
+LETTERS: Final = (90, 220)
 """Of the shortest and of the longest passage."""
 TEST, VALIDATION = 20, 15
 """Modules of a hundred that are held out, and that are for choosing by."""
