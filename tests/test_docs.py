@@ -40,6 +40,8 @@ FLAGS: Final = {
     *("--replace", "--retire", "--rotate", "--uri"),
     # of penstock audit
     *("--public-key", "--at-least", "--json", "--action", "--since"),
+    # of penstock tenants
+    "--none",
 }
 
 
@@ -94,6 +96,16 @@ def test_the_settings_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     settings = load_settings({})
     assert settings.load_model == ("digits", "embedder")
     assert settings.model_repository[0] == tmp_path / "models"
+
+
+def test_the_rules_of_capture_are_some(tmp_path: Path) -> None:
+    (example,) = [b for b in blocks(doc_tables.DOCS / "capture.md") if b.language == "toml"]
+    file = tmp_path / "penstock.toml"
+    file.write_text(example.text)
+    capture = load_settings({}, file).capture
+    rule = capture.rule_for("support-de", "team-a")
+    assert rule is not None and rule.hashes("USER_ID")
+    assert capture.rule_for("support-de", "team-b") is None
 
 
 @pytest.mark.parametrize("page", ["certs.md", "secrets.md"])

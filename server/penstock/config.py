@@ -23,6 +23,7 @@ from penstock.access_config import AccessSettings
 from penstock.artifacts_config import ArtifactsSettings
 from penstock.audit_config import AuditSettings
 from penstock.cache_config import CacheConfig, parse_cache_config
+from penstock.capture_config import CaptureSettings
 from penstock.config_section import Section
 from penstock.cores import available_cores
 from penstock.logs import LogFormat, LogSettings
@@ -189,6 +190,8 @@ class Settings(BaseSettings):
     """What is recorded of what was done and refused."""
     artifacts: ArtifactsSettings = Field(default_factory=ArtifactsSettings)
     """Whose models are served, and how they are kept."""
+    capture: CaptureSettings = Field(default_factory=CaptureSettings)
+    """Which requests and answers are kept as records for training."""
 
     @classmethod
     def settings_customise_sources(

@@ -35,3 +35,11 @@ def _without_effect(settings: Settings) -> Iterator[tuple[str, str]]:
         for name in ("sign_key", "inferences"):
             if getattr(audit, name):
                 yield f"audit.{name}", "audit.folder, without which nothing is recorded"
+    capture = settings.capture
+    if capture.folder is None and capture.rules:
+        yield "capture.rules", "capture.folder, without which nothing is kept"
+    if capture.folder is not None and not any(rule.sample for rule in capture.rules):
+        yield (
+            "capture.folder",
+            "[[capture.rules]] that say which models' requests are kept, with a sample over 0",
+        )

@@ -322,3 +322,24 @@ def test_usage_is_kept_for_a_year_and_more(store: TenantStore) -> None:
     days = (TODAY - USAGE_DAYS - 1, TODAY - USAGE_DAYS)
     store.add_usage(Usage(tenant="a", model="m", day=day, requests=1) for day in days)
     assert [usage.day for usage in store.usage()] == [TODAY - USAGE_DAYS]
+
+
+def test_a_tenant_allows_that_its_requests_are_kept(store: TenantStore) -> None:
+    store.create("a")
+    # nobody has asked it, nor those that are in no file
+    assert not store.read().may_keep("a", "digits")
+    assert not store.read().may_keep("b", "digits")
+    assert store.change("a", captured=("dig*", "x", "dig*")).captured == ("dig*", "x")
+    assert store.read().may_keep("a", "digits")
+    assert not store.read().may_keep("a", "other")
+    # other changes leave it
+    store.change("a", weight=2)
+    assert store.read().tenants["a"].captured == ("dig*", "x")
+    store.change("a", captured=())
+    assert not store.read().may_keep("a", "digits")
+    with pytest.raises(InvalidRequest, match="no model has a / in its name"):
+        store.change("a", captured=("a/b",))
+    store.change("a", captured=("*",))
+    store.delete("a")
+    store.create("a")
+    assert not store.read().may_keep("a", "digits")

@@ -78,6 +78,7 @@ def test_a_tenant_from_its_creation_to_its_end(line: Line) -> None:
         "disabled": False,
         "weight": 2.0,
         "models": ["digits", "emb*"],
+        "captured": [],
     }
     assert line.json("disable", "team-a")["disabled"]
     assert "disabled" in line("list")
@@ -85,6 +86,10 @@ def test_a_tenant_from_its_creation_to_its_end(line: Line) -> None:
     assert line.json("weight", "team-a", "0.25")["weight"] == 0.25
     assert line.json("weight", "team-a", "default")["weight"] is None
     assert line.json("models", "team-a", "*")["models"] == ["*"]
+    assert line.json("capture", "team-a", "dig*", "emb*")["captured"] == ["dig*", "emb*"]
+    assert line("capture", "team-a", "--none") == ""
+    assert "may be kept: none" in line.err
+    assert line.json("show", "team-a")["captured"] == []
     line("delete", "team-a", "--yes")
     assert line.json("list") == []
 
@@ -261,6 +266,8 @@ KEY = "psk_1a2b3c4d5e"
         (["key", "create", "a", "--expires", "0s"], 1, "a key lives for more than 0 s"),
         (["key", "revoke", "a", KEY], 1, "tenant 'a' has no key 'psk_1a2b3c4d5e'"),
         (["models", "a", "a/b["], 1, "no model has a / in its name; got 'a/b['"),
+        (["capture", "a"], 1, "expected patterns of models, `*` for all, or --none"),
+        (["capture", "a", "x", "--none"], 1, "expected patterns of models"),
         (["key", "create", "a", "--models", "b["], 1, "expected a ] for each [ of a pattern"),
         (["key", "revoke", "a", f"{KEY}_secret"], 1, "expected a key's id"),
         (["key", "rotate", "a", KEY, "--overlap", "-1h"], 1, "'-1h' is no duration"),

@@ -20,15 +20,17 @@ from pydantic.fields import FieldInfo
 from every_rule import every_route, every_rpc
 from extensions import extensions_table
 from penstock.access_config import BUILT_IN
+from penstock.capture_config import CaptureRule
 from penstock.commands.metavars import metavar
 from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import flag_of, flagged_settings
+from penstock.config_section import Section
 from penstock.errors import PenstockError
 from penstock.gateway.status import status_of
 from penstock.jwt_config import JwtIssuer
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
-from penstock.telemetry import audit_metrics, secret_metrics, tls_metrics
+from penstock.telemetry import audit_metrics, capture_metrics, secret_metrics, tls_metrics
 from penstock.telemetry.families import (
     CACHE_COUNTERS,
     CACHE_DURATIONS,
@@ -125,6 +127,7 @@ def statuses_table() -> str:
     return table(("error", "HTTP", "gRPC", "meaning"), rows)
 
 
+CAPTURING = "With [capture](capture.md)"
 TLS_KINDS = "Label `kind`: `server`, `client_ca`. With TLS"
 
 
@@ -178,6 +181,18 @@ def metrics_table() -> str:
             for name, text, _ in audit_metrics.COUNTERS
         ),
         (audit_metrics.FAILING[0], "gauge", f"{audit_metrics.FAILING[1]}. With an audit log"),
+        *(
+            (f"{name}_total", "counter", f"{text}. {CAPTURING}")
+            for name, text, _ in capture_metrics.COUNTERS
+        ),
+        *(
+            (f"{name}_total", "counter", f"{text}. Label `reason`. {CAPTURING}")
+            for name, text, _ in capture_metrics.BY_REASON
+        ),
+        *(
+            (name, "gauge", f"{text}. {CAPTURING}")
+            for name, text in (capture_metrics.QUEUED, capture_metrics.FAILING)
+        ),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]
     return table(("metric", "type", "meaning"), [(f"`{n}`", kind, text) for n, kind, text in rows])
@@ -235,8 +250,17 @@ def rules_table() -> str:
 
 def jwt_table() -> str:
     """A row for each setting of an issuer of tokens."""
+    return _fields_table(JwtIssuer)
+
+
+def capture_table() -> str:
+    """A row for each setting of a rule of capture."""
+    return _fields_table(CaptureRule)
+
+
+def _fields_table(section: type[Section]) -> str:
     rows = []
-    for name, field in JwtIssuer.model_fields.items():
+    for name, field in section.model_fields.items():
         default = "must be given"
         if not field.is_required():
             default = _default(field.get_default(call_default_factory=True))
@@ -253,6 +277,7 @@ GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
     (DOCS / "access.md", "roles", roles_table),
     (DOCS / "access.md", "jwt", jwt_table),
     (DOCS / "access.md", "rules", rules_table),
+    (DOCS / "capture.md", "capture", capture_table),
     *((RESILIENCE, name, partial(part_of, RESILIENCE.parent / "plots", name)) for name in MAKERS),
 )
 

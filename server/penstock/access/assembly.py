@@ -59,6 +59,14 @@ class Access:
                 reach_of=lambda tenant: tenants.snapshot.reach(tenant),
             )
 
+    @property
+    def may_keep(self) -> Callable[[str, str], bool] | None:
+        """Whether a tenant allows that its requests to a model are kept; None: access is not controlled."""
+        tenants = self.tenants
+        if tenants is None:
+            return None
+        return lambda tenant, model: tenants.snapshot.may_keep(tenant, model)
+
     def start(self) -> None:
         """Get what credentials are checked by; until it is here they can't be. Raises ConfigError if something can't be
         had as things are; all else is there then."""

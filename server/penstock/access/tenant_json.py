@@ -19,6 +19,7 @@ def tenant_json(tenant: Tenant) -> dict[str, Any]:
         "disabled": tenant.disabled,
         "weight": tenant.weight,
         "models": list(tenant.models),
+        "captured": list(tenant.captured),
         "created_at": time_text(tenant.created_at),
     }
 

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from penstock.access.limits import Limits
+from penstock.access_config import matches
 from penstock.errors import InvalidRequest
 
 SECONDS_A_DAY: Final = 86_400
@@ -36,6 +37,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """Its share of a busy model; None: what the server's settings say, or 1."""
     models: tuple[str, ...] = ("*",)
     """Patterns of the models that it may reach at all."""
+    captured: tuple[str, ...] = ()
+    """Patterns of the models of which the tenant allows that its requests are kept, for training; none: of none."""
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +116,12 @@ class TenantSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         if known is None:
             return None if tenant in self.deleted else ("*",)
         return None if known.disabled else known.models
+
+    def may_keep(self, tenant: str, model: str) -> bool:
+        """Whether the tenant allows that its requests to the model are kept. Nobody has asked one that was never in the
+        file."""
+        known = self.tenants.get(tenant)
+        return known is not None and matches(model, known.captured)
 
     def keys_of(self, tenant: str) -> tuple[ApiKey, ...]:
         """The oldest first."""

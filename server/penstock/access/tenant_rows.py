@@ -70,13 +70,14 @@ def insert_key(connection: sqlite3.Connection, key: ApiKey) -> None:
 def insert_tenant(connection: sqlite3.Connection, tenant: Tenant) -> None:
     """A new one."""
     connection.execute(
-        "INSERT INTO tenants (name, created_at, disabled, weight, models) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO tenants (name, created_at, disabled, weight, models, captured) VALUES (?, ?, ?, ?, ?, ?)",
         (
             tenant.name,
             tenant.created_at,
             tenant.disabled,
             tenant.weight,
             _text(tenant.models),
+            _text(tenant.captured),
         ),
     )
 
@@ -84,8 +85,14 @@ def insert_tenant(connection: sqlite3.Connection, tenant: Tenant) -> None:
 def update_tenant(connection: sqlite3.Connection, tenant: Tenant) -> None:
     """What may change of a tenant."""
     connection.execute(
-        "UPDATE tenants SET disabled = ?, weight = ?, models = ? WHERE name = ?",
-        (tenant.disabled, tenant.weight, _text(tenant.models), tenant.name),
+        "UPDATE tenants SET disabled = ?, weight = ?, models = ?, captured = ? WHERE name = ?",
+        (
+            tenant.disabled,
+            tenant.weight,
+            _text(tenant.models),
+            _text(tenant.captured),
+            tenant.name,
+        ),
     )
 
 
@@ -104,16 +111,18 @@ def read_usage(
 
 def _tenants(connection: sqlite3.Connection, where: str = "", *values: Any) -> Iterator[Tenant]:
     rows = connection.execute(
-        f"SELECT name, created_at, disabled, weight, models FROM tenants {where} ORDER BY name",
+        "SELECT name, created_at, disabled, weight, models, captured FROM tenants"
+        f" {where} ORDER BY name",
         values,
     )
-    for name, created_at, disabled, weight, models in rows:
+    for name, created_at, disabled, weight, models, captured in rows:
         yield Tenant(
             name=name,
             created_at=created_at,
             disabled=bool(disabled),
             weight=weight,
             models=_texts(models),
+            captured=_texts(captured),
         )
 
 

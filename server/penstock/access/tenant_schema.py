@@ -53,6 +53,11 @@ _FIRST: Final = (
     "CREATE TABLE deleted_tenants (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
 )
 
-MIGRATIONS: Final = (_FIRST,)
+_CAPTURED: Final = (
+    # nobody has allowed anything before he was asked
+    "ALTER TABLE tenants ADD COLUMN captured TEXT NOT NULL DEFAULT '[]'",
+)
+
+MIGRATIONS: Final = (_FIRST, _CAPTURED)
 """From each version to the next one; the first from an empty file."""
 VERSION: Final = len(MIGRATIONS)

@@ -97,15 +97,18 @@ class TenantStore:
         disabled: bool | None = None,
         weight: float | UnsetType | None = UNSET,
         models: tuple[str, ...] | None = None,
+        captured: tuple[str, ...] | None = None,
     ) -> Tenant:
         """Change what is given, all at once. Raises NotFound, InvalidRequest; then nothing is changed.
 
         `disabled`: whether all that is asked in the tenant's name is refused. `weight`: its share of a busy model;
-        None: as if nobody had said. `models`: patterns of those that it may reach at all.
+        None: as if nobody had said. `models`: patterns of those that it may reach at all. `captured`: patterns of those
+        of which it allows that its requests are kept; empty: of none.
         """
         if weight is not UNSET:
             check_weight(weight)
         patterns = None if models is None else check_patterns(models)
+        allowed = check_patterns(captured) if captured else captured
         with self._database.change() as connection:
             tenant = rows.find_tenant(connection, name)
             changed = replace(
@@ -113,6 +116,7 @@ class TenantStore:
                 disabled=tenant.disabled if disabled is None else disabled,
                 weight=tenant.weight if weight is UNSET else weight,
                 models=patterns or tenant.models,
+                captured=tenant.captured if allowed is None else allowed,
             )
             rows.update_tenant(connection, changed)
         return changed

@@ -14,10 +14,12 @@ from penstock.commands import artifacts
 from penstock.commands.client_identity import CaFile, CertFile, Identity, KeyFile
 from penstock.commands.explain_view import as_report
 from penstock.commands.explanation import Explanation
+from penstock.commands.lineage_view import as_tree
 from penstock.commands.v2_client import Client
 from penstock.errors import Unavailable
 
 TIMEOUT_S: Final = 30.0
+WIDEST: Final = 1000
 
 app = typer.Typer(
     help="Ask a running server about its models; sign, verify, encrypt and decrypt them. PENSTOCK_API_KEY in the "
@@ -79,6 +81,42 @@ def explain(
     except msgspec.ValidationError as error:
         raise Unavailable(f"{url} explains in a way that is not known here: {error}") from error
     Console().print(as_report(explanation))
+
+
+@app.command("lineage")
+def lineage(
+    model: Model,
+    version: Annotated[
+        str, typer.Argument(metavar="[VERSION]", help="Its version; none: what is served.")
+    ] = "",
+    url: Url = "http://127.0.0.1:8000",
+    as_json: AsJson = False,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Show where a model version comes from: files, signature, run, data, code, metrics, and who promoted it.
+
+    \f
+    Raises PenstockError with one line for a person.
+    """
+    found = Client(url, TIMEOUT_S, Identity.of(ca_file, cert_file, key_file)).lineage(
+        model, version
+    )
+    if as_json:
+        typer.echo(_json(found))
+        return
+    try:
+        tree = as_tree(found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unavailable(
+            f"{url} tells a lineage in a way that is not known here: {error!r}"
+        ) from error
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # a file or a pipe has no width
+        console.width = WIDEST
+    console.print(tree)
 
 
 def _json(value: object) -> str:

@@ -51,6 +51,7 @@ def show_tenant(tenant: Tenant, snapshot: TenantSnapshot, now: float) -> None:
         ("state", _state(tenant)),
         ("weight", Text(_weight(tenant))),
         ("models", Text(", ".join(tenant.models))),
+        ("captured", Text(", ".join(tenant.captured) or "none")),
         ("created", Text(time_text(tenant.created_at))),
     ):
         facts.add_row(Text(name, "dim"), value)

@@ -140,6 +140,26 @@ def reach(
     _tell(changed, as_json, f"tenant '{tenant}' may reach {', '.join(changed.models)}")
 
 
+@app.command("capture")
+def allow_capture(
+    tenant: Name,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATTERN...]", help="`*` for all.")
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Of none, from now on.")] = False,
+    config: Config = None,
+    file: File = None,
+    as_json: AsJson = False,
+) -> None:
+    """Allow that a tenant's requests to models are kept for training, where the server captures any."""
+    patterns = tuple(models or ())
+    if none == bool(patterns):
+        raise InvalidRequest("expected patterns of models, `*` for all, or --none")
+    with desk(config, file) as at, at.trace.of("capture", tenant, captured=_list(patterns)):
+        changed = at.store.change(tenant, captured=patterns)
+    _tell(changed, as_json, f"requests of tenant '{tenant}' may be kept: {_list(changed.captured)}")
+
+
 @app.command("usage")
 def usage(
     tenant: Annotated[
@@ -160,6 +180,10 @@ def usage(
         show_json(usage_json(lines))
     else:
         show_usage(lines)
+
+
+def _list(patterns: tuple[str, ...]) -> str:
+    return ", ".join(patterns) or "none"
 
 
 def _parse_weight(text: str) -> float | None:

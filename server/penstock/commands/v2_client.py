@@ -159,6 +159,13 @@ class Client:
             raise self._why_not(model, version) or self._refusal(answer)
         return self._decode(answer.body, dict[str, Any])
 
+    def lineage(self, model: str, version: str) -> dict[str, Any]:
+        """Where the version comes from, as the server tells it. Raises as `explain` does."""
+        answer = self._call("GET", _model_path(model, version) + "/lineage")
+        if answer.status != 200:
+            raise self._why_not(model, version) or self._refusal(answer)
+        return self._decode(answer.body, dict[str, Any])
+
     def index(self) -> list[IndexEntry]:
         """All models and their versions, by name."""
         answer = self._call("POST", _INDEX_PATH, b"{}")

@@ -107,6 +107,13 @@ EXPLAIN: Final = Description(
     response="Any",
     errors=_MODEL,
 )
+LINEAGE: Final = Description(
+    tag="observation",
+    rule=of_model(Verb.READ_STATISTICS),
+    summary="Where a model version comes from: its files, its signature, and what its registry says",
+    response="Lineage",
+    errors=_MODEL,
+)
 METRICS: Final = Description(
     tag="observation",
     rule=of(Verb.METRICS),

@@ -15,6 +15,7 @@ from penstock.gateway.http_infer import HttpInference
 from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.inference import Inference
+from penstock.gateway.lineage_api import LineageApi
 from penstock.gateway.openapi import OpenApi, OpenPort
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.sagemaker import SageMaker
@@ -50,6 +51,7 @@ class Doors:
                 *docs_routes(),
                 *tenants.routes(),
                 *AuditApi(state.settings.audit).routes(),
+                *LineageApi(state.repository).routes(),
             ],
         )
         self._vertex_ai: VertexAi | None = None

@@ -18,6 +18,8 @@ from penstock.gateway.artifact_audit import recorded_checks
 from penstock.gateway.asgi import App, Receive, Scope, Send
 from penstock.gateway.aside import Aside
 from penstock.gateway.auditing import Auditing, noting_call
+from penstock.gateway.captured_inference import CapturedAuditedInference, CapturedInference
+from penstock.gateway.capturing import Capturing
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.doors import Doors
 from penstock.gateway.eager_send import EagerSend
@@ -68,10 +70,11 @@ class Gateway:
         self.repository = self._models(linked, weights)
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
-        inference = self._inference()
         self._aside = Aside()
         told = [] if self.auditing is None else [self.auditing.refused]
         self._access = Access(settings, self._secrets, weights.follow, *told)
+        self._capturing = self._open_capture()
+        inference = self._inference()
         self._tenants = TenantsApi(
             self._access.tenants, settings.access.all_roles, recorded_in(self._audit_log)
         )
@@ -107,9 +110,22 @@ class Gateway:
 
     def _inference(self) -> Inference:
         parts = self.repository, self.state.client_memory, self._tracing
-        if self._audit_log is None or not self.settings.audit.inferences:
+        audited = self._audit_log is not None and self.settings.audit.inferences
+        log_of_each = (self._audit_log,) if audited else ()
+        if self._capturing is not None:
+            kind = CapturedAuditedInference if audited else CapturedInference
+            captured = kind(*parts, *log_of_each)
+            captured.capture = self._capturing.capture
+            return captured
+        if self._audit_log is None or not audited:
             return Inference(*parts)
         return AuditedInference(*parts, self._audit_log)
+
+    def _open_capture(self) -> Capturing | None:
+        """None: no records are kept."""
+        if self.settings.capture.folder is None:
+            return None
+        return Capturing(self.settings, self._audit_log, self._access.may_keep)
 
     def _metrics(self) -> MetricsPage:
         """Those of models, and of each part that there is."""
@@ -125,6 +141,7 @@ class Gateway:
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
                 *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),
+                *([] if self._capturing is None else [self._capturing.metrics]),
             ],
         )
 
@@ -201,6 +218,8 @@ class Gateway:
             self._loading.cancel()
         self._aside.close()
         await self.repository.close()
+        if self._capturing is not None:
+            await self._capturing.close()
         await asyncio.to_thread(self._tracing.close)
         await asyncio.to_thread(self._tenants.close)
         if self._access.quotas is not None:
@@ -215,6 +234,8 @@ class Gateway:
         try:
             if not await self._start_access() or not await self._start_audit():
                 return
+            if self._capturing is not None:
+                self._capturing.start()
             await self.repository.start()
             problem = self._doors.problem()
             if problem and await self.link.inherited() is None:

@@ -9,6 +9,9 @@ from math import inf
 
 from penstock.errors import PenstockError
 from penstock.gateway.client_memory import ClientMemory
+from penstock.gateway.told_digest import PARAMETER as TELL_DIGEST
+from penstock.gateway.told_digest import TellingDigest
+from penstock.repository.model_pool import Taker
 from penstock.repository.pool import Pool
 from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
@@ -44,6 +47,10 @@ class Bound:
     generation: int
     names_regions: bool
     """Some of its tensors lie in a client's shared memory."""
+    pool: Taker
+    """What takes its requests: the model's own pool, or what stands before it."""
+    tells_digest: bool = False
+    """Its responses say which model's files gave them."""
 
 
 class Inference:
@@ -82,8 +89,10 @@ class Inference:
         """
         plan = bound.plan
         inputs: Sequence[Input] = buffers
+        if bound.tells_digest:
+            encode = TellingDigest(encode, bound.model)
         if bound.names_regions:
-            at_once = plan.sequence is not None or not isinstance(bound.model.pool, Pool)
+            at_once = plan.sequence is not None or not isinstance(bound.pool, Pool)
             inputs, encode = self._client_memory.attach(
                 bound.header,
                 buffers,
@@ -94,7 +103,7 @@ class Inference:
         if plan.order is not None:
             inputs = [inputs[index] for index in plan.order]
         check_sizes(plan, inputs)
-        pool = bound.model.pool
+        pool = bound.pool
         arrived_ns = time.monotonic_ns()
         timeout_us, is_clients = _timeout(terms, plan, bound.model.timeout_us)
         request = PendingRequest(
@@ -113,40 +122,38 @@ class Inference:
         if sink is not None:
             request.sink = sink
         if terms.session is not None:
-            self._submit_charged(request, bound.model, terms)
+            self._submit_charged(request, bound, terms)
         elif terms.traced is None:
             pool.submit(request)
         else:
-            self._submit_traced(request, bound.model, terms.traced)
+            self._submit_traced(request, bound, terms.traced)
         return request
 
-    def _submit_charged(
-        self, request: PendingRequest, model: ServedModel, terms: CallTerms
-    ) -> None:
+    def _submit_charged(self, request: PendingRequest, bound: Bound, terms: CallTerms) -> None:
         """Take what it costs from its tenant's quota: some of it until it is answered, or refused."""
         assert terms.session is not None
-        lease = request.quota = terms.session.admit(model.name, request.rows, request.nbytes)
+        lease = request.quota = terms.session.admit(bound.model.name, request.rows, request.nbytes)
         try:
             if terms.traced is None:
-                model.pool.submit(request)
+                bound.pool.submit(request)
             else:
-                self._submit_traced(request, model, terms.traced)
+                self._submit_traced(request, bound, terms.traced)
         except BaseException:
             if lease is not None:
                 lease.release()
             raise
 
-    def _submit_traced(self, request: PendingRequest, model: ServedModel, call: TracedCall) -> None:
+    def _submit_traced(self, request: PendingRequest, bound: Bound, call: TracedCall) -> None:
         """As any other, with a trace where its turn has come."""
-        trace = None
+        trace, model = None, bound.model
         if self._tracing is not None:
             trace = self._tracing.sample(model.name, model.version, request.id, call)
         if trace is None:
-            model.pool.submit(request)
+            bound.pool.submit(request)
             return
         trace.follow(request)
         try:
-            model.pool.submit(request)
+            bound.pool.submit(request)
         except PenstockError as error:
             trace.end(error)
             raise
@@ -168,17 +175,26 @@ class Inference:
             if keeper is not None:
                 # not remembered, for the sequence may end any time, and its id be used again
                 plan = keeper.signature.plan(header)
-                generation = self._repository.generation
-                return Bound(header, keeper, plan, generation, header.names_regions)
+                return self._bind(header, keeper, plan)
         if len(self._bound) >= MAX_BOUND or self._bound_of != self._repository.generation:
             # also so that models which were unloaded are not kept by what was bound to them
             self._bound.clear()
             self._bound_of = self._repository.generation
-        plan = model.signature.plan(header)
-        bound = Bound(header, model, plan, self._repository.generation, header.names_regions)
+        bound = self._bind(header, model, model.signature.plan(header))
         if _parameter_characters(header) <= MAX_PARAMETER_CHARACTERS:
             self._bound[id(header)] = bound
         return bound
+
+    def _bind(self, header: InferHeader, model: ServedModel, plan: RequestPlan) -> Bound:
+        return Bound(
+            header,
+            model,
+            plan,
+            self._repository.generation,
+            header.names_regions,
+            model.pool,
+            bool(header.parameters.get(TELL_DIGEST, False)),
+        )
 
 
 def _timeout(terms: CallTerms, plan: RequestPlan, policy_us: int | None) -> tuple[int | None, bool]:

@@ -53,6 +53,7 @@ _TENANT: Final = _object(
     disabled=BOOLEAN,
     weight=_OR_NULL,
     models=_array(TEXT),
+    captured=_array(TEXT),
     created_at=TEXT,
     keys=_array(ref("ApiKey")),
     limits=ref("Quotas"),
@@ -92,6 +93,18 @@ SHARED: Final[dict[str, Schema]] = {
         platform=TEXT,
         inputs=_DECLARED,
         outputs=_DECLARED,
+    ),
+    "Lineage": _object(
+        ("model", "version", "digest", "files"),
+        model=TEXT,
+        version=TEXT,
+        digest=TEXT,
+        digest_problem=TEXT,
+        files=_array(_object(path=TEXT, sha256=TEXT)),
+        release={"type": ["object", "null"], "description": "What was verified before the load"},
+        steps=_array(_object(model=TEXT, version=TEXT, digest=TEXT)),
+        registry={"type": ["object", "null"], "description": "What the registry says"},
+        registry_problem=TEXT,
     ),
     "ModelConfig": {
         "type": "object",
@@ -159,7 +172,9 @@ SHARED: Final[dict[str, Schema]] = {
     "Tenant": _TENANT,
     "Tenants": _object(("tenants",), tenants=_array(_TENANT)),
     "NewTenant": _object(("name",), name=TEXT, models=_array(TEXT), weight=_OR_NULL),
-    "TenantChanges": _object(disabled=BOOLEAN, models=_array(TEXT), weight=_OR_NULL),
+    "TenantChanges": _object(
+        disabled=BOOLEAN, models=_array(TEXT), weight=_OR_NULL, captured=_array(TEXT)
+    ),
     "ApiKey": _API_KEY,
     "ApiKeys": _array(_API_KEY),
     "NewApiKey": _object(

@@ -22,6 +22,8 @@ _RESERVED: Final[Mapping[str, Any]] = {
     "priority": _Unsigned,
     "timeout": _Unsigned,
     "binary_data_output": bool,
+    # responses say which model's files gave them
+    "model_digest": bool,
     # perf_analyzer sends it with every request; it has a meaning for streams only
     EMPTY_FINAL: bool,
 }

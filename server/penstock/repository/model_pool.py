@@ -9,8 +9,24 @@ from penstock.workers.instance import Asked, Instance
 from penstock.workers.request import PendingRequest
 
 
-class ModelPool(Protocol):
-    """Takes requests, and answers each once."""
+class Taker(Protocol):
+    """Takes requests, and answers each once: a model's pool, or what stands before it."""
+
+    def submit(self, request: PendingRequest) -> None:
+        """Take a request, which will get its answer. Raises PenstockError where it is refused."""
+        ...
+
+    def submit_at_once(self, request: PendingRequest) -> None:
+        """As `submit`, for a request that may not wait for an instance: it is refused where none is idle."""
+        ...
+
+    def cancel(self, request: PendingRequest) -> None:
+        """Nobody waits for its answer any more."""
+        ...
+
+
+class ModelPool(Taker, Protocol):
+    """What runs a model's requests."""
 
     @property
     def ready(self) -> bool:
@@ -35,18 +51,6 @@ class ModelPool(Protocol):
     @property
     def instances(self) -> Sequence[object]:
         """Workers that are loaded."""
-        ...
-
-    def submit(self, request: PendingRequest) -> None:
-        """Take a request, which will get its answer. Raises PenstockError where it is refused."""
-        ...
-
-    def submit_at_once(self, request: PendingRequest) -> None:
-        """As `submit`, for a request that may not wait for an instance: it is refused where none is idle."""
-        ...
-
-    def cancel(self, request: PendingRequest) -> None:
-        """Nobody waits for its answer any more."""
         ...
 
     def explain(self) -> dict[str, Any]:

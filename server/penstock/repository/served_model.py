@@ -30,6 +30,7 @@ from penstock.repository.signature import Signature
 from penstock.repository.streaming_pool import StreamingPool, StreamingSequencePool
 from penstock.repository.turns import Turns
 from penstock.repository.uneven_rules import uneven_rules
+from penstock.repository.version_digest import VersionDigest
 from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.scheduling.weights import TenantWeights
 from penstock.telemetry.latencies import latencies_of
@@ -59,6 +60,13 @@ class ServedModel:
     """The server's own bound on a request's time, which is the objective; None: none."""
     staged: Staged | None = None
     """The private copy that it is loaded from; None: it is loaded from where it lies."""
+    digest: VersionDigest | None = None
+    """Of its files; None: nobody has asked for one, as in tests."""
+
+    @property
+    def digest_text(self) -> str:
+        """The digest, empty while it is not known."""
+        return "" if self.digest is None else self.digest.text
 
     @property
     def ready(self) -> bool:

@@ -19,6 +19,8 @@ def protections(settings: Settings) -> dict[str, str]:
     audit = settings.audit
     if audit.folder is not None:
         rows["audit"] = f"{audit.folder}, {'not signed' if audit.sign_key is None else 'signed'}"
+    if settings.capture.folder is not None:
+        rows["capture"] = _capture(settings)
     return rows
 
 
@@ -53,3 +55,14 @@ def _access(settings: Settings) -> str:
     if access.anonymous_roles:
         text += f"; without a credential: {', '.join(access.anonymous_roles)}"
     return text
+
+
+def _capture(settings: Settings) -> str:
+    """What whoever starts a server should know: that requests are kept."""
+    shares = (
+        f"{rule.sample * 100:g} % of {', '.join(rule.models)}"
+        for rule in settings.capture.rules
+        if rule.sample
+    )
+    consent = "" if settings.access.mode == "off" else ", of tenants that allow it"
+    return f"requests are kept in {settings.capture.folder}: {'; '.join(shares)}{consent}"

@@ -19,6 +19,7 @@ from penstock.gateway.tls_files import TlsFiles
 from penstock.secrets.source import SecretSource
 from penstock.secrets_config import variables_of
 from penstock.supervisor.banner import Announcer
+from penstock.supervisor.capture_process import capturing
 from penstock.supervisor.front import CommandFactory, choose_front
 from penstock.supervisor.gateway_life import GatewayLife
 from penstock.supervisor.liveness import ProbeTiming
@@ -97,7 +98,7 @@ class Supervisor:
             self._signals(),
         ):
             settings = settings.model_copy(update={"run_dir": folder})
-            async with renewing(settings.tls, settings.secrets):
+            async with renewing(settings.tls, settings.secrets), capturing(settings):
                 return await self._run(settings, folder, factory)
 
     async def _run(self, settings: Settings, folder: Path, factory: CommandFactory) -> int:

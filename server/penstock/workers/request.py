@@ -19,8 +19,8 @@ Encode = Callable[["PendingRequest", list[OutputTensor]], bytes]
 """Makes the response's bytes while its tensors' views are valid. May raise PenstockError."""
 
 
-NOT_THE_MODELS: Final = frozenset({"timeout", "priority"})
-"""Parameters that are for the queue."""
+NOT_THE_MODELS: Final = frozenset({"timeout", "priority", "model_digest"})
+"""Parameters that no answer depends on: they are for the queue, or ask for more to be told."""
 
 Answer = bytes | PenstockError
 """An encoded response, or what went wrong."""
