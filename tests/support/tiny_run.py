@@ -23,7 +23,8 @@ def tiny(
     """3 epochs of 8 steps, 4 micro-batches each; a checkpoint every 3 steps, a point of the curve every step."""
     given: dict[str, dict[str, Any]] = {
         "recipe": {"name": str(RECIPE), "options": dict(options or {})},
-        "run": {"folder": folder, "device": "cpu"},
+        # one thread: several wait for each other when other tests run
+        "run": {"folder": folder, "device": "cpu", "threads": 1},
         "training": {"epochs": 3, "batch_size": 32, "micro_batch_size": 8, "clip_norm": 1.0},
         "optimizer": {"learning_rate": 0.02},
         "progress": {"log_every_steps": 1},

@@ -16,7 +16,7 @@ def torch_as_it_was() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
-    torch.use_deterministic_algorithms(False)
+    torch._C._set_deterministic_algorithms(False, warn_only=False)
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -215,7 +215,7 @@ def bound_values(config: TrainConfig) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(place: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         for name, inner in value.items():
             yield from _leaves(f"{place}.{name}", inner)
     else:

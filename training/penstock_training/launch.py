@@ -83,7 +83,7 @@ def taken_up(config: TrainConfig, source: Path, folder: RunFolder, *, resume: bo
 def _differing(before: dict[str, object], config: TrainConfig) -> list[str]:
     """`optimizer.learning_rate was 0.001, is 0.01`, …"""
     now = dict(bound_values(config))
-    names = [name for name in (*before, *(n for n in now if n not in before))]
+    names = [*now, *(name for name in before if name not in now)]
     return [
         f"{name} was {_shown(before, name)}, is {_shown(now, name)}"
         for name in names

@@ -35,7 +35,8 @@ def seed_torch(device: torch.device, *what: int | str) -> None:
 
 def be_deterministic() -> None:
     """The same bits each time, where the device can."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # use_deterministic_algorithms() does it too, and imports all of torch's compiler, for a second and a half
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
     # else each new tensor is filled with NaN first
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

@@ -1,0 +1,212 @@
+"""`penstock-train` for real: torchrun and Ray start processes, and start them again when one was killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock_training.cli import main
+from penstock_training.run_folder import RunFolder
+from supervised import MARK, eventually, marked
+from tiny_run import RECIPE, curve, run_here, tiny
+
+CONFIG = f"""\
+[recipe]
+name = "{RECIPE}"
+[run]
+folder = "run"
+device = "cpu"
+processes = 2
+threads = 1
+[training]
+epochs = 3
+batch_size = 32
+micro_batch_size = 8
+clip_norm = 1.0
+[optimizer]
+learning_rate = 0.02
+[progress]
+log_every_steps = 1
+[evaluation]
+best = "accuracy"
+[checkpoints]
+every_steps = 3
+"""
+
+
+class Started:
+    """`penstock-train` in a process of its own; what it starts is known by a mark."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tiny.toml").write_text(CONFIG)
+        self.run = RunFolder(folder / "run")
+        self.mark = f"train-{os.getpid()}-{folder.name}"
+        # Ray keeps a token at home, and all of them what they like in the folder for what is temporary
+        scratch = folder / "t"
+        scratch.mkdir(exist_ok=True)
+        home = {"HOME": str(folder), "TMPDIR": str(scratch), MARK: self.mark}
+        command = [
+            sys.executable,
+            "-m",
+            "penstock_training.cli",
+            str(folder / "tiny.toml"),
+            *arguments,
+        ]
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, **home},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.scratch = scratch
+
+    def ended(self) -> tuple[int, str]:
+        """(exit code, all that it said). Nothing of it is left."""
+        said, _ = self.process.communicate()
+        eventually(lambda: not marked(self.mark), "processes are left")
+        assert list(self.scratch.iterdir()) == []
+        return self.process.returncode, said
+
+    def kill(self) -> None:
+        for pid in marked(self.mark):
+            os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[list[Started]]:
+    all_of_them: list[Started] = []
+    yield all_of_them
+    for each in all_of_them:
+        each.kill()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run_here(tiny(tmp_path_factory.mktemp("undisturbed") / "run"))
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("engine", ["torchrun", "ray"])
+def test_a_killed_process_is_started_again_and_the_curve_goes_on(
+    tmp_path_factory: pytest.TempPathFactory,
+    started: list[Started],
+    undisturbed: RunFolder,
+    engine: str,
+) -> None:
+    # not pytest's own folder for this test: sockets lie in it, whose paths may not be long
+    folder = tmp_path_factory.mktemp("e")
+    kill = ["--set", "recipe.options.kill_rank=1", "--set", "recipe.options.kill_at=22"]
+    train = Started(folder, "--engine", engine, *kill)
+    started.append(train)
+    code, said = train.ended()
+    assert code == 0, said
+    assert "2 processes (ddp) on cpu, 24 steps" in said
+    assert "2 processes (ddp) on cpu, goes on after step 9 of 24" in said
+    assert re.search(
+        r"^finished: step 24, the best is step \d+: loss .* accuracy", said, re.MULTILINE
+    ), said
+    assert "Traceback" not in said
+    for name in ("train/loss", "validation/loss"):
+        assert curve(train.run, name) == pytest.approx(curve(undisturbed, name), rel=1e-4)
+    assert sorted(path.name for path in train.run.path.iterdir() if path.name[0] != ".") == [
+        "checkpoints",
+        "killed",
+        "metrics.jsonl",
+        "outcome.json",
+        "run.json",
+    ]
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+def test_sigterm_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, started: list[Started]) -> None:
+    train = Started(tmp_path, "--set", "recipe.options.step_s=0.05", "--set", "training.epochs=100")
+    started.append(train)
+    eventually(lambda: len(curve(train.run)) > 0, "it trains")
+    # only the launcher is told
+    train.process.send_signal(signal.SIGTERM)
+    code, said = train.ended()
+    assert code == 130, said
+    assert "stops after a checkpoint; once more: at once" in said
+    outcome, newest = train.run.outcome(), train.run.checkpoints.newest()
+    assert outcome is not None and outcome.status == "stopped" and newest is not None
+    assert f"stopped: after step {newest.step}; --resume goes on with it" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+def test_the_reason_of_a_failure_is_told_once(tmp_path: Path, started: list[Started]) -> None:
+    train = Started(tmp_path, "--processes", "3")
+    started.append(train)
+    code, said = train.ended()
+    assert code == 1
+    assert said.splitlines() == [
+        "penstock-train: training.batch_size (32) can't be divided among 3 processes; it can among 1, 2, 4"
+    ]
+
+
+def test_processes_do_not_outlive_their_launcher() -> None:
+    """The kernel tells them, and they stop as if they had been asked to."""
+    child = """
+        import signal, sys
+        from penstock_training.stopping import StopSignal, stop_with_launcher
+        signals = StopSignal()
+        signals.listen()
+        stop_with_launcher()
+        print("ready", flush=True)
+        while not signals.received:
+            signal.pause()
+        print("stopped", flush=True)
+    """
+    launcher = f"""
+        import subprocess, sys
+        subprocess.run([sys.executable, "-c", {textwrap.dedent(child)!r}])
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(launcher)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    assert process.stdout.read() == "stopped\n"
+    process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["none.toml"], "none.toml: can't be read"),
+        ([], "Missing argument"),
+        (
+            ["{config}", "--engine", "slurm"],
+            "--set run.engine: expected 'torchrun' or 'ray' (got 'slurm')",
+        ),
+        (
+            ["{config}", "--processes", "-1"],
+            "--set run.processes: expected a number greater than or equal to 0",
+        ),
+        (["{config}", "--set", "run.folder=/proc/none"], "run.folder: /proc/none can't be written"),
+        (["{config}", "--set", "run.nodes=2"], "run.rendezvous is needed with several run.nodes"),
+    ],
+)
+def test_what_was_used_wrongly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    config = tmp_path / "tiny.toml"
+    config.write_text(CONFIG)
+    code = main([argument.format(config=config) for argument in arguments])
+    assert told in capsys.readouterr().err
+    assert code == 2
