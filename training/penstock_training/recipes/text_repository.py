@@ -1,6 +1,6 @@
 """Models that take text in front of a registered text classifier, which takes tokens.
 
-    python -m penstock_training.recipes.text_repository training/configs/topics.toml lake/serving
+    penstock-train text-repository training/configs/topics.toml lake/serving
     penstock serve lake/serving models:/topics@champion
 
 `topics_tokenizer` is a Python model with the recipe's tokenizer; `topics_text` is an ensemble: TEXT (BYTES) → SCORES.
@@ -14,6 +14,9 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from penstock.errors import ConfigError
+from penstock_training.config_sources import load_config
+from penstock_training.recipe_loading import load_recipe
 from penstock_training.recipes.text_classifier import IDS, MASK, TextClassifier
 
 TOKENIZER_MODEL: Final = Path(__file__).parent.parent / "serving" / "tokenizer_model.py"
@@ -38,7 +41,21 @@ ensemble_scheduling:
 """
 
 
-def write_text_repository(target: Path, recipe: TextClassifier, model: str) -> None:
+def of_config(config: Path, target: Path, model: str = "") -> tuple[Path, Path]:
+    """For the classifier that a configuration trains, and registers by its name unless another is given."""
+    settings = load_config(config)
+    recipe = load_recipe(settings, config.absolute())
+    if not isinstance(recipe, TextClassifier):
+        raise ConfigError(f"{config}: {settings.recipe.name} is no text classifier")
+    name = model or (settings.register_as.name if settings.register_as else "")
+    if not name:
+        raise ConfigError(
+            f"{config}: has no [register], so --model has to say by which name it is served"
+        )
+    return write_text_repository(target, recipe, name)
+
+
+def write_text_repository(target: Path, recipe: TextClassifier, model: str) -> tuple[Path, Path]:
     """The two models, for a classifier that is served by the name `model`."""
     tokenizer = target / f"{model}_tokenizer"
     (tokenizer / "1").mkdir(parents=True, exist_ok=True)
@@ -52,3 +69,4 @@ def write_text_repository(target: Path, recipe: TextClassifier, model: str) -> N
     (text / "config.yaml").write_text(
         _ENSEMBLE.format(model=model, batch=MAX_BATCH, classes=classes, ids=IDS, mask=MASK)
     )
+    return tokenizer, text
