@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import zipfile
@@ -366,6 +367,21 @@ def test_requests_of_different_parameters(shop: LoadedModel) -> None:
     assert isinstance(answers[3], InvalidRequest)
     assert str(answers[3]) == "parameter 'factor' is 'two', expected a double"
     assert answers[4]["label"].tolist() == [[b"f CHF Monday"]]
+
+
+def test_one_that_fails_alone_with_its_parameters(shop: LoadedModel) -> None:
+    """The others, whose parameters differ, have their answers all the same."""
+    asked = batch_of(orders("broken"), orders("b"), orders("broken"), orders("d"))
+    batch = with_parameters(asked, {"factor": 2.0}, {}, {"factor": 3.0}, {"factor": 3.0})
+    answers = each(shop.execute(batch))
+    for index in (0, 2):
+        assert str(answers[index]) == "ValueError: a broken item can't be priced"
+    assert answers[1]["total"].tolist() == [[10.0]]
+    assert answers[3]["total"].tolist() == [[30.0]]
+    # what may not be run again fails together, but not the others
+    once = dataclasses.replace(batch, repeatable=False)
+    answers = each(shop.execute(once))
+    assert [isinstance(answer, ModelFailed) for answer in answers] == [True, False, True, True]
 
 
 def test_a_request_that_fails_leaves_the_others_alone(shop: LoadedModel) -> None:

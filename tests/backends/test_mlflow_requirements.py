@@ -148,3 +148,9 @@ def test_conda(model_dir: Path) -> None:
     for text in ("", "dependencies: 3", "dependencies: [{pip: 3}, 7]"):
         conda.write_text(text)
         check(file)
+
+
+def test_without_the_extra(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_requirements, "find_spec", lambda name: None)
+    with pytest.raises(LoadFailed, match=r"pip install 'penstock\[mlflow\]'"):
+        check(model(model_dir, "numpy"))

@@ -27,7 +27,7 @@ from penstock.backends.mlflow_requirements import PARAMETER as REQUIREMENTS
 from penstock.backends.mlflow_requirements import check_requirements
 from penstock.backends.mlflow_schema import Field, Kind, Schema, configured_schema
 from penstock.backends.parameters import string_parameters
-from penstock.errors import LoadFailed, PenstockError
+from penstock.errors import LoadFailed, ModelFailed, PenstockError
 from penstock.model_config import ConfigDict, asks_decoupled
 from penstock.types import Array
 
@@ -112,7 +112,12 @@ class MlflowModel:
         alone = list(one_by_one(batch))
         answers: dict[int, Outputs | PenstockError] = {}
         for indices in groups:
-            answer = run_isolated(self._run, _joined([alone[index] for index in indices]))
+            joined = _joined([alone[index] for index in indices], repeatable=batch.repeatable)
+            try:
+                answer = run_isolated(self._run, joined)
+            except ModelFailed as error:
+                # other groups have their own answers
+                answer = [error] * len(indices)
             if isinstance(answer, Mapping):
                 requests = [batch.requests[index] for index in indices]
                 answers.update(zip(indices, _divided(answer, requests), strict=True))
@@ -143,12 +148,10 @@ class MlflowModel:
         return [name for name in self._names if name in wanted]
 
 
-def _joined(batches: Sequence[Batch]) -> Batch:
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    inputs = {n: np.concatenate([each.inputs[n] for each in batches]) for n in first.inputs}
-    return Batch(inputs, [each.requests[0] for each in batches])
+def _joined(batches: Sequence[Batch], *, repeatable: bool) -> Batch:
+    names = batches[0].inputs
+    inputs = {name: np.concatenate([each.inputs[name] for each in batches]) for name in names}
+    return Batch(inputs, [each.requests[0] for each in batches], repeatable=repeatable)
 
 
 def _divided(outputs: Outputs, requests: Sequence[RequestInfo]) -> list[Outputs]:

@@ -92,6 +92,8 @@ def check_requirements(file: ModelFile, config: ConfigDict, flavor: str, *, byte
 
 def compare(file: ModelFile, flavor: str) -> Findings:
     """Everything that the model names against this environment."""
+    if find_spec("packaging") is None:
+        raise LoadFailed("models of MLflow need the extra mlflow: pip install 'penstock[mlflow]'")
     found = Findings()
     for where, text in _lines(file.folder, found):
         _compare(text, where, flavor, found)
