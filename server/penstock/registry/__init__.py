@@ -1,1 +1,1 @@
-"""Models of an MLflow registry: found, fetched, followed, by a process of their own that the gateway never waits for."""
+"""Models of an MLflow registry: found, fetched and followed, by a process that the gateway never waits for."""

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 Problem = Literal["not_found", "unavailable", "refused", "failed"]
-"""Why a question was not answered: there is no such thing; the registry can't be asked now; it may not be; anything else."""
+"""Why a question was not answered: there is no such thing; the registry can't be asked now, or may not be; else."""
 
 
 class ResolvedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +204,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, tag="held"):
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, tag="release"):
-    """Nothing is served from that version any more, or something else is: take it out of the view if nobody wants it."""
+    """Nothing is served from that version any more: take it out of the view, unless somebody wants it again."""
 
     model: str
     version: int
