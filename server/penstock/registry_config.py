@@ -109,7 +109,7 @@ class RegistrySettings(Section):
         return self.cache_folder or state_folder() / "registry"
 
     def view_of(self, run_dir: Path) -> Path:
-        """What the server of that run serves from the registry, as a repository. There is one where there is an agent."""
+        """The repository of what the server of that run serves from the registry; it is there where there is an agent."""
         return self.cache_path / VIEWS / run_dir.name
 
     @property

@@ -36,7 +36,9 @@ class RegistryRef:
     def __str__(self) -> str:
         own = f"{self.name}=" if self.name != self.model else ""
         what = f"/{self.version}" if self.version is not None else ""
-        return f"{own}{SCHEME}{self.model}{what}{'@' if self.aliases else ''}{','.join(self.aliases)}"
+        return (
+            f"{own}{SCHEME}{self.model}{what}{'@' if self.aliases else ''}{','.join(self.aliases)}"
+        )
 
     @property
     def parts(self) -> tuple[str, ...]:

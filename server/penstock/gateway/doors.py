@@ -16,6 +16,7 @@ from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.inference import Inference
 from penstock.gateway.openapi import OpenApi, OpenPort
+from penstock.gateway.registry_api import RegistryApi
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.sagemaker import SageMaker
 from penstock.gateway.server_state import ServerState
@@ -37,6 +38,7 @@ class Doors:
         metrics: MetricsPage,
         linked: LinkedModels,
         tenants: TenantsApi,
+        registry: RegistryApi | None = None,
     ) -> None:
         self.inference: Final = HttpInference(inference, state.repository, aside)
         v1 = V1Inference(inference, state.repository, aside)
@@ -50,6 +52,7 @@ class Doors:
                 *docs_routes(),
                 *tenants.routes(),
                 *AuditApi(state.settings.audit).routes(),
+                *(registry or RegistryApi()).routes(),
             ],
         )
         self._vertex_ai: VertexAi | None = None

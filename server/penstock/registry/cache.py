@@ -18,7 +18,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -109,11 +109,11 @@ class Cache:
 
     def known(self, model: str) -> Known:
         """What its references last meant."""
-        return _read(self._known / f"{_file_name(model)}.json", Known) or Known()
+        return _read(self._known / f"{file_name(model)}.json", Known) or Known()
 
     def remember(self, model: str, known: Known) -> None:
         """For the next start. Raises OSError."""
-        _write(self._known / f"{_file_name(model)}.json", known)
+        _write(self._known / f"{file_name(model)}.json", known)
 
     # ── on the way ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,7 +172,7 @@ class Cache:
         return found
 
     def _manifest_path(self, model: str, version: int) -> Path:
-        return self._versions / _file_name(model) / f"{version}.json"
+        return self._versions / file_name(model) / f"{version}.json"
 
 
 def sha256_of(file: Path) -> str:
@@ -210,17 +210,12 @@ def _read(path: Path, kind: type[T]) -> T | None:
         return None
 
 
-def _file_name(model: str) -> str:
+def file_name(model: str) -> str:
     """A name for a file, whatever the model is called."""
     name = quote(model, safe="").replace(".", "%2E")
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[:100]}-{hashlib.sha256(model.encode()).hexdigest()}"
-
-
-def file_name(model: str) -> str:
-    """As files of the cache are named after it."""
-    return _file_name(model)
 
 
 def _remove_if_abandoned(lock: Path, before_s: float) -> None:
@@ -232,6 +227,3 @@ def _remove_if_abandoned(lock: Path, before_s: float) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(descriptor)
-
-
-Files = Mapping[str, str]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Final
 
 import msgspec
 
-LEFT_OUT: Final = frozenset({"model.sig", "release.json"})
-"""They are about the other files, and no part of a version's digest."""
+from penstock import model_digest
 
 
 class CachedFile(msgspec.Struct, frozen=True):
@@ -38,8 +36,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """As `model_digest` of the version's folder."""
-        own = {path: file for path, file in self.files.items() if path not in LEFT_OUT}
-        return f"sha256:{digest_of(own)}"
+        left_out = model_digest.NOT_THE_MODELS
+        return model_digest.digest_of(
+            {path: f.sha256 for path, f in self.files.items() if path.encode() not in left_out}
+        )
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +51,6 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def digest_of(files: Mapping[str, CachedFile]) -> str:
-    """Of paths and contents: SHA-256 over `path NUL digest-in-hex` of all files in the order of their paths."""
-    content = hashlib.sha256()
-    for path, file in sorted(files.items()):
-        content.update(f"{path}\0{file.sha256}".encode())
-    return content.hexdigest()
+    """Of all that is said of the files."""
+    lines = [f"{path}\0{file.sha256} {file.size}\n" for path, file in sorted(files.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

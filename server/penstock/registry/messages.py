@@ -103,6 +103,8 @@ class RegistryModel(msgspec.Struct, frozen=True, kw_only=True):
     """Why a reference does not mean what it should, or is not there yet; empty: all is well."""
     fetching: tuple[int, ...] = ()
     """Versions that are on their way."""
+    gone: bool = False
+    """Nothing names it any more."""
     settled: bool = False
     """Each reference has had its first answer: the version is there, or why not."""
     revision: int = 0
