@@ -109,7 +109,7 @@ class RegistrySettings(Section):
         return self.cache_folder or state_folder() / "registry"
 
     def view_of(self, run_dir: Path) -> Path:
-        """The repository of what the server of that run serves from the registry; it is there where there is an agent."""
+        """The repository of what the server of that run serves from the registry. It is there where an agent is."""
         return self.cache_path / VIEWS / run_dir.name
 
     @property

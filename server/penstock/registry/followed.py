@@ -45,8 +45,10 @@ class Followed:
         self.aliases: dict[str, int] = dict(known.aliases)
         self.gone = False
         self._known: Final = known
-        self._asked = False
+        self._answered = False
         """The registry has said what the parts mean, or it can't now."""
+        self._may_bring = False
+        """What parts mean is known, or it is not waited for any longer."""
         self._problem = ""
         self._missing: dict[str, str] = {}
         """Part → why it means nothing."""
@@ -73,7 +75,7 @@ class Followed:
 
     def take(self, facts: ModelFacts) -> None:
         """The registry has answered. What a part meant goes on where it means nothing now."""
-        self._asked, self._problem, self._missing = True, "", {}
+        self._answered, self._problem, self._missing = True, "", {}
         self.aliases = dict(facts.aliases)
         for part in self.parts:
             if part.isdigit():
@@ -90,17 +92,17 @@ class Followed:
 
     def refuse(self, problem: str) -> None:
         """The registry has answered that there is no such model, or that it does not say."""
-        self._problem = problem
+        self._answered, self._problem = True, problem
         self.fall_back()
 
     def away(self, problem: str) -> None:
         """It can't be asked now."""
-        self._problem = problem
+        self._answered, self._problem = True, problem
         self.fall_back()
 
     def fall_back(self) -> None:
         """What the registry has not said, or says no more, means what it meant before, for as long as need be."""
-        self._asked = True
+        self._may_bring = True
         for part in self.parts:
             if part not in self.meant and part in self._known.meant:
                 self.meant[part] = self._known.meant[part]
@@ -108,7 +110,7 @@ class Followed:
 
     def due(self, now: float) -> list[int]:
         """Versions to be brought now."""
-        if not self._asked:
+        if not self._may_bring:
             return []
         return [
             version
@@ -177,6 +179,7 @@ class Followed:
         """For the gateway."""
         wanted = self.wanted
         there_or_not = self.present.keys() | self._failures.keys()
+        known = self._answered or all(part in self.meant for part in self.parts)
         return RegistryModel(
             name=self.name,
             registered=self.registered,
@@ -187,7 +190,7 @@ class Followed:
             problem=self._why_not(),
             fetching=tuple(sorted(self.bringing)),
             gone=self.gone,
-            settled=self._asked and wanted <= there_or_not and not self.bringing & wanted,
+            settled=known and wanted <= there_or_not and not self.bringing & wanted,
             revision=self._revision,
         )
 
