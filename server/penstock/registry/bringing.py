@@ -102,12 +102,7 @@ class Bringing:
     ) -> Brought:
         if facts.status != READY:
             raise LoadFailed(f"the registry has it as {facts.status}, expected {READY}")
-        came = 0
-
-        def count(size: int) -> None:
-            nonlocal came
-            came += size
-
+        came: list[int] = []
         manifest = fetch(
             self.cache,
             registry.artifacts(facts),
@@ -115,11 +110,12 @@ class Bringing:
             version=facts.version,
             source=facts.source,
             run_id=facts.run_id,
-            on_bytes=count,
+            on_bytes=came.append,
         )
         self._show(name, manifest)
         self._evict()
-        return Brought(manifest, fetched=True, bytes=came)
+        # none: another server, or another name, has brought it meanwhile
+        return Brought(manifest, fetched=bool(came), bytes=sum(came))
 
     def _show(self, name: str, manifest: Manifest) -> None:
         if manifest.version not in self.view.versions(name):

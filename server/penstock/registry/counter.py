@@ -68,8 +68,7 @@ class Counter:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A gateway has come: tell it what there is, and do what it says until it goes."""
-        if self._gateway is not None:
-            self._gateway.close()
+        self.hang_up()
         self._gateway = writer
         if self._desk.state is not None:
             self._send(self._desk.state)
@@ -87,6 +86,11 @@ class Counter:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    def hang_up(self) -> None:
+        """Have the gateway come anew."""
+        if self._gateway is not None:
+            self._gateway.close()
 
     async def say_stopped(self, timeout_s: float) -> None:
         """Nothing is served any more: as far as the registry can be told."""

@@ -78,12 +78,13 @@ class Desk:
         self._models: dict[str, Followed] = {}
         self._entries: list[RepositoryEntry] = []
         self._held: Mapping[str, tuple[int, ...]] = {}
-        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[str, int], asyncio.Task[Exception | None]] = {}
         self._problem = ""
         self._counts = RegistryCounts()
         self._short: Final = ThreadPoolExecutor(SHORT_THREADS, "registry")
         self._long: Final = ThreadPoolExecutor(FETCH_THREADS, "fetch")
         self._wake = asyncio.Event()
+        self._asked_for = False
         self._connecting = asyncio.Lock()
         self.state: RegistryState | None = None
         """What was said last; None: nothing yet."""
@@ -102,23 +103,36 @@ class Desk:
             await self._sleep()
             await self._find_models()
 
+    def close(self) -> None:
+        """Its threads end with what they do."""
+        self._short.shutdown(wait=False, cancel_futures=True)
+        self._long.shutdown(wait=False, cancel_futures=True)
+
     def look(self) -> None:
         """Ask now: somebody says that the registry has changed."""
         for model in self._models.values():
             model.retry()
+        self._ask_now()
+
+    def _ask_now(self) -> None:
+        self._asked_for = True
         self._wake.set()
 
     async def _sleep(self) -> None:
+        """Until the registry is to be asked again: in a while, when a fetch is to be tried again, or now."""
         loop = asyncio.get_running_loop()
-        pause_s = self._poll_s * random.uniform(1 - JITTER, 1 + JITTER)
-        due = [at for model in self._models.values() if (at := model.next_due_at()) is not None]
-        until = min([loop.time() + pause_s, *due])
-        try:
-            await asyncio.wait_for(self._wake.wait(), max(until - loop.time(), 0.0))
-        except TimeoutError:
-            return
-        finally:
+        poll_at = loop.time() + self._poll_s * random.uniform(1 - JITTER, 1 + JITTER)
+        while not self._asked_for:
+            due = [at for m in self._models.values() if (at := m.next_due_at()) is not None]
+            left_s = min([poll_at, *due]) - loop.time()
+            if left_s <= 0:
+                break
             self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), left_s)
+            except TimeoutError:
+                break
+        self._asked_for = False
 
     async def _round(self) -> None:
         """Ask for all models, and begin to bring what is missing. A registry that is away is asked once."""
@@ -220,7 +234,7 @@ class Desk:
         for version in model.due(asyncio.get_running_loop().time()):
             self._begin(model, version)
 
-    def _begin(self, model: Followed, version: int) -> asyncio.Task[None]:
+    def _begin(self, model: Followed, version: int) -> asyncio.Task[Exception | None]:
         key = model.name, version
         if key not in self._tasks:
             model.begin(version)
@@ -229,8 +243,8 @@ class Desk:
             self.tell()
         return self._tasks[key]
 
-    async def _bring(self, model: Followed, version: int) -> None:
-        """Errors become the model's problem."""
+    async def _bring(self, model: Followed, version: int) -> Exception | None:
+        """Errors become the model's problem. Returns them."""
         loop = asyncio.get_running_loop()
         what = {"version": str(version), "registered": model.registered}
         try:
@@ -250,6 +264,10 @@ class Desk:
             outcome: str = "refused" if refused else "failed"
             self._count(**{f"{outcome}_fetches": 1})
             self._note(model, outcome, str(error), what)
+            # it is to be tried again
+            self._wake.set()
+            self.tell()
+            return error
         except BaseException:
             model.bringing.discard(version)
             raise
@@ -262,6 +280,7 @@ class Desk:
                 self._note(model, "done", "", {**what, **digest})
             await self._remember(model)
         self.tell()
+        return None
 
     async def _remember(self, model: Followed) -> None:
         try:
@@ -304,7 +323,7 @@ class Desk:
         """Raises NotFound, Unavailable, Forbidden, LoadFailed, InvalidRequest."""
         model, part = self._served(name), parse_part(f"@{alias}")
         await self._ask(lambda r: r.set_alias(model.registered, part[1:], version))
-        self._wake.set()
+        self._ask_now()
 
     async def set_tag(self, registered: str, version: int, key: str, value: str) -> None:
         """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
@@ -315,9 +334,11 @@ class Desk:
         model = self._served(name)
         if version in model.present:
             return
-        await asyncio.shield(self._begin(model, version))
-        if version not in model.present:
-            raise LoadFailed(f"version {version} can't be fetched: {model.state().problem}")
+        error = await asyncio.shield(self._begin(model, version))
+        if isinstance(error, PenstockError):
+            raise error
+        if error is not None:
+            raise LoadFailed(f"version {version} can't be fetched: {error}")
 
     def hold(self, versions: Mapping[str, tuple[int, ...]]) -> None:
         """These stay, whatever references mean."""
