@@ -19,6 +19,8 @@ from penstock.workers.messages import UNLOADED
 
 log = logging.getLogger(__name__)
 
+REPORT_S: Final = 0.2
+"""Until a change is told: others come with it."""
 START_PATIENCE_S: Final = 30.0
 """How long a starting server waits for an agent that says nothing."""
 WAITING: Final = "it comes from the registry, which has not said yet what it is"
@@ -89,6 +91,8 @@ class RegistryModels:
 
     async def close(self) -> None:
         """Nothing is loaded any more."""
+        if self._reporting is not None:
+            self._reporting.cancel()
         await self._link.close()
         tasks = [s.loading for s in self._served.values() if s.loading is not None]
         for task in tasks:
@@ -98,7 +102,7 @@ class RegistryModels:
     def report(self) -> None:
         """Something may have changed in how versions are served: the registry is told, in a while."""
         if self._reporting is None:
-            self._reporting = asyncio.get_running_loop().call_soon(self._report)
+            self._reporting = asyncio.get_running_loop().call_later(REPORT_S, self._report)
 
     # ── what the agent says ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -279,6 +283,8 @@ class RegistryModels:
         default = self._repository.default_version(name)
         for line in self._repository.lines_of(name):
             number = int(line.version)
+            if line.state == "LOADING":
+                continue
             state, since = served.since.get(number, ("", ""))
             if state != line.state:
                 since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
