@@ -96,10 +96,10 @@ def parse_part(text: str) -> str:
     """One of a reference's `parts`, as a person may write it: `@challenger`, `4`, `latest`, or a whole reference of
     one part. Raises InvalidRequest."""
     if text.startswith("models:"):
-        parts = parse_ref(text).parts
-        if len(parts) > 1:
+        part, *more = parse_ref(text).parts
+        if more:
             raise InvalidRequest(f"{text[:200]!a} names several versions, expected one")
-        return parts[0]
+        return part
     shown = f"{text[:200]!a}"
     if text.lower() in ("", "latest"):
         return ""

@@ -305,13 +305,15 @@ class Lying:
 
 
 def test_artifacts_that_lie(cache: Cache) -> None:
-    named = {"model": "m", "source": "s", "run_id": ""}
+    def take(version: int, listed: dict[str, int | None]) -> None:
+        fetch(cache, Lying(listed), model="m", version=version, source="s", run_id="")
+
     with pytest.raises(LinkOutside, match=r"'\.\./x' leads out"):
-        fetch(cache, Lying({"../x": 1}), version=1, **named)
+        take(1, {"../x": 1})
     with pytest.raises(Unavailable, match="1 bytes came, expected 2"):
-        fetch(cache, Lying({"x": 2}), version=2, **named)
+        take(2, {"x": 2})
     with pytest.raises(LinkOutside, match="something else than a file"):
-        fetch(cache, Lying({"link": None}), version=3, **named)
+        take(3, {"link": None})
     assert not any(p.is_file() for p in (cache.folder / "blobs").rglob("*"))
 
 

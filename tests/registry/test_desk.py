@@ -8,13 +8,13 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fake_registry import DeskBench, FakeRegistry
 from fake_workers import until
 from penstock.errors import Forbidden, InvalidRequest, NotFound, Unavailable
-from penstock.registry import desk as desks
 from penstock.registry import entries
 from penstock.registry.messages import RegistryModel
 
@@ -174,14 +174,14 @@ async def test_a_registry_that_says_nothing_is_not_waited_for(
     await bench.settled()
     silence = threading.Event()
 
-    def silent(*_: object, **__: object) -> None:
+    def silent(*_: object, **__: object) -> Any:
         assert silence.wait(30)
         raise Unavailable("nothing came")
 
     monkeypatch.setattr(registry, "model", silent)
     monkeypatch.setattr(registry, "version", silent)
     other = desk("models:/m@champion", view="other", fallback_s=0.01)
-    other.desk._connect = lambda: silent()  # type: ignore[assignment,misc,func-returns-value]
+    monkeypatch.setattr(other.desk, "_connect", silent)
     other.start()
     assert (await other.until(lambda m: m.default == 1)).settled
     silence.set()
@@ -401,7 +401,7 @@ async def test_a_registry_is_asked_now_and_then_with_jitter(
             await asyncio.Event().wait()
         raise TimeoutError
 
-    monkeypatch.setattr(desks.asyncio, "wait_for", wait_for)
+    monkeypatch.setattr("penstock.registry.desk.asyncio.wait_for", wait_for)
     bench = desk("models:/m@a", poll_s=10.0)
     bench.start()
     await until(lambda: len(waits) == 20)

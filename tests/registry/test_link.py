@@ -143,6 +143,7 @@ async def test_an_agent_that_is_killed_comes_back_and_nothing_is_lost(
     link.tag("own", 2, {"penstock.rollout": "begun"})
     link.tag("own", 2, {"penstock.rollout": "done"})
     link.deployed({"own": {1: status()}})
+    link.look()
     line.states.clear()
     await line.open()
     await line.settle()
@@ -151,7 +152,8 @@ async def test_an_agent_that_is_killed_comes_back_and_nothing_is_lost(
     # it never said that there is nothing
     assert all(state.models for state in line.states)
     assert {v.version: v.wanted for v in link.state.models[0].versions} == {1: True, 2: True}
-    assert link._tags == {}
+    await until(lambda: not link._tags)
+    assert not link._look_due
 
 
 async def test_who_waits_for_an_agent_that_is_killed_is_told(

@@ -425,14 +425,15 @@ class Desk:
     async def _connected(self) -> Registry:
         """MLflow takes seconds to import: in a thread. Raises Unavailable."""
         async with self._connecting:
-            if self._registry is None:
-                try:
-                    self._registry = await asyncio.get_running_loop().run_in_executor(
-                        self._short, self._connect
-                    )
-                except PenstockError as error:
-                    raise Unavailable(str(error)) from error
-            return self._registry
+            if self._registry is not None:
+                return self._registry
+            loop = asyncio.get_running_loop()
+            try:
+                registry = await loop.run_in_executor(self._short, self._connect)
+            except PenstockError as error:
+                raise Unavailable(str(error)) from error
+            self._registry = registry
+            return registry
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.to_thread(work, *arguments)

@@ -94,6 +94,7 @@ class RegistryLink:
         """To be written, as far as anybody knows."""
         self._tag_calls: dict[int, dict[_TagKey, str]] = {}
         self._deployments: Deployments | None = None
+        self._look_due = False
 
     # ── what others ask ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,7 +163,8 @@ class RegistryLink:
         return answer.lineage
 
     def look(self) -> None:
-        """Somebody says that the registry has changed: it is asked at once."""
+        """Somebody says that the registry has changed: it is asked at once, or when there is an agent again."""
+        self._look_due = self._writer is None
         self._send(Look())
 
     def release(self, model: str, version: int) -> None:
@@ -215,6 +217,8 @@ class RegistryLink:
         self._send_held()
         if self._deployments is not None:
             self._send(self._deployments)
+        if self._look_due:
+            self.look()
         for (model, version, name), value in list(self._tags.items()):
             self._send_tags(model, version, {name: value})
         while True:
