@@ -30,6 +30,7 @@ from penstock.logs import LogFormat, LogSettings
 from penstock.metrics_config import MetricsConfig, parse_metrics_config
 from penstock.quota_config import QuotaSettings
 from penstock.rate_limit_config import Resource, parse_rate_limit_resources
+from penstock.registry_config import RegistrySettings
 from penstock.secrets_config import SecretsSettings
 from penstock.tls_config import TlsSettings
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
@@ -192,6 +193,8 @@ class Settings(BaseSettings):
     """Whose models are served, and how they are kept."""
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
     """Which requests and answers are kept as records for training."""
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    """The MLflow registry that models are taken from."""
 
     @classmethod
     def settings_customise_sources(

@@ -30,6 +30,8 @@ REGION_PREFIX: Final = "penstock-test-"
 MODELS_PREFIX: Final = f"penstock-models-{os.getuid()}-"
 """Of folders of decrypted models."""
 END_OF_BANNER: Final = "Ctrl-C stops"
+OTHERS: Final = ("penstock.workers.main", "penstock.registry.agent")
+"""Processes beside the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Served:
         (pid,) = [
             pid
             for pid in self.processes()
-            if pid != self.process.pid and "penstock.workers.main" not in _command(pid)
+            if pid != self.process.pid and not any(other in _command(pid) for other in OTHERS)
         ]
         return pid
 

@@ -23,6 +23,7 @@ from penstock.config_effects import check_effects
 from penstock.config_sources import load_settings
 from penstock.errors import ConfigError
 from penstock.logs import configure_logging
+from penstock.registry_refs import is_ref
 from penstock.supervisor.supervisor import Supervisor
 from penstock.telemetry.tracing.array_file import check_writable
 
@@ -103,7 +104,7 @@ def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
 def serve(
     repositories: list[str] | None, config: Path | None, **flags: str | list[str] | None
 ) -> None:
-    """Serve the models of MODEL_REPOSITORY over HTTP and gRPC.
+    """Serve models over HTTP and gRPC: those of folders, and those that models:/NAME@ALIAS names in an MLflow registry.
 
     Every flag can also be set as PENSTOCK_… in the environment, or in penstock.toml
     (--http-port: PENSTOCK_HTTP_PORT, http_port). Flags win over the environment, it over the file.
@@ -158,7 +159,13 @@ def _given(
 ) -> dict[str, str | list[str]]:
     """What was given, by setting's name."""
     given = {name: value for name, value in flags.items() if value}
-    folders = [*repositories, *given.pop("model_repository", [])]
+    refs = [*filter(is_ref, repositories), *given.pop("registry_models", [])]
+    if refs:
+        given["registry_models"] = refs
+    folders = [
+        *(word for word in repositories if not is_ref(word)),
+        *given.pop("model_repository", []),
+    ]
     if folders:
         given["model_repository"] = folders
     hosts = given.pop("host", [])
@@ -174,8 +181,8 @@ def _signature() -> inspect.Signature:
     keyword = inspect.Parameter.KEYWORD_ONLY
     argument = typer.Argument(
         None,
-        metavar="[MODEL_REPOSITORY]...",
-        help="Folders of models, in Triton's layout.",
+        metavar="[MODEL_REPOSITORY | MODELS:/NAME@ALIAS]...",
+        help="Folders of models, in Triton's layout; models of an MLflow registry, as [NAME=]models:/MODEL@ALIAS.",
         show_default=False,
     )
     config = typer.Option(

@@ -186,6 +186,24 @@ UNLOAD: Final = Description(
     errors=(400, 404, 503),
 )
 
+REGISTRY: Final = Description(
+    tag="repository",
+    rule=of(Verb.READ_METADATA),
+    summary="Models that come from a registry: what references mean, and what of that is there",
+    response="Registry",
+    errors=(404,),
+)
+REGISTRY_WEBHOOK: Final = Description(
+    tag="repository",
+    # its signature says whose it is
+    rule=PUBLIC,
+    summary="For MLflow's webhooks: the registry has changed, and is asked at once",
+    headers=("X-MLflow-Signature", "X-MLflow-Delivery-Id", "X-MLflow-Timestamp"),
+    request="Any",
+    response="Any",
+    errors=(400, 401, 404, 501),
+)
+
 REGION_STATUS: Final = Description(
     tag="shared memory",
     rule=of(Verb.INFER),

@@ -17,6 +17,7 @@ from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.inference import Inference
 from penstock.gateway.lineage_api import LineageApi
 from penstock.gateway.openapi import OpenApi, OpenPort
+from penstock.gateway.registry_api import RegistryApi
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.sagemaker import SageMaker
 from penstock.gateway.server_state import ServerState
@@ -38,6 +39,7 @@ class Doors:
         metrics: MetricsPage,
         linked: LinkedModels,
         tenants: TenantsApi,
+        registry: RegistryApi | None = None,
     ) -> None:
         self.inference: Final = HttpInference(inference, state.repository, aside)
         v1 = V1Inference(inference, state.repository, aside)
@@ -52,6 +54,7 @@ class Doors:
                 *tenants.routes(),
                 *AuditApi(state.settings.audit).routes(),
                 *LineageApi(state.repository).routes(),
+                *(registry or RegistryApi()).routes(),
             ],
         )
         self._vertex_ai: VertexAi | None = None

@@ -7,7 +7,10 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
 
 from penstock.access.assembly import Access
 from penstock.access.tenant_audit import recorded_in
@@ -29,11 +32,17 @@ from penstock.gateway.http_asgi import HttpOverAsgi
 from penstock.gateway.http_generate import Generation
 from penstock.gateway.inference import Inference
 from penstock.gateway.inference_audit import AuditedInference
+from penstock.gateway.registry_api import RegistryApi
+from penstock.gateway.registry_audit import recorded_moves, recorded_notes
+from penstock.gateway.registry_models import RegistryModels
 from penstock.gateway.server_state import ServerState
 from penstock.gateway.tenant_usage import tenant_metrics
 from penstock.gateway.tenants_api import TenantsApi
 from penstock.gateway.terms import TermsReader
 from penstock.logs import configure_logging
+from penstock.registry.link import RegistryLink
+from penstock.registry.messages import SOCKET
+from penstock.registry.view import read_state
 from penstock.repository.linked_models import LinkedModels
 from penstock.repository.repository import ModelRepository
 from penstock.repository.response_cache import response_cache
@@ -43,6 +52,7 @@ from penstock.telemetry.audit_metrics import audit_metrics
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.jwt_metrics import jwt_metrics
 from penstock.telemetry.metrics import MetricsPage
+from penstock.telemetry.registry_metrics import registry_metrics
 from penstock.telemetry.secret_metrics import secret_metrics
 from penstock.telemetry.tls_metrics import tls_metrics
 from penstock.telemetry.tracing.tracing import Tracing
@@ -68,6 +78,9 @@ class Gateway:
         weights = TenantWeights(settings.tenant_weights)
         linked = LinkedModels((settings.run_dir or Path()) / LINKED_MODELS)
         self.repository = self._models(linked, weights)
+        self.registry = self._registry_link()
+        """Where models come from, beside folders; None: from nowhere."""
+        self._registry_models = self._follow_registry()
         self._tracing = Tracing(settings.tracing)
         self.state = ServerState(settings, self.repository, self._tracing)
         self._aside = Aside()
@@ -80,7 +93,13 @@ class Gateway:
         )
         self.terms = TermsReader(settings.tenant_header, self._tracing.switch, self._access.guard)
         self._doors = Doors(
-            self.state, inference, self._aside, self._metrics(), linked, self._tenants
+            self.state,
+            inference,
+            self._aside,
+            self._metrics(),
+            linked,
+            self._tenants,
+            self._registry_api(),
         )
         self._doors.record(self.auditing)
         self.grpc = GrpcService(
@@ -107,6 +126,30 @@ class Gateway:
             loop = asyncio.get_running_loop()
             repository.trust.observe(recorded_checks(self._audit_log, loop))
         return repository
+
+    def _registry_link(self) -> RegistryLink | None:
+        view, run_dir = self.repository.registry_view, self.settings.run_dir
+        if view is None or run_dir is None:
+            return None
+        timeout_s = self.settings.registry.timeout_secs
+        return RegistryLink(run_dir / SOCKET, read_state(view), timeout_s=timeout_s)
+
+    def _follow_registry(self) -> RegistryModels | None:
+        if self.registry is None:
+            return None
+        models = RegistryModels(self.settings, self.registry, self.repository)
+        if self._audit_log is not None:
+            self.registry.on_note = recorded_notes(self._audit_log)
+            models.on_moved = recorded_moves(self._audit_log)
+        return models
+
+    def _registry_api(self) -> RegistryApi:
+        reference, auditing = self.settings.registry.webhook_secret, self.auditing
+        return RegistryApi(
+            self.registry,
+            None if reference is None else lambda: self._secrets.get(reference).reveal(),
+            lambda error: None if auditing is None else auditing.refused(None, error, "", ""),
+        )
 
     def _inference(self) -> Inference:
         parts = self.repository, self.state.client_memory, self._tracing
@@ -142,8 +185,20 @@ class Gateway:
                 *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),
                 *([] if self._capturing is None else [self._capturing.metrics]),
+                *self._registry_metrics(),
             ],
         )
+
+    def _registry_metrics(self) -> list[Callable[[], Iterator[Metric]]]:
+        link = self.registry
+        if link is None:
+            return []
+        versions = self.repository.versions
+        return [
+            registry_metrics(
+                lambda: link.state, lambda: link.connected, lambda name: len(versions(name))
+            )
+        ]
 
     def _grpc_over_asgi(self, disconnects: Disconnects) -> GrpcOverAsgi:
         return GrpcOverAsgi(
@@ -217,6 +272,8 @@ class Gateway:
         if self._loading is not None:
             self._loading.cancel()
         self._aside.close()
+        if self._registry_models is not None:
+            await self._registry_models.close()
         await self.repository.close()
         if self._capturing is not None:
             await self._capturing.close()
@@ -236,7 +293,10 @@ class Gateway:
                 return
             if self._capturing is not None:
                 self._capturing.start()
-            await self.repository.start()
+            if self._registry_models is None:
+                await self.repository.start()
+            else:
+                await self._registry_models.start(self.repository.start)
             problem = self._doors.problem()
             if problem and await self.link.inherited() is None:
                 self.link.fail(problem)
@@ -283,6 +343,8 @@ class Gateway:
         if self.state.started:
             lines = tuple(self.repository.index())
             self.link.report(Report(lines, self.state.extensions, self.repository.wanted()))
+        if self._registry_models is not None:
+            self._registry_models.report()
         self._tell_watchers()
 
     def _tell_watchers(self) -> None:

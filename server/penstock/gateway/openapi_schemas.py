@@ -86,6 +86,15 @@ SHARED: Final[dict[str, Schema]] = {
         ("name", "version", "extensions"), name=TEXT, version=TEXT, extensions=_array(TEXT)
     ),
     "Models": _object(("models",), models=_array(TEXT)),
+    "Registry": _object(
+        ("agent", "reachable", "models"),
+        uri=TEXT,
+        agent={"type": "boolean"},
+        reachable={"type": "boolean"},
+        last_contact={"type": ["number", "null"]},
+        problem=TEXT,
+        models=_array(ANY),
+    ),
     "ModelMetadata": _object(
         ("name", "versions", "platform", "inputs", "outputs"),
         name=TEXT,

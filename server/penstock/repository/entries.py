@@ -42,6 +42,8 @@ class ModelEntry:
     """From which it was loaded."""
     default_version: int | None = None
     """Which version answers requests that name none, while it is one of `versions`; None: the highest that is ready."""
+    only_default: bool = False
+    """No other version answers requests that name none."""
     override: KeptOverride | None = None
     """What a request gave, where it was loaded from that."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.errors import ConfigError, InvalidRequest, LoadFailed, NotFound
+from penstock.registry_config import ENTRY
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +20,12 @@ MAX_NAME_BYTES: Final = 255
 
 
 def find_models(repositories: Iterable[Path]) -> dict[str, list[Path]]:
-    """Model folders by name; more than one when repositories hold the same name. Raises OSError."""
+    """Model folders by name; more than one when repositories hold the same name. Those of models that are taken from a
+    registry are left out: they lie elsewhere. Raises OSError."""
     found: dict[str, list[Path]] = {}
     for repository in repositories:
         for folder in sorted(repository.iterdir()):
-            if not folder.is_dir() or folder.name.startswith(HIDDEN):
+            if not folder.is_dir() or folder.name.startswith(HIDDEN) or (folder / ENTRY).exists():
                 continue
             if not _is_text(folder.name):
                 log.error("%a is not served: its name is not UTF-8", str(folder))
@@ -38,7 +40,8 @@ def folders_of(name: str, repositories: Iterable[Path]) -> list[Path]:
         return []
     if len(name.encode()) > MAX_NAME_BYTES:
         return []
-    return [folder for folder in (path / name for path in repositories) if folder.is_dir()]
+    folders = [folder for folder in (path / name for path in repositories) if folder.is_dir()]
+    return [folder for folder in folders if not (folder / ENTRY).exists()]
 
 
 def only_folder(name: str, folders: Sequence[Path] | None, repositories: Iterable[Path]) -> Path:

@@ -40,6 +40,9 @@ class ModelIndex:
         if entry.default_version in entry.versions:
             # also when it can't answer: none that was not chosen takes its place
             return self._get_version(entry, entry.default_version)
+        if entry.only_default:
+            why = f": {entry.reason}" if entry.reason else ""
+            raise Unavailable(f"Request for unknown model: '{name}' has no default version{why}")
         models = [v.model for v in entry.versions.values() if v.model is not None]
         usable = [m for m in models if m.ready] or [m for m in models if m.accepts]
         if not usable:
@@ -103,6 +106,11 @@ class ModelIndex:
     def index(self) -> list[ModelReport]:
         """A line for each version of each model, also those that can't be served."""
         return report_lines(self._entries.values())
+
+    def lines_of(self, name: str) -> list[ModelReport]:
+        """Those of one model's versions."""
+        entry = self._entries.get(name)
+        return [line for line in report_lines([entry]) if line.version] if entry else []
 
     def wanted(self) -> dict[str, bool]:
         """Models that should be served, whether they can be or not → whether they were asked for by their names."""

@@ -76,16 +76,23 @@ class Loader:
         """Load the versions of `source`; those whose files and configuration are what they were only if `anew`.
 
         A model that is served goes on unchanged where a version can't be loaded: its versions are replaced together.
-        Of one that is not, those that can be are served, each as soon as it is loaded. `end` comes next.
+        Of one that is not, and of one from a registry, those that can be are served, each as soon as it is loaded.
+        `end` comes next.
         """
         due = [n for n, key in source.keys.items() if anew or not _is_loaded(entry, n, key)]
-        together = entry.serves
+        together = entry.serves and not source.from_registry
         for number in source.keys:
             version = entry.versions.setdefault(number, VersionEntry("LOADING"))
             if version.model is None:
                 version.state, version.reason = "LOADING", ""
         results = await asyncio.gather(
-            *(self._load_version(entry, source, n, at_once=not together) for n in due)
+            # what takes another's place does so at the end, where that is told to end
+            *(
+                self._load_version(
+                    entry, source, n, at_once=not together and entry.versions[n].model is None
+                )
+                for n in due
+            )
         )
         loaded = {n: r for n, r in zip(due, results, strict=True) if isinstance(r, ServedModel)}
         failed = {n: r for n, r in zip(due, results, strict=True) if isinstance(r, str)}

@@ -36,7 +36,10 @@ class ModelLoads:
         served: Callable[[], Iterable[ServedModel]],
         load_ensemble: LoadEnsemble,
         trust: Trust,
+        registry_view: Path | None = None,
     ) -> None:
+        """`registry_view`: the one of the repositories that has models of a registry."""
+        self._registry_view = registry_view
         self._settings = shared.settings
         self._repositories = repositories
         self._entries = entries
@@ -181,9 +184,9 @@ class ModelLoads:
         """It blocks."""
         repositories = self._repositories()
         if kept is not None:
-            return read_source(name, repositories, kept)
+            return read_source(name, repositories, kept, self._registry_view)
         with tampering_first(self._trust, name, repositories):
-            return read_source(name, repositories, None)
+            return read_source(name, repositories, None, self._registry_view)
 
     def _put_in_force(self, entry: ModelEntry, kept: KeptOverride | None) -> KeptOverride | None:
         """The entry serves from that now, and so shall the next gateway. Returns what is of no use any more."""

@@ -33,19 +33,28 @@ class ModelSource:
     """The versions to serve → what they are made of: another key where a file or the configuration is another one."""
     override: KeptOverride | None = None
     """What a request gave; None: all is as it lies on disk."""
+    from_registry: bool = False
+    """Each version was chosen by itself: all are served, whatever a policy says, and one that fails stops no other."""
 
 
 def read_source(
-    name: str, repositories: Iterable[Path], override: KeptOverride | None
+    name: str,
+    repositories: Iterable[Path],
+    override: KeptOverride | None,
+    registry_view: Path | None = None,
 ) -> ModelSource:
-    """Look now; it blocks. Raises LoadFailed, ConfigError, OSError."""
+    """Look now; it blocks. `registry_view`: the repository of models that a registry has. Raises LoadFailed,
+    ConfigError, OSError."""
     folder, config = _read(name, repositories, override)
-    versions = version_policy(config, versions_in(folder))
+    from_registry = registry_view is not None and folder.parent == registry_view
+    present = versions_in(folder)
+    versions = tuple(present) if from_registry else version_policy(config, present)
     if not versions:
         where = folder if override is None or override.model_dir is None else "the files given"
         empty = ", empty for an ensemble" if needs_of(config) else ""
         raise LoadFailed(f"no version folder (a number, such as 1/{empty}) in {where}")
-    return ModelSource(folder, config, {v: _key(folder, v, config) for v in versions}, override)
+    keys = {v: _key(folder, v, config) for v in versions}
+    return ModelSource(folder, config, keys, override, from_registry)
 
 
 def read_configuration(

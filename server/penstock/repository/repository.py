@@ -52,6 +52,9 @@ class ModelRepository(ModelIndex):
         self._linked = linked
         link.logging = settings.log_settings
         self._overrides = Overrides(settings.run_dir)
+        self.registry_view = _registry_view(settings)
+        """The repository of models that come from a registry, in which the registry agent puts them; None: there is no
+        agent."""
         self.trust = trust_of(settings, read_secret, None if linked is None else linked.folder)
         self.nested = NestedCalls(self, lambda *request: self.handovers.keeper(*request))
         self._ensembles = Ensembles(self, self.nested, settings)
@@ -73,6 +76,7 @@ class ModelRepository(ModelIndex):
             self.served,
             self._ensembles.load,
             self.trust,
+            self.registry_view,
         )
         self._jobs = Jobs()
         self._draining = False
@@ -122,14 +126,12 @@ class ModelRepository(ModelIndex):
         inherited = await self._link.inherited()
         await asyncio.to_thread(self.trust.staging.inherit)
         if self._settings.model_control_mode == "poll":
-            await self._start_polling(repositories)
+            await self._start_polling(self._settings.model_repository)
         elif self._settings.model_control_mode == "explicit" and inherited is not None:
             await self._start_again(inherited)
         else:
             found = await asyncio.to_thread(find_models, repositories)
-            explicit = self._settings.model_control_mode == "explicit"
-            names = self._settings.load_model if explicit else ("*",)
-            await self._loads.load(dict.fromkeys(found if "*" in names else names, True), anew=True)
+            await self._loads.load(dict.fromkeys(self._first(found), True), anew=True)
         self._link.end_unclaimed()
         await asyncio.to_thread(self.trust.staging.end_unclaimed)
         self._starting = False
@@ -144,6 +146,21 @@ class ModelRepository(ModelIndex):
         self._ensembles.recheck()
         super()._changed()
 
+    def _first(self, found: Mapping[str, Sequence[Path]]) -> list[str]:
+        """Models to load at the start, of all that were found; those of a registry are loaded when that says so."""
+        explicit = self._settings.model_control_mode == "explicit"
+        names = self._settings.load_model if explicit else ("*",)
+        return [
+            name
+            for name in (found if "*" in names else names)
+            # what a gateway before this one has served it had been told of
+            if self.is_wanted(name) or not self._comes_later(name, found.get(name, ()))
+        ]
+
+    def _comes_later(self, name: str, folders: Iterable[Path]) -> bool:
+        in_view = any(folder.parent == self.registry_view for folder in folders)
+        return in_view or self.is_from_registry(name)
+
     async def _start_again(self, wanted: Mapping[str, bool]) -> None:
         for name, kept in (await asyncio.to_thread(self._overrides.inherit)).items():
             if name in wanted:
@@ -157,7 +174,8 @@ class ModelRepository(ModelIndex):
         # before the load: what changes meanwhile is another change
         looks = await asyncio.to_thread(look, repositories)
         watch.start(looks)
-        await self._loads.load(dict.fromkeys(looks, True), anew=True)
+        registry = [e.name for e in self._entries.values() if e.only_default and e.wanted]
+        await self._loads.load(dict.fromkeys([*looks, *registry], True), anew=True)
         period_s = self._settings.repository_poll_secs
         self._jobs.start(poll(repositories, period_s, watch, self._follow))
 
@@ -170,6 +188,46 @@ class ModelRepository(ModelIndex):
         for name in changed:
             if name not in looks and name in self._entries:
                 self._jobs.start(self._remove(name))
+
+    # ── from a registry ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def is_from_registry(self, name: str) -> bool:
+        """Whether `expect` was told of it."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.only_default
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether it is to be served, as far as anybody has asked for it."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.wanted
+
+    def expect(self, name: str, reason: str, default: int | None, *, wanted: bool) -> None:
+        """A registry has such a model, of which only the default version answers requests that name none. `reason`:
+        why it is not served, unless it is. `default`: from which version on, where none is loaded yet. `wanted`: a
+        gateway before this one served it."""
+        entry = self._entries.setdefault(name, ModelEntry(name))
+        new = not entry.only_default
+        entry.only_default = True
+        if wanted:
+            entry.wanted = entry.explicit = True
+        if not entry.serves:
+            entry.default_version = default
+        if not entry.versions and entry.reason != reason:
+            new, entry.reason = True, reason
+        if new:
+            self._changed()
+
+    async def follow(self, name: str) -> str:
+        """Load what is new or another one of a registry's model, and unload what is not there any more; each version by
+        itself. Returns why a version can't be loaded; empty: all are. Goes on when its caller is cancelled."""
+        if self._draining:
+            return "the server is shutting down"
+        failures = await self._jobs.run(self._loads.load({name: True}, anew=False))
+        return failures.get(name, "")
+
+    async def withdraw(self, name: str) -> None:
+        """The registry's model is not to be served any more."""
+        await self._jobs.run(self._remove(name))
 
     # ── by request ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -237,6 +295,18 @@ class ModelRepository(ModelIndex):
     def _repositories(self, name: str = "") -> Sequence[Path]:
         """All, or the one of that name."""
         every = self._settings.model_repository
-        if not name and self._linked is not None and self._linked.folder.is_dir():
+        if name:
+            return (repository_named(name, every),)
+        if self.registry_view is not None:
+            every = (*every, self.registry_view)
+        if self._linked is not None and self._linked.folder.is_dir():
             return (*every, self._linked.folder)
-        return (repository_named(name, every),) if name else every
+        return every
+
+
+def _registry_view(settings: Settings) -> Path | None:
+    """Made by the supervisor where it starts an agent."""
+    if settings.run_dir is None:
+        return None
+    view = settings.registry.view_of(settings.run_dir)
+    return view if view.is_dir() else None

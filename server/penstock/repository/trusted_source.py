@@ -62,7 +62,9 @@ def _trusted_source(trust: Trust, artifact: Artifact, source: ModelSource) -> Tr
         return TrustedSource(source.folder, source.config, None)
     try:
         config = _config(trust, name, source, staged)
-        if number not in version_policy(config, [*source.keys, number]):
+        if not source.from_registry and number not in version_policy(
+            config, [*source.keys, number]
+        ):
             raise ContentChanged("the configuration was changed while it was read")
     except BaseException:
         staged.close()

@@ -24,6 +24,7 @@ from penstock.supervisor.front import CommandFactory, choose_front
 from penstock.supervisor.gateway_life import GatewayLife
 from penstock.supervisor.liveness import ProbeTiming
 from penstock.supervisor.ports import resolve_ports
+from penstock.supervisor.registry_agent import RegistryAgent, has_registry, registry_view
 from penstock.supervisor.renewal import renewing
 from penstock.supervisor.run_dir import run_dir
 from penstock.supervisor.stopping import stop_gateway
@@ -77,6 +78,7 @@ class Supervisor:
         self._life: GatewayLife | None = None
         self._workers = WorkerProcesses(variables_of(settings))
         self._tls: TlsKeeper | None = None
+        self._registry: RegistryAgent | None = None
         self._crashed_at: float | None = None
         """Since when there is no gateway that serves."""
         self._not_loaded: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -88,13 +90,15 @@ class Supervisor:
         server can't start or can't go on.
         """
         factory = self._factory or self._choose_front()
-        _check_repositories(self._settings.model_repository)
+        _check_repositories(self._settings)
         check_rules(self._settings.artifacts)
+        with_registry = has_registry(self._settings)
         settings = resolve_ports(self._settings)
         _raise_open_files()
         with (
             run_dir(settings.run_dir) as folder,
             memory_folder(settings.artifacts, folder),
+            registry_view(settings, folder) if with_registry else contextlib.nullcontext(),
             self._signals(),
         ):
             settings = settings.model_copy(update={"run_dir": folder})
@@ -116,6 +120,8 @@ class Supervisor:
                 if self._life is not None:
                     await self._life.close()
                 await self._workers.stop_all(0)
+                if self._registry is not None:
+                    await self._registry.close()
 
     def _keep_tls(
         self, settings: Settings, folder: Path, secrets: SecretSource
@@ -144,6 +150,8 @@ class Supervisor:
         """Start gateways one after the other until one is stopped on purpose."""
         settings_file = folder / "settings.json"
         settings.write(settings_file)
+        if settings.registry.view_of(folder).is_dir():
+            self._registry = RegistryAgent(settings, settings_file)
         command = factory(settings, folder)
         announcer = Announcer(settings, command.front, penstock.__version__, self._out)
         crashes = 0
@@ -236,6 +244,8 @@ class Supervisor:
             if self._life is not None:
                 self._life.process.kill()
             self._workers.kill_all()
+            if self._registry is not None:
+                self._registry.kill()
             task.cancel()
 
 
@@ -260,10 +270,12 @@ def _say_why(task: asyncio.Task[None]) -> None:
         _log.error("TLS: certificates are not followed any more", exc_info=error)
 
 
-def _check_repositories(folders: tuple[Path, ...]) -> None:
-    if not folders:
-        raise ConfigError("no model repository was given: penstock serve FOLDER")
-    for folder in folders:
+def _check_repositories(settings: Settings) -> None:
+    if not settings.model_repository and not settings.registry.models:
+        raise ConfigError(
+            "no model repository was given: penstock serve FOLDER, or penstock serve models:/NAME@ALIAS"
+        )
+    for folder in settings.model_repository:
         try:
             next(folder.iterdir(), None)
         except FileNotFoundError:
