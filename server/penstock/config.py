@@ -29,6 +29,7 @@ from penstock.logs import LogFormat, LogSettings
 from penstock.metrics_config import MetricsConfig, parse_metrics_config
 from penstock.quota_config import QuotaSettings
 from penstock.rate_limit_config import Resource, parse_rate_limit_resources
+from penstock.rollouts_config import RolloutsSettings
 from penstock.secrets_config import SecretsSettings
 from penstock.tls_config import TlsSettings
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
@@ -189,6 +190,8 @@ class Settings(BaseSettings):
     """What is recorded of what was done and refused."""
     artifacts: ArtifactsSettings = Field(default_factory=ArtifactsSettings)
     """Whose models are served, and how they are kept."""
+    rollouts: RolloutsSettings = Field(default_factory=RolloutsSettings)
+    """How new versions of models are tried."""
 
     @classmethod
     def settings_customise_sources(

@@ -11,6 +11,7 @@ from penstock.errors import PenstockError
 from penstock.gateway.client_memory import ClientMemory
 from penstock.repository.pool import Pool
 from penstock.repository.repository import ModelRepository
+from penstock.repository.rolled import Taker
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
 from penstock.telemetry.tracing.tracing import Tracing
@@ -44,6 +45,8 @@ class Bound:
     generation: int
     names_regions: bool
     """Some of its tensors lie in a client's shared memory."""
+    pool: Taker
+    """What takes its requests: the model's own pool, or its roll-out, which may run them on another version too."""
 
 
 class Inference:
@@ -83,7 +86,7 @@ class Inference:
         plan = bound.plan
         inputs: Sequence[Input] = buffers
         if bound.names_regions:
-            at_once = plan.sequence is not None or not isinstance(bound.model.pool, Pool)
+            at_once = plan.sequence is not None or not isinstance(bound.pool, Pool)
             inputs, encode = self._client_memory.attach(
                 bound.header,
                 buffers,
@@ -94,7 +97,7 @@ class Inference:
         if plan.order is not None:
             inputs = [inputs[index] for index in plan.order]
         check_sizes(plan, inputs)
-        pool = bound.model.pool
+        pool = bound.pool
         arrived_ns = time.monotonic_ns()
         timeout_us, is_clients = _timeout(terms, plan, bound.model.timeout_us)
         request = PendingRequest(
@@ -113,46 +116,45 @@ class Inference:
         if sink is not None:
             request.sink = sink
         if terms.session is not None:
-            self._submit_charged(request, bound.model, terms)
+            self._submit_charged(request, bound, terms)
         elif terms.traced is None:
             pool.submit(request)
         else:
-            self._submit_traced(request, bound.model, terms.traced)
+            self._submit_traced(request, bound, terms.traced)
         return request
 
-    def _submit_charged(
-        self, request: PendingRequest, model: ServedModel, terms: CallTerms
-    ) -> None:
+    def _submit_charged(self, request: PendingRequest, bound: Bound, terms: CallTerms) -> None:
         """Take what it costs from its tenant's quota: some of it until it is answered, or refused."""
         assert terms.session is not None
-        lease = request.quota = terms.session.admit(model.name, request.rows, request.nbytes)
+        lease = request.quota = terms.session.admit(bound.model.name, request.rows, request.nbytes)
         try:
             if terms.traced is None:
-                model.pool.submit(request)
+                bound.pool.submit(request)
             else:
-                self._submit_traced(request, model, terms.traced)
+                self._submit_traced(request, bound, terms.traced)
         except BaseException:
             if lease is not None:
                 lease.release()
             raise
 
-    def _submit_traced(self, request: PendingRequest, model: ServedModel, call: TracedCall) -> None:
+    def _submit_traced(self, request: PendingRequest, bound: Bound, call: TracedCall) -> None:
         """As any other, with a trace where its turn has come."""
-        trace = None
+        trace, model = None, bound.model
         if self._tracing is not None:
             trace = self._tracing.sample(model.name, model.version, request.id, call)
         if trace is None:
-            model.pool.submit(request)
+            bound.pool.submit(request)
             return
         trace.follow(request)
         try:
-            model.pool.submit(request)
+            bound.pool.submit(request)
         except PenstockError as error:
             trace.end(error)
             raise
 
-    def bind(self, header: InferHeader, terms: CallTerms) -> Bound:
+    def bind(self, header: InferHeader, terms: CallTerms, request_id: str = "") -> Bound:
         """The model that answers the header, and its plan. A header that was seen before costs one look-up.
+        `request_id` decides which version answers while the model is rolled out; empty: chance does.
 
         Raises Forbidden, NotFound, Unavailable, InvalidRequest.
         """
@@ -162,6 +164,11 @@ class Inference:
         bound = self._bound.get(id(header))
         if bound is not None and bound.generation == self._repository.generation:
             return bound
+        rollout = self._repository.rollouts.get(header.model_name)
+        if rollout is not None and not header.model_version:
+            turn = rollout.choose(header, terms.tenant, request_id)
+            generation = self._repository.generation
+            return Bound(header, turn.model, turn.plan, generation, header.names_regions, turn)
         model = self._repository.get(header.model_name, header.model_version)
         if model.config.sequence_batching is not None:
             keeper = self._repository.handovers.keeper(model, header.parameters, terms.tenant)
@@ -169,13 +176,16 @@ class Inference:
                 # not remembered, for the sequence may end any time, and its id be used again
                 plan = keeper.signature.plan(header)
                 generation = self._repository.generation
-                return Bound(header, keeper, plan, generation, header.names_regions)
+                names_regions = header.names_regions
+                return Bound(header, keeper, plan, generation, names_regions, keeper.pool)
         if len(self._bound) >= MAX_BOUND or self._bound_of != self._repository.generation:
             # also so that models which were unloaded are not kept by what was bound to them
             self._bound.clear()
             self._bound_of = self._repository.generation
         plan = model.signature.plan(header)
-        bound = Bound(header, model, plan, self._repository.generation, header.names_regions)
+        bound = Bound(
+            header, model, plan, self._repository.generation, header.names_regions, model.pool
+        )
         if _parameter_characters(header) <= MAX_PARAMETER_CHARACTERS:
             self._bound[id(header)] = bound
         return bound

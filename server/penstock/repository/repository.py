@@ -53,7 +53,9 @@ class ModelRepository(ModelIndex):
         link.logging = settings.log_settings
         self._overrides = Overrides(settings.run_dir)
         self.trust = trust_of(settings, read_secret, None if linked is None else linked.folder)
-        self.nested = NestedCalls(self, lambda *request: self.handovers.keeper(*request))
+        self.nested = NestedCalls(
+            self, lambda *request: self.handovers.keeper(*request), self.rollouts
+        )
         self._ensembles = Ensembles(self, self.nested, settings)
         limited = settings.rate_limit == "execution_count"
         shared = Shared(
