@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -43,7 +44,7 @@ class RolloutsSettings(Section):
     """Folder where roll-outs are kept that outlive the server, for one server alone; none: one for these model
     repositories in $XDG_STATE_HOME/penstock/rollouts, which is in ~/.local/state unless it says otherwise."""
     hold: tuple[Pattern, ...] = ()
-    """Models whose new versions get no requests by themselves, only by a roll-out. Repeatable; `,` in the environment."""
+    """Models whose new versions get no requests but by a roll-out. Repeatable; `,` in the environment."""
     steps: tuple[Percent, ...] = (1.0, 10.0, 50.0, 100.0)
     """Percentages of requests that a candidate gets, one after the other. Repeatable; `,` in the environment."""
     step_secs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300
@@ -70,9 +71,11 @@ class RolloutsSettings(Section):
     @field_validator("steps")
     @classmethod
     def _check_steps(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        rising = all(one < other for one, other in zip(value, value[1:], strict=False))
+        rising = all(one < other for one, other in pairwise(value))
         if not value or len(value) > MAX_STEPS or not rising:
-            raise ValueError(f"expected 1 to {MAX_STEPS} percentages that rise, such as 1,10,50,100")
+            raise ValueError(
+                f"expected 1 to {MAX_STEPS} percentages that rise, such as 1,10,50,100"
+            )
         return value
 
 

@@ -16,6 +16,7 @@ from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.inference import Inference
 from penstock.gateway.openapi import OpenApi, OpenPort
+from penstock.gateway.rollouts_api import RolloutsApi
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.sagemaker import SageMaker
 from penstock.gateway.server_state import ServerState
@@ -37,6 +38,7 @@ class Doors:
         metrics: MetricsPage,
         linked: LinkedModels,
         tenants: TenantsApi,
+        rollouts: RolloutsApi,
     ) -> None:
         self.inference: Final = HttpInference(inference, state.repository, aside)
         v1 = V1Inference(inference, state.repository, aside)
@@ -49,6 +51,7 @@ class Doors:
                 *openapi.routes(),
                 *docs_routes(),
                 *tenants.routes(),
+                *rollouts.routes(),
                 *AuditApi(state.settings.audit).routes(),
             ],
         )

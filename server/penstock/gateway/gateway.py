@@ -27,6 +27,9 @@ from penstock.gateway.http_asgi import HttpOverAsgi
 from penstock.gateway.http_generate import Generation
 from penstock.gateway.inference import Inference
 from penstock.gateway.inference_audit import AuditedInference
+from penstock.gateway.rollout_versions import Folders
+from penstock.gateway.rollouts import rollouts_of
+from penstock.gateway.rollouts_api import RolloutsApi
 from penstock.gateway.server_state import ServerState
 from penstock.gateway.tenant_usage import tenant_metrics
 from penstock.gateway.tenants_api import TenantsApi
@@ -41,6 +44,7 @@ from penstock.telemetry.audit_metrics import audit_metrics
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.jwt_metrics import jwt_metrics
 from penstock.telemetry.metrics import MetricsPage
+from penstock.telemetry.rollout_metrics import rollout_metrics
 from penstock.telemetry.secret_metrics import secret_metrics
 from penstock.telemetry.tls_metrics import tls_metrics
 from penstock.telemetry.tracing.tracing import Tracing
@@ -76,8 +80,10 @@ class Gateway:
             self._access.tenants, settings.access.all_roles, recorded_in(self._audit_log)
         )
         self.terms = TermsReader(settings.tenant_header, self._tracing.switch, self._access.guard)
+        self._rollouts = rollouts_of(settings, self.repository, Folders(), self._audit_log)
+        rollouts_api = RolloutsApi(self._rollouts)
         self._doors = Doors(
-            self.state, inference, self._aside, self._metrics(), linked, self._tenants
+            self.state, inference, self._aside, self._metrics(), linked, self._tenants, rollouts_api
         )
         self._doors.record(self.auditing)
         self.grpc = GrpcService(
@@ -122,6 +128,7 @@ class Gateway:
                 tls_metrics(lambda: self.link.tls),
                 secret_metrics(self._secrets.health),
                 self.repository.trust.counts.metrics,
+                rollout_metrics(self._rollouts.runs),
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
                 *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),
@@ -200,6 +207,7 @@ class Gateway:
         if self._loading is not None:
             self._loading.cancel()
         self._aside.close()
+        await self._rollouts.close()
         await self.repository.close()
         await asyncio.to_thread(self._tracing.close)
         await asyncio.to_thread(self._tenants.close)
@@ -215,7 +223,9 @@ class Gateway:
         try:
             if not await self._start_access() or not await self._start_audit():
                 return
+            await self._rollouts.restore()
             await self.repository.start()
+            self._rollouts.models_are_loaded()
             problem = self._doors.problem()
             if problem and await self.link.inherited() is None:
                 self.link.fail(problem)
@@ -259,6 +269,7 @@ class Gateway:
         return True
 
     def _changed(self) -> None:
+        self._rollouts.follow_models()
         if self.state.started:
             lines = tuple(self.repository.index())
             self.link.report(Report(lines, self.state.extensions, self.repository.wanted()))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from penstock.errors import NotFound, Unavailable
-from penstock.gateway.rolled_request import RolledRequest
 from penstock.gateway.output_looks import NO_SUMMARY, Summary
+from penstock.gateway.rolled_request import RolledRequest
 from penstock.gateway.rollout_sight import Judge, RolloutCounts
 from penstock.gateway.shadow_copies import ShadowCopies
 from penstock.repository.sequence_handover import Handovers
@@ -148,7 +148,7 @@ class LiveRollout:
             return self.share > 0
         unit = self.unit(tenant, request_id)
         # no secret
-        drawn = share_of_unit(unit) if unit else random.randrange(WHOLE)  # noqa: S311
+        drawn = share_of_unit(unit) if unit else random.randrange(WHOLE)
         return drawn < self.share
 
     def unit(self, tenant: str, request_id: str) -> int:

@@ -57,9 +57,9 @@ def _agree(one: OutputTensor, other: OutputTensor, tolerance: Tolerance) -> bool
         return True
     if one.datatype not in _FLOATS:
         return False
-    arrays = [as_array(t.datatype, t.shape, t.data).astype(np.float64) for t in (other, one)]
+    expected, got = (as_array(t.datatype, t.shape, t.data).astype(np.float64) for t in (one, other))
     relative, absolute = tolerance.relative, tolerance.absolute
-    return bool(np.allclose(*arrays, rtol=relative, atol=absolute, equal_nan=True))
+    return bool(np.allclose(got, expected, rtol=relative, atol=absolute, equal_nan=True))
 
 
 class Summary:
@@ -95,6 +95,4 @@ NO_SUMMARY: Final = Summary((), batched=False)
 def _is_scores(tensor: Tensor) -> bool:
     """Whether it looks like a score for each of some classes."""
     dims = [dim for dim in tensor.dims if dim != 1]
-    return (
-        tensor.datatype in _FLOATS and len(dims) == 1 and (dims[0] in range(2, MAX_CLASSES + 1))
-    )
+    return tensor.datatype in _FLOATS and len(dims) == 1 and (dims[0] in range(2, MAX_CLASSES + 1))

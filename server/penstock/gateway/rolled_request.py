@@ -41,7 +41,11 @@ _CLIENTS: Final = (InvalidRequest, Forbidden, Cancelled, DeadlineExceeded)
 class Rollout(Protocol):
     """The request's model's, as `live_rollout.py` has it."""
 
-    plan: Final[RolloutPlan]
+    @property
+    def plan(self) -> RolloutPlan:
+        """What it is to do."""
+        ...
+
     shadow: bool
     fallback: bool
     summary: Summary
@@ -98,6 +102,8 @@ class RolledRequest:
         "_summary",
         "_times",
         "_turn",
+        "depth",
+        "holder",
     )
 
     def __init__(self, live: Rollout, turn: Turn, outer: PendingRequest) -> None:
@@ -115,6 +121,10 @@ class RolledRequest:
         self._kept: Kept | None = None
         self._lease: Releasable | None = None
         self._times: Timed | None = None
+        caller = outer.caller
+        # as Caller, where the client is a model itself
+        self.depth = 0 if caller is None else caller.depth
+        self.holder: object = None if caller is None else caller.holder
 
     def start(self, *, at_once: bool = False) -> None:
         """Send it. Raises what the version raises, or where it falls back the other one."""
@@ -238,22 +248,22 @@ class RolledRequest:
         if self._kept is not None:
             self._live.copies.send(self._kept, observed)
 
-    def part(self, inner: PendingRequest, part: Part) -> None:
+    def part(self, request: PendingRequest, part: Part) -> None:
         """As `Sink` says. Until one response is sent, the other version can answer in this one's place."""
         outer = self._outer
-        if inner is not self._inner or outer.sink is None:
+        if request is not self._inner or outer.sink is None:
             part.taken()
             return
         if not self._fallen and (failed := self._problem_of(part)) is not None:
             if self._may_fall_back(failed):
                 part.taken()
                 self._replace(failed)
-                inner.cancel()
+                request.cancel()
                 return
             if not self._non_finite:
                 self._failed = failed
         self._sent = True
-        outer.response_parameters = inner.response_parameters
+        outer.response_parameters = request.response_parameters
         outer.sink.part(outer, part)
 
     def _problem_of(self, part: Part) -> PenstockError | None:
@@ -303,18 +313,6 @@ class RolledRequest:
             self._summary,
             self._live.unit(outer.tenant, outer.id if sequence is None else str(sequence.id)),
         )
-
-    # ── as the caller of what is sent to the versions, where the client is a model itself ───────────────────────────
-
-    @property
-    def depth(self) -> int:
-        """As Caller."""
-        return 0 if self._outer.caller is None else self._outer.caller.depth
-
-    @property
-    def holder(self) -> object:
-        """As Caller."""
-        return None if self._outer.caller is None else self._outer.caller.holder
 
     def computed(self, times: Timed, lease: Releasable | None) -> None:
         """As Caller. The tensors are the client's when they are encoded for it, and not before."""

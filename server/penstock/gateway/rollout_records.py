@@ -89,9 +89,7 @@ class RolloutRecords:
         plan = rollout.plan
         if not self._source.serves(plan.model):
             return
-        told = RolloutTag(
-            rollout.status.value, plan.stable, rollout.share / 100, at, reason[:400]
-        )
+        told = RolloutTag(rollout.status.value, plan.stable, rollout.share / 100, at, reason[:400])
         tags = {TAG: msgspec.json.encode(told).decode()}
         self._source.tag(plan.model, plan.candidate, tags)
 

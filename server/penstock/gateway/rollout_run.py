@@ -11,11 +11,12 @@ from typing import Final
 import msgspec
 
 from penstock.gateway.live_rollout import LiveRollout, Models
+from penstock.gateway.rollout_sight import RolloutCounts
 from penstock.gateway.rollout_store import KeptRollout
 from penstock.gateway.rollout_view import RolloutView
 from penstock.repository.alarm import Alarm
 from penstock.repository.served_model import ServedModel
-from penstock.rollouts.decisions import Decision
+from penstock.rollouts.decisions import Decision, RolloutReport
 from penstock.rollouts.observation import Observation, ShadowPair
 from penstock.rollouts.plan import RolloutPlan
 from penstock.rollouts.state import Rollout
@@ -101,11 +102,21 @@ class RolloutRun:
         """Decide nothing any more."""
         self._due.cancel()
 
+    @property
+    def report(self) -> RolloutReport:
+        """What its judgement tells of it."""
+        return self.rollout.report(now_us())
+
+    @property
+    def counts(self) -> RolloutCounts:
+        """What became of requests."""
+        return self.live.counts
+
     def view(self) -> RolloutView:
         """As clients see it."""
         return RolloutView(
-            **msgspec.structs.asdict(self.rollout.report(now_us())),
-            counts=self.live.counts,
+            **msgspec.structs.asdict(self.report),
+            counts=self.counts,
             plan=self.plan,
             by=self.by,
             started_at=self.started_at,
@@ -119,7 +130,7 @@ class RolloutRun:
         return KeptRollout(
             model=self.plan.model,
             state=msgspec.Raw(self.rollout.to_json(now_us())),
-            counts=self.live.counts,
+            counts=self.counts,
             by=self.by,
             started_at=self.started_at,
             ended_at=self.ended_at,

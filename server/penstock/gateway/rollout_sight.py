@@ -54,7 +54,9 @@ class Run:
         outputs: Sequence[OutputTensor] | PenstockError,
     ) -> None:
         """As RequestTrace."""
-        self.took_us = self.took_us or (ended_ns - started_ns) / 1000
+        # the worker's own measure: its batch may have waited there for the one before it
+        took_ns = times.input_ns + times.infer_ns + times.output_ns or ended_ns - started_ns
+        self.took_us = self.took_us or took_ns / 1000
         if self._trace is not None:
             self._trace.computed(started_ns, ended_ns, times, outputs)
 

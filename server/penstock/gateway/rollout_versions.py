@@ -126,14 +126,19 @@ def difference(stable: ServedModel, candidate: ServedModel) -> str:
 
 
 def _other_tensors(one: ModelConfig, other: ModelConfig, stable: int) -> str:
-    for kind, were, are in (("input", one.input, other.input), ("output", one.output, other.output)):
+    for kind, were, are in (
+        ("input", one.input, other.input),
+        ("output", one.output, other.output),
+    ):
         named = {tensor.name: tensor for tensor in are}
         for was in were:
             now = named.pop(was.name, None)
             if now is None:
                 return f"{kind} '{was.name}' is missing"
             if not _fits(was, now, is_input=kind == "input"):
-                return f"{kind} '{was.name}' is {_told(now)}, and {_told(was)} with version {stable}"
+                return (
+                    f"{kind} '{was.name}' is {_told(now)}, and {_told(was)} with version {stable}"
+                )
         new = next((tensor for tensor in named.values() if not tensor.optional), None)
         if new is not None:
             return f"{kind} '{new.name}' is new: version {stable} has none"
@@ -147,8 +152,7 @@ def _fits(was: Tensor, now: Tensor, *, is_input: bool) -> bool:
     if is_input and was.optional and not now.optional:
         return False
     return all(
-        new == old or (is_input and new == -1)
-        for old, new in zip(was.dims, now.dims, strict=True)
+        new == old or (is_input and new == -1) for old, new in zip(was.dims, now.dims, strict=True)
     )
 
 

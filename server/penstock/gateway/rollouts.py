@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from penstock.access_config import matches
+from penstock.audit.log import AuditLog
+from penstock.config import Settings
 from penstock.errors import Conflict, InvalidRequest, NotFound, PenstockError, Unavailable
 from penstock.gateway.rollout_keeper import RolloutKeeper
 from penstock.gateway.rollout_promotion import promote
 from penstock.gateway.rollout_records import RolloutRecords
 from penstock.gateway.rollout_request import RolloutRequest
 from penstock.gateway.rollout_run import RolloutRun, now_text, now_us
+from penstock.gateway.rollout_store import store_of
 from penstock.gateway.rollout_versions import (
     VersionSource,
     alias_to_move,
@@ -211,9 +214,7 @@ class Rollouts:
         alias = ""
         if self._source.serves(model):
             alias = alias_to_move(self._source, model, stable)
-        run = RolloutRun(
-            self._repository, Rollout.start(plan, now_us()), self._decided, by, alias
-        )
+        run = RolloutRun(self._repository, Rollout.start(plan, now_us()), self._decided, by, alias)
         # a crash right after this finds a roll-out that has begun, and never the candidate without one
         await self._keeper.save(run.kept())
         if not self._source.serves(model):
@@ -279,6 +280,8 @@ class Rollouts:
         """Requests are split from the next one on."""
         model = run.plan.model
         run.problem = ""
+        if not run.alias and self._source.serves(model):
+            run.alias = alias_to_move(self._source, model, run.plan.stable)
         run.begin(models[0], self._repository.made_of(model, run.plan.candidate))
         self._repository.roll_out(model, run.live)
         if run.over:
@@ -377,16 +380,13 @@ class Rollouts:
         """The default version answers, but for sequences that the other one has begun."""
         model = run.plan.model
         if run.begun and run.live.sequences_of(version):
-            self._jobs.start(self._drain(run, version))
+            if not self._closed:
+                asyncio.get_running_loop().call_later(DRAIN_S, self._leave, run, version)
             return
         if self._repository.rollouts.get(model) is run.live:
             self._repository.roll_out(model, None)
-        self._source.unwant(model, run.plan.candidate)
-
-    async def _drain(self, run: RolloutRun, version: int) -> None:
-        while run.live.sequences_of(version):
-            await asyncio.sleep(DRAIN_S)
-        self._leave(run, version)
+        if version == run.plan.candidate:
+            self._source.unwant(model, version)
 
     def _told(self, run: RolloutRun) -> None:
         """Have it kept as it is now, and who goes by shares look again."""
@@ -415,3 +415,15 @@ class Rollouts:
             if held and self._repository.default_version(model) is None:
                 self._repository.expect_default(model, version)
                 self._keeper.set_default_soon(model, version)
+
+
+def rollouts_of(
+    settings: Settings,
+    repository: ModelRepository,
+    source: VersionSource,
+    audit_log: AuditLog | None,
+) -> Rollouts:
+    """All of a gateway's, none of them known yet."""
+    keeper = RolloutKeeper(store_of(settings))
+    records = RolloutRecords(audit_log, source)
+    return Rollouts(repository, settings.rollouts, keeper, source, records)

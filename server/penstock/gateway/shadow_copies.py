@@ -1,7 +1,7 @@
-"""Copies of requests that the candidate of a roll-out answers for nobody, so that both versions' outputs can be compared.
+"""Copies of requests that the candidate of a roll-out answers for nobody: both versions' outputs are compared.
 
-A copy is sent when its client has its answer: it takes no time of that request. It is the first to go under load: none is
-sent while the stable version's queue is long, or while too many are under way.
+A copy is sent when its client has its answer: it takes no time of that request. It is the first to go under load: none
+is sent while the stable version's queue is long, or while too many are under way.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ class Turn(Protocol):
 class Rollout(Protocol):
     """As `live_rollout.py` has it."""
 
-    plan: Final[RolloutPlan]
+    @property
+    def plan(self) -> RolloutPlan:
+        """What it is to do."""
+        ...
+
     summary: Summary
     counts: RolloutCounts
 
@@ -96,7 +100,9 @@ class ShadowCopies:
         if request.caller is not None:
             # who sent it needs them no longer than until it is answered
             buffers = [bytes(buffer) for buffer in buffers]
-        return Kept(turn, request.id, request.tenant, request.plan, buffers, copied(outputs), nbytes)
+        return Kept(
+            turn, request.id, request.tenant, request.plan, buffers, copied(outputs), nbytes
+        )
 
     def send(self, kept: Kept, stable: Observation) -> None:
         """Have the candidate answer it too. `stable`: how the stable version did."""

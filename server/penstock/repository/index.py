@@ -19,7 +19,8 @@ class ModelIndex:
         self._entries = Entries()
         self.on_change: Callable[[], None] = lambda: None
         self._defaults: dict[str, int] = {}
-        """Model → which version answers requests that name none, while it has that; others: the highest that is ready."""
+        """Model → which version answers requests that name none, while it has that; of others the highest does that is
+        ready."""
         self.rollouts: dict[str, RolledOut] = {}
         """Models of which two versions share the requests that name none. Change it by `roll_out`."""
         self.generation = 0
@@ -81,6 +82,15 @@ class ModelIndex:
         entry = self._entries.get(name)
         found = None if entry is None else entry.versions.get(version)
         return b"" if found is None or found.model is None else found.key
+
+    def settled(self) -> list[tuple[str, int]]:
+        """Models of which no version is being loaded, and the version that answers requests which name none."""
+        calm = [
+            name
+            for name, entry in self._entries.items()
+            if entry.serves and all(each.state != "LOADING" for each in entry.versions.values())
+        ]
+        return [(name, self.find(name).version) for name in calm if self.is_ready(name)]
 
     def roll_out(self, name: str, rollout: RolledOut | None) -> None:
         """Have that decide which version of the model answers, from the next request on; None: the default one does."""
