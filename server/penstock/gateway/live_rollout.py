@@ -3,11 +3,12 @@ that request's way."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from penstock.errors import NotFound, Unavailable
+from penstock.errors import InvalidRequest, NotFound, Unavailable
 from penstock.gateway.output_looks import NO_SUMMARY, Summary
 from penstock.gateway.rolled_request import RolledRequest
 from penstock.gateway.rollout_sight import Judge, RolloutCounts
@@ -185,9 +186,11 @@ class LiveRollout:
 
     def _turn(self, header: InferHeader, stable: ServedModel, takes: bool) -> Turn:
         candidate = self.candidate_model() if takes else None
-        if candidate is None:
-            return Turn(self, header, stable, is_candidate=False, is_missing=takes)
-        return Turn(self, header, candidate, is_candidate=True, is_missing=False)
+        if candidate is not None:
+            # a version that was loaded anew may take other requests than the one before it did
+            with contextlib.suppress(InvalidRequest):
+                return Turn(self, header, candidate, is_candidate=True, is_missing=False)
+        return Turn(self, header, stable, is_candidate=False, is_missing=takes)
 
     def _of_sequence(self, stable: ServedModel, header: InferHeader, tenant: str) -> Turn:
         """A sequence stays where it began, whatever the share is by now."""

@@ -202,6 +202,7 @@ class Rollouts:
         finally:
             self._starting.discard(model)
         self._records.tell("rollout.begin", run.rollout, details={"by": by, "mode": run.plan.mode})
+        self._records.tag(run.rollout, run.started_at)
         self._told(run)
         return run
 
@@ -300,7 +301,8 @@ class Rollouts:
             self._missing(run, error, for_good=False)
             return
         except PenstockError as error:
-            self._missing(run, error, for_good=True)
+            # one that an earlier server has begun may come yet
+            self._missing(run, error, for_good=run.begun)
             return
         self._absence.over(run)
         if not run.begun:
@@ -329,7 +331,7 @@ class Rollouts:
             await self._source.want(run.plan.model, run.plan.candidate)
         except PenstockError as error:
             log.warning("the roll-out of model '%s' waits: %s", run.plan.model, error)
-            self._missing(run, error, for_good=isinstance(error, NotFound))
+            self._missing(run, error, for_good=False)
 
     # ── what is decided ─────────────────────────────────────────────────────────────────────────────────────────────
 
