@@ -16,7 +16,7 @@ import msgspec
 from penstock.rollouts.decisions import GuardReport
 from penstock.rollouts.evidence import Evidence, bets, settle
 
-CUTS: Final = (1.0,)
+DIFFERENCES: Final = (1.0, 0.3)
 BINS: Final = 16
 REMEMBERED: Final = 512
 """Quantities of the stable version that the bins are made of."""
@@ -40,7 +40,7 @@ class Drift(msgspec.Struct):
 
 def fresh_drift(allowed: float) -> Drift:
     """Nothing seen."""
-    evidence = Evidence.of(len(bets(allowed, CUTS)))
+    evidence = Evidence.of(len(bets(allowed, DIFFERENCES)))
     return Drift(evidence, [0] * BINS, [0] * BINS, [0.0] * BINS)
 
 
@@ -53,7 +53,7 @@ class DriftGuard:
         self.bound = bound
         self.drift = drift
         self._allowed = allowed
-        self._bets = bets(allowed, CUTS)
+        self._bets = bets(allowed, DIFFERENCES)
         self._recent: deque[float] = deque(maxlen=REMEMBERED)
         self._edges: list[float] = []
 
@@ -62,15 +62,16 @@ class DriftGuard:
         """Against the candidate."""
         return self.drift.evidence.total
 
-    def stable(self, summary: float | int, counts: bool) -> None:
-        """An answer of the stable version."""
-        if isinstance(summary, float):
-            self._recent.append(summary)
-        if counts:
-            self._count(self.drift.stable, summary)
+    def learn(self, summary: float) -> None:
+        """A quantity that the stable version has given."""
+        self._recent.append(summary)
+
+    def stable(self, summary: float | int) -> None:
+        """An answer of the stable version that is compared."""
+        self._count(self.drift.stable, summary)
 
     def candidate(self, summary: float | int) -> None:
-        """An answer of the candidate."""
+        """An answer of the candidate that is compared."""
         self._count(self.drift.candidate, summary)
 
     def _count(self, bins: list[int], summary: float | int) -> None:

@@ -11,6 +11,7 @@ candidate that was good for long and becomes worse is found too.
 from __future__ import annotations
 
 from math import log2
+from typing import Final
 
 import msgspec
 
@@ -49,39 +50,41 @@ class Evidence(msgspec.Struct):
 
 
 class Bet(msgspec.Struct, frozen=True):
-    """One bettor's way: it bets that the candidate's share of bad answers, cut at `most`, is greater."""
+    """One bettor's way: it bets that the candidate's share of bad answers is greater, by up to `most` in a window."""
 
     most: float
-    """One share beyond this counts as this, so that a little more is worth as much as a disaster, and can be bet on
-    as high. A cut share is a concave function: with fewer requests of the candidate than of the stable version in a
-    window, its mean is no greater for equal versions (Jensen)."""
+    """A difference beyond this counts as this, on either side: who bets on little must not fear a disaster."""
     stake: float
-    """Times the difference: gain in relation to its wealth. Never loses all."""
+    """Part of its wealth that it can lose in a window."""
 
 
-STAKES = (0.15, 0.5, 0.95)
-"""Parts of its wealth that a bettor can lose in a window at most."""
+STAKES: Final = (0.2, 0.6, 0.95)
 
 
-def bets(allowed: float, cuts: tuple[float, ...]) -> tuple[Bet, ...]:
-    """On a difference of more than `allowed`. Cuts too close to it would leave nothing to win."""
-    useful = [most for most in cuts if most >= 4 * allowed] or [1.0]
-    return tuple(Bet(most, stake / (most + allowed)) for most in useful for stake in STAKES)
+def bets(allowed: float, differences: tuple[float, ...]) -> tuple[Bet, ...]:
+    """On a difference of more than `allowed`; those too close to it would have little to win."""
+    useful = [most for most in differences if most >= 4 * allowed] or [1.0]
+    return tuple(Bet(most, stake) for most in useful for stake in STAKES)
 
 
 def settle(
     evidence: Evidence, made: tuple[Bet, ...], allowed: float, stable: float, candidate: float
 ) -> None:
-    """A window is over in which so great shares of the versions' answers were bad."""
+    """A window is over in which so great shares of the versions' answers were bad.
+
+    As many requests of either version are compared, so for equal versions the difference is as likely to have one sign
+    as the other, however the requests of a window depend on each other, and so is what is left of it when it is cut. If
+    the candidate is worse by what is allowed or less, the gain is 0 or less.
+    """
     new = evidence.bring_in()
     wealth = evidence.wealth
+    excess = candidate - stable - allowed
     for index, bet in enumerate(made):
-        most = bet.most
-        excess = min(candidate, most) - min(stable, most) - allowed
-        wealth[index] = (wealth[index] + new) * (1 + bet.stake * excess)
+        gain = min(max(excess / bet.most, -1.0), 1.0)
+        wealth[index] = (wealth[index] + new) * (1 + bet.stake * gain)
 
 
-RATES = (0.75, 0.9, 0.99)
+RATES: Final = (0.75, 0.9, 0.99)
 """Of failures that bettors on a broken candidate think of."""
 
 

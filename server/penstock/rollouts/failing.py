@@ -11,7 +11,7 @@ from penstock.rollouts.evidence import RATES, Evidence, settle_failure
 
 SPACING_US: Final = 100_000.0
 """Only one answer in each such time is counted: a batch that fails as a whole, or a hiccup, is not many failures."""
-RECENT: Final = 0.05
+RECENT: Final = 0.2
 """What one more answer of the stable version counts for."""
 
 
@@ -53,7 +53,7 @@ class FailingGuard:
         failures.stable_recently += RECENT * (failed - failures.stable_recently)
 
     def candidate(self, failed: bool, now_us: float) -> bool:
-        """An answer of the candidate. Returns whether it was counted."""
+        """An answer of the candidate. Returns whether enough is seen."""
         failures = self.failures
         if now_us < self._next_us or failures.stable_recently > self._healthy:
             return False
@@ -61,22 +61,23 @@ class FailingGuard:
         settle_failure(failures.evidence, self._ceiling, failed)
         failures.counted += 1
         failures.failed += failed
-        return True
+        return self.evidence >= self.bound
 
     def close(self, least: int) -> None:
         """It has no windows."""
 
     def discard(self) -> None:
-        """It has no windows; but what the stable version did before is of no interest, if it gets no requests now."""
-        self.failures.stable_recently = 0.0
+        """It has no windows."""
 
     def expect_change(self) -> None:
         """The candidate gets more requests from now on."""
         self.failures.evidence.expect_change()
 
-    def reopen(self) -> None:
-        """The clock is another one."""
+    def reopen(self, alone: bool) -> None:
+        """The clock may be another one. `alone`: the stable version gets no requests, so nothing is known of it."""
         self._next_us = 0.0
+        if alone:
+            self.failures.stable_recently = 0.0
 
     def report(self) -> GuardReport:
         """For people."""

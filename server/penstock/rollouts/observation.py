@@ -25,6 +25,10 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     error_kind: str = ""
     """What kind of error, in one word. CLIENT is compared as all others (a candidate may refuse what the stable version
     takes), but does not count as a sign that the candidate is broken."""
+    stable_failed: bool = False
+    """The candidate failed, and so did the stable version, which the request was run on again (`fallback`): an outage
+    of both. Compared as all others, but no sign that the candidate is broken. The second run is not observed besides.
+    """
     non_finite: bool = False
     """An output holds NaN or infinity."""
     summary: float | int | None = None

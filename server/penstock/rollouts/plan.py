@@ -14,9 +14,10 @@ from penstock.rollouts.checks import expect, expect_share
 
 MAX_STEPS: Final = 100
 
-SHORTEST_WINDOW_S: Final = 0.2
-LONGEST_WINDOW_S: Final = 5.0
-WINDOWS_PER_STEP: Final = 60
+SHORTEST_WINDOW_S: Final = 0.1
+LONGEST_WINDOW_S: Final = 2.5
+WINDOWS_PER_STEP: Final = 120
+"""Pauses count as windows."""
 
 
 class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,9 +45,9 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     false_alarm: float = 0.01
     """Chance that any guard takes back a candidate that is as good as allowed, over the whole roll-out."""
     window_s: float = 0.0
-    """Versions are compared over windows of at least this length, which bursts should fit in; 0: a sixtieth of the
-    plan's step, from 0.2 s to 5 s."""
-    window_requests: int = 20
+    """Versions are compared over windows of at least this length, with pauses of this length between. Bursts that only
+    one version's worker has should be shorter. 0: a part of the plan's step, from 0.1 s to 2.5 s."""
+    window_requests: int = 10
     """Requests of each version that a window has at least."""
     warmup_requests: int = 20
     """So many first answers of the candidate in a step are not compared by their latency: caches fill."""

@@ -9,7 +9,7 @@ import msgspec
 from penstock.rollouts.decisions import GuardReport
 from penstock.rollouts.evidence import Evidence, bets, settle
 
-CUTS: Final = (1.0, 0.15, 0.03)
+DIFFERENCES: Final = (1.0, 0.15, 0.03)
 
 
 class Rates(msgspec.Struct):
@@ -49,7 +49,7 @@ class Rates(msgspec.Struct):
 
 def fresh_rates(allowed: float) -> Rates:
     """Nothing seen."""
-    return Rates(Evidence.of(len(bets(allowed, CUTS))))
+    return Rates(Evidence.of(len(bets(allowed, DIFFERENCES))))
 
 
 class RateGuard:
@@ -61,7 +61,7 @@ class RateGuard:
         self.bound = bound
         self.rates = rates
         self._allowed = allowed
-        self._bets = bets(allowed, CUTS)
+        self._bets = bets(allowed, DIFFERENCES)
         self._what = what
 
     @property

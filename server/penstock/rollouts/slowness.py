@@ -17,7 +17,7 @@ from penstock.rollouts.decisions import GuardReport
 from penstock.rollouts.evidence import Evidence, bets, settle
 from penstock.rollouts.latencies import RunningLatencies
 
-CUTS: Final = (1.0, 0.15)
+DIFFERENCES: Final = (0.5, 0.15, 0.04)
 
 
 class Slowness(msgspec.Struct):
@@ -36,7 +36,7 @@ class Slowness(msgspec.Struct):
 
 def fresh_slowness(quantiles: int) -> Slowness:
     """Nothing seen."""
-    evidence = [Evidence.of(len(bets(0.0, CUTS))) for _ in range(quantiles)]
+    evidence = [Evidence.of(len(bets(0.0, DIFFERENCES))) for _ in range(quantiles)]
     nothing = [0] * (quantiles + 1)
     return Slowness(evidence, nothing[:], nothing[:], nothing[:], nothing[:])
 
@@ -55,7 +55,7 @@ class SlownessGuard:
         self._quantiles = tuple(sorted(quantiles))
         self._latencies = RunningLatencies(slowness.histogram)
         self._thresholds: list[float] = []
-        self._bets = bets(0.0, CUTS)
+        self._bets = bets(0.0, DIFFERENCES)
 
     @property
     def evidence(self) -> float:
@@ -63,14 +63,17 @@ class SlownessGuard:
         evidence = self.slowness.evidence
         return sum(one.total for one in evidence) / len(evidence)
 
-    def stable(self, latency_us: float, counts: bool) -> None:
-        """An answer of the stable version; not all that show how long it takes are compared."""
+    def learn(self, latency_us: float) -> None:
+        """How long the stable version takes."""
         self._latencies.add(latency_us)
-        if counts and self._thresholds:
+
+    def stable(self, latency_us: float) -> None:
+        """An answer of the stable version that is compared."""
+        if self._thresholds:
             self.slowness.stable[bisect_left(self._thresholds, latency_us)] += 1
 
     def candidate(self, latency_us: float) -> None:
-        """An answer of the candidate."""
+        """An answer of the candidate that is compared."""
         if self._thresholds:
             self.slowness.candidate[bisect_left(self._thresholds, latency_us / self._ratio)] += 1
 

@@ -127,7 +127,7 @@ class Rollout:
         if self._over:
             return False
         if seen.version == self._stable:
-            self._watch.stable(seen)
+            self._watch.stable(seen, now_us)
             return False
         if seen.version != self._candidate:
             return False

@@ -43,6 +43,12 @@ class Watch:
         self.totals = state.totals
         self.guards = Guards(plan, state.guards)
         self._state = state
+        self._errors = state.guards.errors
+        self._non_finite = state.guards.non_finite
+        self._mismatches = state.guards.mismatches
+        self._latency = self.guards.latency
+        self._drift = self.guards.drift
+        self._failing = self.guards.failing
         self._settings = plan.guards
         # both versions run the same requests: then it does not matter whose they are
         self._shadow = plan.mode == "shadow"
@@ -50,12 +56,13 @@ class Watch:
         self._seen = SeenUnits(state.seen)
         self._error_strikes = Strikes(state.error_strikes)
         self._non_finite_strikes = Strikes(state.non_finite_strikes)
+        self._window_begins_us = 0.0
         self._window_ends_us = 0.0
         self._compares = True
         self._compares_latency = True
-        self._keep = 1.0
-        """Part of the candidate's requests that is compared: no more of them than the stable version has."""
-        self._kept = 0.0
+        # as many requests of either version are compared: of the greater part only so many
+        self._keep_stable = self._keep_candidate = 1.0
+        self._kept_stable = self._kept_candidate = 0.0
 
     @staticmethod
     def fresh(plan: RolloutPlan) -> WatchState:
@@ -76,17 +83,18 @@ class Watch:
 
     def reopen(self, share: int, now_us: float) -> None:
         """A new window begins; the one that was open is not compared."""
-        self._window_ends_us = now_us + self._window_us
+        self._open_at(now_us)
         self._compares = self._shadow or 0 < share < WHOLE
         self._compares_latency = self._shadow or share <= share_of_percent(
             self._settings.latency_up_to
         )
-        others = WHOLE - share
-        self._keep = 1.0 if self._shadow or share <= others else others / share
+        if self._compares and not self._shadow:
+            self._keep_stable = min(1.0, share / (WHOLE - share))
+            self._keep_candidate = min(1.0, (WHOLE - share) / share)
         for guard in self.guards.all:
             guard.discard()
-        if self.guards.failing is not None:
-            self.guards.failing.reopen()
+        if self._failing is not None:
+            self._failing.reopen(alone=share == WHOLE and not self._shadow)
 
     def alarm(self) -> Guard | None:
         """The guard that has seen enough."""
@@ -99,84 +107,100 @@ class Watch:
         """Close the window if its time is over. Returns whether a guard may have seen enough."""
         if now_us < self._window_ends_us:
             return False
-        self._window_ends_us = now_us + self._window_us
+        # what one version's worker suffers may last: the next window shall not see the same again
+        self._open_at(now_us + self._window_us)
         least = self._settings.window_requests
         for guard in self.guards.all:
             guard.close(least)
         return self.alarm() is not None
 
-    def stable(self, seen: Observation) -> None:
-        """An answer of the stable version."""
-        self.totals.stable += 1
-        guards = self.guards
-        bad = not seen.ok
-        if bad:
-            self.totals.stable_errors += 1
-        if guards.failing is not None:
-            guards.failing.stable(seen.non_finite or (bad and seen.error_kind != CLIENT))
-        if guards.errors is not None:
-            guards.errors.rates.stable += 1
-            guards.errors.rates.stable_bad += bad
-        if guards.non_finite is not None:
-            guards.non_finite.rates.stable += 1
-            guards.non_finite.rates.stable_bad += seen.non_finite
-        if bad:
-            return
-        first = self._shadow or self._seen.first(seen.unit)
-        if guards.latency is not None and seen.latency_us > 0:
-            guards.latency.stable(seen.latency_us, first)
-        if guards.drift is not None and seen.summary is not None and not seen.non_finite:
-            guards.drift.stable(seen.summary, first)
+    def _open_at(self, begins_us: float) -> None:
+        self._window_begins_us = begins_us
+        self._window_ends_us = begins_us + self._window_us
 
-    def candidate(self, seen: Observation, now_us: float) -> bool:
+    def stable(self, seen: Observation, now_us: float) -> None:
+        """An answer of the stable version."""
+        totals = self.totals
+        totals.stable += 1
+        if not seen.ok:
+            totals.stable_errors += 1
+        if self._failing is not None:
+            self._failing.stable(_failed(seen))
+        if self._latency is not None and seen.ok and seen.latency_us > 0:
+            self._latency.learn(seen.latency_us)
+        if self._drift is not None and type(seen.summary) is float:
+            self._drift.learn(seen.summary)
+        if self._compares and now_us >= self._window_begins_us:
+            self._kept_stable += self._keep_stable
+            if self._kept_stable >= 1:
+                self._kept_stable -= 1
+                self._compare_stable(seen)
+
+    def _compare_stable(self, seen: Observation) -> None:
+        if self._errors is not None:
+            self._errors.stable += 1
+            self._errors.stable_bad += not seen.ok
+        if self._non_finite is not None:
+            self._non_finite.stable += 1
+            self._non_finite.stable_bad += seen.non_finite
+        if not seen.ok or not (self._shadow or self._seen.first(seen.unit)):
+            return
+        if self._latency is not None and seen.latency_us > 0:
+            self._latency.stable(seen.latency_us)
+        if self._drift is not None and seen.summary is not None and not seen.non_finite:
+            self._drift.stable(seen.summary)
+
+    def candidate(self, seen: Observation, now_us: float, stable_failed: bool = False) -> bool:
         """An answer of the candidate. Returns whether a guard may have seen enough."""
         totals = self.totals
         totals.candidate += 1
         totals.in_step += 1
         totals.candidate_errors += not seen.ok
         totals.candidate_non_finite += seen.non_finite
-        failing = self.guards.failing
-        if failing is not None:
-            failed = seen.non_finite or (not seen.ok and seen.error_kind != CLIENT)
-            if failing.candidate(failed, now_us) and failing.evidence >= failing.bound:
-                return True
-        if self._compares:
-            self._kept += self._keep
-            if self._kept >= 1:
-                self._kept -= 1
-                self._compare(seen)
+        failing = self._failing
+        excused = stable_failed or seen.stable_failed
+        if failing is not None and not excused and failing.candidate(_failed(seen), now_us):
+            return True
+        if self._compares and now_us >= self._window_begins_us:
+            self._kept_candidate += self._keep_candidate
+            if self._kept_candidate >= 1:
+                self._kept_candidate -= 1
+                self._compare_candidate(seen)
         return now_us >= self._window_ends_us and self.tick(now_us)
 
-    def _compare(self, seen: Observation) -> None:
-        guards = self.guards
-        if guards.errors is not None:
-            guards.errors.rates.candidate += 1
+    def _compare_candidate(self, seen: Observation) -> None:
+        if self._errors is not None:
+            self._errors.candidate += 1
             if not seen.ok:
-                guards.errors.rates.candidate_bad += self._strike(self._error_strikes, seen.unit)
-        if guards.non_finite is not None:
-            guards.non_finite.rates.candidate += 1
+                self._errors.candidate_bad += self._strike(self._error_strikes, seen.unit)
+        if self._non_finite is not None:
+            self._non_finite.candidate += 1
             if seen.non_finite:
                 bad = self._strike(self._non_finite_strikes, seen.unit)
-                guards.non_finite.rates.candidate_bad += bad
-        if not (seen.ok and (self._shadow or self._seen.first(seen.unit))):
+                self._non_finite.candidate_bad += bad
+        if not seen.ok or not (self._shadow or self._seen.first(seen.unit)):
             return
         warm = self.totals.in_step > self._settings.warmup_requests
-        if guards.latency is not None and seen.latency_us > 0 and warm and self._compares_latency:
-            guards.latency.candidate(seen.latency_us)
-        if guards.drift is not None and seen.summary is not None and not seen.non_finite:
-            guards.drift.candidate(seen.summary)
+        if self._latency is not None and seen.latency_us > 0 and warm and self._compares_latency:
+            self._latency.candidate(seen.latency_us)
+        if self._drift is not None and seen.summary is not None and not seen.non_finite:
+            self._drift.candidate(seen.summary)
 
     def pair(self, pair: ShadowPair, now_us: float) -> bool:
         """Both versions' answers to one request. Returns whether a guard may have seen enough."""
-        self.stable(pair.stable)
-        mismatches = self.guards.mismatches
+        self.stable(pair.stable, now_us)
+        mismatches = self._mismatches
         if mismatches is not None and pair.mismatch is not None:
-            mismatches.rates.stable += 1
-            mismatches.rates.candidate += 1
-            mismatches.rates.candidate_bad += pair.mismatch
-        return self.candidate(pair.candidate, now_us)
+            mismatches.stable += 1
+            mismatches.candidate += 1
+            mismatches.candidate_bad += pair.mismatch
+        return self.candidate(pair.candidate, now_us, _failed(pair.stable))
 
     def _strike(self, strikes: Strikes, unit: int) -> bool:
         counts = self._shadow or strikes.counts(unit)
         self.totals.uncounted += not counts
         return counts
+
+
+def _failed(seen: Observation) -> bool:
+    return seen.non_finite or not (seen.ok or seen.error_kind == CLIENT)
