@@ -302,6 +302,27 @@ def access(
     console.print(f"API key, permission and quota together: {costs.added_us:.2f} µs a request")
 
 
+@app.command()
+def rollouts(
+    runs: Annotated[int, typer.Option(min=1, help="With a good candidate, for each traffic.")] = 1000,
+    faulty_runs: Annotated[int, typer.Option(min=1, help="With a bad one, for each fault.")] = 50,
+    processes: Annotated[int, typer.Option(min=1, help="That share the work.")] = 2,
+    page: PagePath = Path("docs/rollouts.md"),
+) -> None:
+    """Simulate roll-outs: how often a good candidate is taken back, how soon a bad one, what watching costs."""
+    from penstock_loadtest.rollouts import CANDIDATE, STABLE, cost_us, measure, publish
+
+    console = _console()
+    for version, name in ((STABLE, "stable"), (CANDIDATE, "candidate")):
+        costs = ", ".join(f"{cost_us(share, version):.1f} µs at {share:g} %" for share in (1, 50))
+        console.print(f"an answer of the {name} version: {costs}")
+    measured = measure(runs, faulty_runs, processes, console.print)
+    if page.is_file():
+        publish(measured, page)
+    else:
+        console.print(measured.false_alarm_table(), measured.delay_table(), sep="\n\n")
+
+
 def _console() -> Console:
     """A file or a pipe has no width of its own, and the tables are wide."""
     return Console() if sys.stdout.isatty() else Console(width=WIDE_ENOUGH)

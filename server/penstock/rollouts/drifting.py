@@ -47,9 +47,8 @@ def fresh_drift(allowed: float) -> Drift:
 class DriftGuard:
     """Classes are put into bins by their number, quantities by the stable version's quantiles."""
 
-    name: Final = "drift"
-
     def __init__(self, bound: float, allowed: float, drift: Drift) -> None:
+        self.name = "drift"
         self.bound = bound
         self.drift = drift
         self._allowed = allowed

@@ -33,9 +33,8 @@ def fresh_failures() -> Failures:
 class FailingGuard:
     """Bets that more than a share of `ceiling` fails, as long as the stable version does not fail too."""
 
-    name: Final = "failing"
-
     def __init__(self, bound: float, ceiling: float, failures: Failures) -> None:
+        self.name = "failing"
         self.bound = bound
         self.failures = failures
         self._ceiling = ceiling

@@ -13,7 +13,7 @@ ENOUGH: Final = 100
 
 def bucket_of(latency_us: float) -> int:
     """Eight for each doubling, in units of 1/16 µs."""
-    ticks = int(latency_us * 16) | 8
+    ticks = max(int(latency_us * 16), 8)
     bits = ticks.bit_length()
     return min(((bits - 4) << 3) | ((ticks >> (bits - 4)) & 7), BUCKETS - 1)
 

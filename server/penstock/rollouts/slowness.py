@@ -44,11 +44,10 @@ def fresh_slowness(quantiles: int) -> Slowness:
 class SlownessGuard:
     """Bets on each of several quantiles. Their mean is its evidence."""
 
-    name: Final = "latency"
-
     def __init__(
         self, bound: float, ratio: float, quantiles: tuple[float, ...], slowness: Slowness
     ) -> None:
+        self.name = "latency"
         self.bound = bound
         self.slowness = slowness
         self._ratio = ratio
