@@ -170,6 +170,7 @@ async def test_what_the_candidate_fails_the_stable_version_answers(error: Pensto
     assert sent.answer == b"1 x: [0.1, 0.7, 0.2]"
     (seen,) = bench.judge.seen
     assert (seen.version, seen.ok, seen.error_kind) == (2, False, type(error).__name__)
+    assert not seen.stable_failed
     counts = bench.live.counts
     assert (counts.fallbacks, counts.seen_failures, counts.stable.requests) == (1, 0, 0)
     assert not bench.live.running
@@ -216,6 +217,12 @@ async def test_the_stable_versions_error_is_the_clients() -> None:
     bench.candidate.fail()
     assert isinstance(refused.answer, DeadlineExceeded)
     assert not bench.live.running
+    assert [seen.stable_failed for seen in bench.judge.seen] == [True, False]
+    bench.candidate.refusal = bench.stable.refusal = Unavailable("all are gone")
+    with pytest.raises(Unavailable, match="all are gone"):
+        bench.send("z")
+    assert bench.judge.seen[-1].stable_failed
+    assert {seen.version for seen in bench.judge.seen} == {2}
 
 
 async def test_the_second_run_keeps_to_the_clients_deadline() -> None:
@@ -391,9 +398,9 @@ class SequencesPool(FakePool, SequencePool):
         FakePool.__init__(self)
         self.held: set[Any] = set()
 
-    ready = accepts = True  # type: ignore[assignment]
+    ready = accepts = True
     instances: Any = ()
-    problem = ""  # type: ignore[assignment]
+    problem = ""
 
     def holds(self, key: Any) -> bool:
         """As SequencePool."""
@@ -412,7 +419,7 @@ def stateful(share: int) -> tuple[RolloutBench, SequencesPool, SequencesPool]:
     return bench, *pools
 
 
-def one_of(bench: RolloutBench, **flags: bool) -> int:
+def one_of(bench: RolloutBench, **flags: Any) -> int:
     """A request of the sequence 7."""
     return bench.send("", sequence_id=7, **flags).first
 

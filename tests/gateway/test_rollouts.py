@@ -34,6 +34,7 @@ from penstock.gateway.rollouts import Rollouts
 from penstock.rollouts.decisions import Promote, RollBack, Status
 from penstock.rollouts_config import RolloutsSettings
 from penstock.types import NO_TERMS
+from penstock.workers.request import PendingRequest
 from rollout_bench import HEADER, A, B, Encoder, FakePool, Index, Sent, version, y
 
 QUICK: Mapping[str, Any] = {"steps": [50, 100], "step_s": 0.001, "min_requests": 5}
@@ -233,7 +234,7 @@ async def test_a_bad_candidate_is_taken_back_and_no_client_has_seen_it(serve: Ma
 async def test_what_is_under_way_at_the_roll_back_is_answered(serve: Make) -> None:
     server = await serve()
     run = await server.start(**SLOW)
-    waiting = []
+    waiting: list[tuple[Sent, PendingRequest]] = []
     while len(waiting) < 3:
         sent = server.send()
         if sent.first == 2:
@@ -495,9 +496,8 @@ async def test_a_candidate_that_is_another_one_now_ends_it(serve: Make) -> None:
     run = await server.start(**SLOW)
     # the same files: nothing has changed
     server.index.put(version(2, server.candidate))
-    assert run.rollout.status is Status.RUNNING
     server.index.put(version(1, server.stable), b"others")
-    assert run.rollout.status is Status.RUNNING
+    assert not run.over
     server.index.put(version(2, server.candidate), b"others")
     assert run.rollout.status is Status.ABORTED
     assert isinstance(run.rollout.decision, RollBack)

@@ -139,7 +139,8 @@ class LiveRollout:
                 self._turns[id(header), takes] = turn
         if turn.is_missing:
             unit = self.unit(tenant, request_id)
-            missed = Observation(self.plan.candidate, 0, False, Unavailable.__name__, unit=unit)
+            kind = Unavailable.__name__
+            missed = Observation(self.plan.candidate, 0, ok=False, error_kind=kind, unit=unit)
             self.saw(missed, is_hidden=True)
         return turn
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from typing import Final, Protocol
 
+from msgspec import structs
+
 from penstock.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -35,7 +37,6 @@ from penstock.workers.request import (
 NOT_FINITE: Final = "the model's outputs have numbers that are NaN or infinite"
 
 _CLIENTS: Final = (InvalidRequest, Forbidden, Cancelled, DeadlineExceeded)
-"""Errors that another version would not spare the client."""
 
 
 class Rollout(Protocol):
@@ -94,6 +95,7 @@ class RolledRequest:
         "_kept",
         "_lease",
         "_live",
+        "_missed",
         "_model",
         "_non_finite",
         "_outer",
@@ -119,6 +121,8 @@ class RolledRequest:
         """An error that was one of several responses."""
         self._summary: float | None = None
         self._kept: Kept | None = None
+        self._missed: Observation | None = None
+        """The candidate's failure, while the other version tries."""
         self._lease: Releasable | None = None
         self._times: Timed | None = None
         caller = outer.caller
@@ -147,11 +151,15 @@ class RolledRequest:
     # ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _refused(self, error: PenstockError) -> None:
-        falls_back = self._may_fall_back(error)
-        self._live.saw(self._observed(error), is_hidden=falls_back)
-        if not falls_back:
+        if not self._may_fall_back(error):
+            self._live.saw(self._observed(error))
             raise error
-        self._fall_back()
+        self._missed = self._observed(error)
+        try:
+            self._fall_back()
+        except PenstockError:
+            self._tell_missed(stable_failed=True)
+            raise
 
     def _send(self, plan: RequestPlan, arrived_ns: int) -> None:
         """Have `_model` run it. Raises what its pool raises."""
@@ -190,7 +198,7 @@ class RolledRequest:
             self._turn.is_candidate
             and self._live.fallback
             and not (self._fallen or self._sent or self._at_once or self._outer.done)
-            and not isinstance(error, _CLIENTS)
+            and not _is_clients(error)
             # another version does not know what came before
             and self._turn.plan.sequence is None
         )
@@ -224,7 +232,7 @@ class RolledRequest:
 
     def _look(self, outputs: list[OutputTensor]) -> None:
         self._non_finite = self._non_finite or has_non_finite(outputs)
-        if self._summary is None:
+        if self._summary is None and not self._non_finite:
             self._summary = self._live.summary(outputs)
 
     def respond(self, inner: PendingRequest, answer: Answer) -> None:
@@ -240,7 +248,10 @@ class RolledRequest:
                 return
         self._end(answer)
         error = error or self._failed
-        if self._fallen or isinstance(error, NOT_OBSERVED):
+        if self._missed is not None:
+            self._tell_missed(stable_failed=error is not None and not _is_clients(error))
+            return
+        if isinstance(error, NOT_OBSERVED):
             self._forget_copy()
             return
         observed = self._observed(error)
@@ -254,13 +265,14 @@ class RolledRequest:
         if request is not self._inner or outer.sink is None:
             part.taken()
             return
-        if not self._fallen and (failed := self._problem_of(part)) is not None:
+        failed = self._problem_of(part)
+        if failed is not None:
             if self._may_fall_back(failed):
                 part.taken()
                 self._replace(failed)
                 request.cancel()
                 return
-            if not self._non_finite:
+            if not self._non_finite or self._fallen:
                 self._failed = failed
         self._sent = True
         outer.response_parameters = request.response_parameters
@@ -269,18 +281,26 @@ class RolledRequest:
     def _problem_of(self, part: Part) -> PenstockError | None:
         if isinstance(part.outputs, PenstockError):
             return part.outputs
-        if part.outputs is not None:
+        if part.outputs is not None and not self._fallen:
             self._look(part.outputs)
-        return ModelFailed(NOT_FINITE) if self._non_finite else None
+            return ModelFailed(NOT_FINITE) if self._non_finite else None
+        return None
 
     def _replace(self, error: PenstockError) -> None:
         """Have the stable version answer in the candidate's place."""
-        observed = self._observed(error)
+        self._missed, self._failed = self._observed(error), None
         try:
             self._fall_back()
         except PenstockError as refused:
             self._end(refused)
-        self._live.saw(observed, is_hidden=True)
+            self._tell_missed(stable_failed=not _is_clients(refused))
+
+    def _tell_missed(self, *, stable_failed: bool) -> None:
+        """What became of the candidate's try, when it is known whether the other version could do it."""
+        missed, self._missed = self._missed, None
+        if missed is not None:
+            seen = structs.replace(missed, stable_failed=stable_failed)
+            self._live.saw(seen, is_hidden=True)
 
     def _end(self, answer: Answer) -> None:
         self._live.running.pop(self._outer, None)
@@ -309,11 +329,16 @@ class RolledRequest:
             took_us,
             ok,
             "" if ok else kind_of(error),
-            self._non_finite,
-            self._summary,
-            self._live.unit(outer.tenant, outer.id if sequence is None else str(sequence.id)),
+            non_finite=self._non_finite,
+            summary=self._summary,
+            unit=self._live.unit(outer.tenant, outer.id if sequence is None else str(sequence.id)),
         )
 
     def computed(self, times: Timed, lease: Releasable | None) -> None:
         """As Caller. The tensors are the client's when they are encoded for it, and not before."""
         self._times, self._lease = times, lease
+
+
+def _is_clients(error: PenstockError) -> bool:
+    """Another version would not spare the client this."""
+    return isinstance(error, _CLIENTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from penstock.rollouts.decisions import Decision, RolloutReport
 from penstock.rollouts.observation import Observation, ShadowPair
 from penstock.rollouts.plan import RolloutPlan
 from penstock.rollouts.state import Rollout
+
+log = logging.getLogger(__name__)
 
 OnDecision = Callable[["RolloutRun", Decision], None]
 
@@ -139,15 +142,20 @@ class RolloutRun:
 
     def observe(self, observation: Observation) -> None:
         """As Judge."""
-        self.changed = True
-        if self.rollout.observe(observation, now_us()):
-            self._soon()
+        self._judge(lambda: self.rollout.observe(observation, now_us()))
 
     def pair(self, pair: ShadowPair) -> None:
         """As Judge."""
+        self._judge(lambda: self.rollout.pair(pair, now_us()))
+
+    def _judge(self, hear: Callable[[], bool]) -> None:
+        """What only watches must not cost anybody an answer."""
         self.changed = True
-        if self.rollout.pair(pair, now_us()):
-            self._soon()
+        try:
+            if hear():
+                self._soon()
+        except Exception:
+            log.exception("the roll-out of model '%s' could not judge a request", self.plan.model)
 
     def _soon(self) -> None:
         """Not while an answer is on its way."""

@@ -161,7 +161,9 @@ class _Copy:
         if isinstance(error, QueueFull | Cancelled):
             self._live.counts.dropped_copies += 1
         else:
-            self._tell(Observation(self._live.plan.candidate, 0, False, kind_of(error)), None)
+            kind, unit = kind_of(error), self._stable.unit
+            version = self._live.plan.candidate
+            self._tell(Observation(version, 0, ok=False, error_kind=kind, unit=unit), None)
 
     def _encode(self, _: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """As `Encode` says: what is compared later."""
@@ -180,11 +182,12 @@ class _Copy:
 
     def _look(self) -> tuple[Observation, bool]:
         """In a thread, where it takes its time."""
+        non_finite = has_non_finite(self._got)
         observed = Observation(
             self._live.plan.candidate,
             self._run.took_us,
-            non_finite=has_non_finite(self._got),
-            summary=self._live.summary(self._got),
+            non_finite=non_finite,
+            summary=None if non_finite else self._live.summary(self._got),
             unit=self._stable.unit,
         )
         return observed, not agree(self._kept.outputs, self._got, self._live.plan.tolerance)
