@@ -4,15 +4,18 @@
 #   docker run --read-only --tmpfs /tmp -v "$PWD/model_repo:/models:ro" \
 #     -p 8000:8000 -p 8001:8001 -p 8002:8002 penstock
 #
-# Arguments after the image's name go to `penstock serve`.
+# Arguments after the image's name go to `penstock serve`. What serves models of an MLflow registry, and captures requests:
+#
+#   docker build --build-arg EXTRAS=mlflow,capture -t penstock .
 
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
 COPY . .
 RUN pip wheel --no-deps --wheel-dir /wheels .
+ARG EXTRAS=""
 # pip compiles what it installs: a read-only server could not.
-RUN python -m venv /opt/penstock && /opt/penstock/bin/pip install /wheels/*.whl
+RUN python -m venv /opt/penstock && /opt/penstock/bin/pip install "$(echo /wheels/*.whl)${EXTRAS:+[$EXTRAS]}"
 
 # The same image again: a virtual environment needs the interpreter it was made with, and Envoy loads its
 # libpython3.11.so from /usr/local/lib.

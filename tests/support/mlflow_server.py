@@ -16,6 +16,8 @@ from supervised import eventually
 
 QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 """Nothing of a test leaves this machine."""
+NO_JOBS: Final = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""Four processes for what no test asks of it."""
 START_S: Final = 90.0
 """MLflow takes its time, and makes its tables first."""
 
@@ -31,7 +33,7 @@ class MlflowServer:
         self.uri = f"http://127.0.0.1:{self.port}"
         self.store_uri = f"sqlite:///{self.folder}/mlflow.db"
         """The same runs and models without the server."""
-        self._environment = {**os.environ, **QUIET, **environment}
+        self._environment = {**os.environ, **QUIET, **NO_JOBS, **environment}
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 

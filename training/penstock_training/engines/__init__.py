@@ -1,0 +1,1 @@
+"""What starts a run's processes, and starts them anew when one dies."""
