@@ -18,10 +18,9 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.repository.nested import NestedCalls, Tensors, Terms
-from penstock.repository.sequence_pool import SequencePool
 from penstock.types import CallTerms, InferHeader, OutputTensor, TensorSpec
 from penstock.workers.request import Part, PendingRequest
-from rollout_bench import A, B, FakePool, RolloutBench, Times, turns, version, y
+from rollout_bench import A, B, FakePool, RolloutBench, SequencesPool, Times, turns, version, y
 
 NAN = float("nan")
 ALL = 10_000
@@ -391,29 +390,12 @@ async def test_after_a_response_nothing_is_run_again() -> None:
 # ── sequences ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class SequencesPool(FakePool, SequencePool):
-    """Knows which sequences it has."""
-
-    def __init__(self) -> None:
-        FakePool.__init__(self)
-        self.held: set[Any] = set()
-
-    ready = accepts = True
-    instances: Any = ()
-    problem = ""
-
-    def holds(self, key: Any) -> bool:
-        """As SequencePool."""
-        return key in self.held
-
-
 def stateful(share: int) -> tuple[RolloutBench, SequencesPool, SequencesPool]:
     """A roll-out of a model with sequences."""
     config: dict[str, Any] = {"sequence_batching": {"direct": {}}}
     bench = RolloutBench(config)
-    pools = SequencesPool.__new__(SequencesPool), SequencesPool.__new__(SequencesPool)
+    pools = SequencesPool(), SequencesPool()
     for number, pool in enumerate(pools, start=1):
-        pool.requests, pool.at_once, pool.refusal, pool.held = [], [], None, set()
         bench.index.put(version(number, pool, config))
     bench.live.share = share
     return bench, *pools

@@ -6,12 +6,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from penstock.audit.event import AuditEvent
 from penstock.errors import (
     Conflict,
     Forbidden,
@@ -22,20 +20,11 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.gateway import rollout_promotion, rollouts
-from penstock.gateway.client_memory import ClientMemory
-from penstock.gateway.inference import Inference
-from penstock.gateway.rollout_keeper import RolloutKeeper
-from penstock.gateway.rollout_records import RolloutRecords
-from penstock.gateway.rollout_request import RolloutRequest
-from penstock.gateway.rollout_run import RolloutRun
 from penstock.gateway.rollout_store import RolloutStore
-from penstock.gateway.rollout_versions import Folders, VersionSource
-from penstock.gateway.rollouts import Rollouts
 from penstock.rollouts.decisions import Promote, RollBack, Status
-from penstock.rollouts_config import RolloutsSettings
-from penstock.types import NO_TERMS
 from penstock.workers.request import PendingRequest
-from rollout_bench import HEADER, A, B, Encoder, FakePool, Index, Sent, version, y
+from rollout_bench import FakePool, Sent, SequencesPool, version, y
+from rollout_server import FakeRegistry, RolloutServer
 
 QUICK: Mapping[str, Any] = {"steps": [50, 100], "step_s": 0.001, "min_requests": 5}
 SLOW: Mapping[str, Any] = {
@@ -45,139 +34,16 @@ SLOW: Mapping[str, Any] = {
 }
 
 
-class FakeRegistry:
-    """A registry that serves the model `m`."""
-
-    def __init__(self) -> None:
-        self.held: list[tuple[str, int]] = []
-        self.known = {"champion": 1, "challenger": 2}
-        self.tags: dict[str, str] = {}
-        self.moves: list[tuple[str, int]] = []
-        self.problem: PenstockError | None = None
-
-    def serves(self, model: str) -> bool:
-        return model == "m"
-
-    def aliases(self, model: str) -> Mapping[str, int]:
-        return self.known
-
-    async def resolve(self, model: str, ref: str) -> Any:
-        if ref[1:] not in self.known:
-            raise NotFound(f"no {ref}")
-        return SimpleNamespace(version=self.known[ref[1:]])
-
-    async def want(self, model: str, version: int) -> None:
-        if self.problem is not None:
-            raise self.problem
-        self.held.append((model, version))
-
-    def unwant(self, model: str, version: int) -> None:
-        if (model, version) in self.held:
-            self.held.remove((model, version))
-
-    async def set_alias(self, model: str, alias: str, version: int) -> None:
-        if self.problem is not None:
-            raise self.problem
-        self.moves.append((alias, version))
-        self.known[alias] = version
-
-    def tag(self, model: str, version: int, tags: Mapping[str, str]) -> None:
-        self.tags |= tags
-
-
-class Log:
-    """An audit log."""
-
-    def __init__(self) -> None:
-        self.events: list[AuditEvent] = []
-
-    def record(self, event: AuditEvent) -> int:
-        self.events.append(event)
-        return len(self.events)
-
-
-class Server:
-    """A gateway's roll-outs. Versions 1 and 2 of `m` are there."""
-
-    def __init__(
-        self,
-        folder: Path,
-        source: VersionSource | None = None,
-        loaded: bool = True,
-        **settings: Any,
-    ) -> None:
-        self.stable, self.candidate = FakePool(), FakePool()
-        self.index = Index()
-        self.log = Log()
-        audit_log: Any = self.log
-        source = source or Folders()
-        index: Any = self.index
-        self.rollouts = Rollouts(
-            index,
-            RolloutsSettings(**settings),
-            RolloutKeeper(RolloutStore(folder)),
-            source,
-            RolloutRecords(audit_log, source),
-        )
-        self.inference = Inference(index, ClientMemory(allowed=False))
-        self.index.on_change = self.rollouts.follow_models
-        if loaded:
-            self.load()
-
-    def load(self) -> None:
-        """Both versions are there from now on."""
-        self.index.put(version(1, self.stable))
-        self.index.put(version(2, self.candidate))
-
-    async def begin(self) -> Server:
-        """As a gateway does that starts."""
-        await self.rollouts.restore()
-        self.rollouts.models_are_loaded()
-        return self
-
-    async def start(self, to: object = 2, **given: Any) -> RolloutRun:
-        """Begin a roll-out."""
-        return await self.rollouts.start("m", RolloutRequest({"to": to, **given}), "key:ada")
-
-    def send(self, request_id: str = "") -> Sent:
-        """A client's request, which waits in a version's queue."""
-        bound = self.inference.bind(HEADER, NO_TERMS, request_id)
-        sent = Sent(bound.model.version)
-        encoder = Encoder(bound.model)
-        sent.pending = self.inference.submit(bound, request_id, [A, B], encoder, sent.respond, 100)
-        return sent
-
-    async def traffic(self, until: Callable[[], bool], *, fails: bool = False) -> list[Sent]:
-        """Requests that are answered, one after the other; the candidate may fail all that it gets."""
-        every: list[Sent] = []
-        while not until():
-            assert len(every) < 20_000, "it never happens"
-            sent = self.send()
-            every.append(sent)
-            if sent.first == 2 and fails:
-                self.candidate.fail()
-            elif sent.first == 2:
-                self.candidate.answer()
-            if sent.first == 1 or (fails and not sent.answers):
-                self.stable.answer()
-            await asyncio.sleep(0)
-        return every
-
-    def actions(self) -> list[str]:
-        """What was recorded."""
-        return [event.action for event in self.log.events]
-
-
 Make = Callable[..., Any]
 
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Make]:
     """`await serve(**settings)`: a server, which ends with the test or with its `rollouts.close()`."""
-    servers: list[Server] = []
+    servers: list[RolloutServer] = []
 
-    async def make(source: Any = None, loaded: bool = True, **settings: Any) -> Server:
-        server = Server(tmp_path / "rollouts", source, loaded, **settings)
+    async def make(source: Any = None, loaded: bool = True, **settings: Any) -> RolloutServer:
+        server = RolloutServer(tmp_path / "rollouts", source, loaded, **settings)
         servers.append(server)
         return await server.begin()
 
@@ -699,3 +565,35 @@ async def test_a_version_that_the_registry_does_not_give_is_not_tried(serve: Mak
     with pytest.raises(NotFound, match="no @other"):
         await server.start("@other")
     assert server.index.rollouts == {}
+
+
+# ── sequences ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+async def test_sequences_end_where_they_began_when_the_roll_out_is_over(
+    serve: Make, monkeypatch: pytest.MonkeyPatch, promoted: bool
+) -> None:
+    monkeypatch.setattr(rollouts, "DRAIN_S", 0.01)
+    server = await serve()
+    stable, candidate = SequencesPool(), SequencesPool()
+    stateful: dict[str, Any] = {"sequence_batching": {"direct": {}}}
+    server.index.put(version(1, stable, stateful))
+    server.index.put(version(2, candidate, stateful))
+    run = await server.start(**SLOW)
+    stable.held.add(("default", 1))
+    candidate.held.add(("default", 2))
+    if promoted:
+        server.rollouts.promote("m")
+        await until(lambda: run.done)
+    else:
+        server.rollouts.abort("m", "enough")
+    assert [server.send(sequence_id=number).first for number in (1, 2)] == [1, 2]
+    new = server.send(sequence_id=3, sequence_start=True)
+    assert new.first == (2 if promoted else 1)
+    with pytest.raises(Conflict, match="sequences of model 'm' go on from its last roll-out"):
+        await server.start(**{"from": 1}, **SLOW)
+    (stable if promoted else candidate).held.clear()
+    await until(lambda: not server.index.rollouts)
+    again = await server.start(**{"from": 1}, **SLOW)
+    assert again.begun

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from penstock.repository.answers import encoded
 from penstock.repository.entries import ModelEntry, VersionEntry
 from penstock.repository.index import ModelIndex
 from penstock.repository.sequence_handover import Handovers
+from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import Signature
 from penstock.rollouts.observation import Observation, ShadowPair
@@ -31,6 +33,7 @@ from penstock.types import (
     InferHeader,
     OutputTensor,
     Parameter,
+    SequenceKey,
     TensorSpec,
 )
 from penstock.workers.request import Answer, PendingRequest
@@ -107,6 +110,32 @@ class FakePool:
 
     async def close(self, grace_s: float) -> None:
         """As ModelPool."""
+
+
+class SequencesPool(SequencePool):
+    """Those of a stateful model. It has the sequences that the test says."""
+
+    ready = accepts = True
+    problem = ""
+    instances: Any = ()
+
+    def __init__(self) -> None:
+        self._fake = FakePool()
+        self.requests = self._fake.requests
+        self.held: set[SequenceKey] = set()
+        self.submit = self._fake.submit  # type: ignore[method-assign]
+        self.cancel = self._fake.cancel  # type: ignore[method-assign]
+        self.answer = self._fake.answer
+        self.fail = self._fake.fail
+
+    @property
+    def queue(self) -> Any:
+        """As SequencePool."""
+        return SimpleNamespace(live=len(self.held))
+
+    def holds(self, key: SequenceKey) -> bool:
+        """As SequencePool."""
+        return key in self.held
 
 
 def y(*values: float) -> OutputTensor:

@@ -77,6 +77,10 @@ def start(
         bool | None,
         typer.Option("--fallback/--no-fallback", help="Run what it fails on the stable version."),
     ] = None,
+    sticky: Annotated[
+        bool | None,
+        typer.Option("--sticky/--no-sticky", help="Requests of one id go to one version."),
+    ] = None,
     guards: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,6 +104,7 @@ def start(
         "mode": "shadow" if shadow else None,
         "promote": promote,
         "fallback": fallback,
+        "sticky": sticky,
         "guards": _guards(guards or []) or None,
     }
     asked = {name: value for name, value in given.items() if value is not None}

@@ -80,6 +80,21 @@ class Rollouts:
             raise NotFound(f"there is no roll-out of model '{model}'")
         return run
 
+    def going(self, model: str) -> RolloutRun | None:
+        """The model's, while what it decides is not done."""
+        run = self._runs.get(model)
+        return None if run is None or run.done else run
+
+    def was_tried(self, model: str, version: int) -> bool:
+        """Whether a version was the candidate of the model's last roll-out, or answers already."""
+        run = self._runs.get(model)
+        if run is not None and run.plan.candidate == version:
+            return True
+        try:
+            return self._repository.get(model).version == version
+        except PenstockError:
+            return False
+
     def share_of(self, model: str, version: int) -> float | None:
         """Percent of the model's requests that a version gets; None: no roll-out says so."""
         run = self._runs.get(model)
