@@ -38,6 +38,9 @@ FLAGS: Final = {
     # of penstock certs
     *("--all", "--dir", "--dns", "--ip", "--key-type", "--lifetime", "--passphrase-from"),
     *("--replace", "--retire", "--rotate", "--uri"),
+    # of penstock rollout
+    *("--to", "--from", "--shadow", "--no-sticky", "--no-fallback", "--guard", "--watch"),
+    *("--steps", "--step-seconds", "--min-requests"),
     # of penstock audit
     *("--public-key", "--at-least", "--json", "--action", "--since"),
     # of penstock tenants

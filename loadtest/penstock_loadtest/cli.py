@@ -304,7 +304,9 @@ def access(
 
 @app.command()
 def rollouts(
-    runs: Annotated[int, typer.Option(min=1, help="With a good candidate, for each traffic.")] = 1000,
+    runs: Annotated[
+        int, typer.Option(min=1, help="With a good candidate, for each traffic.")
+    ] = 1000,
     faulty_runs: Annotated[int, typer.Option(min=1, help="With a bad one, for each fault.")] = 50,
     processes: Annotated[int, typer.Option(min=1, help="That share the work.")] = 2,
     page: PagePath = Path("docs/rollouts.md"),

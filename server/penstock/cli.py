@@ -83,6 +83,13 @@ def models(context: typer.Context) -> None:
     raise typer.Exit(_call(module.app, "penstock models", context.args))
 
 
+@app.command("rollout", context_settings=_PASS_ON)
+def rollout(context: typer.Context) -> None:
+    """Try a new version of a model on a share of the requests, and keep it or go back."""
+    module = importlib.import_module("penstock.commands.rollout")
+    raise typer.Exit(_call(module.app, "penstock rollout", context.args))
+
+
 @app.command("certs", context_settings=_PASS_ON)
 def certs(context: typer.Context) -> None:
     """A small private CA: make it, issue certificates, renew and list them."""

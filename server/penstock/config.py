@@ -31,6 +31,7 @@ from penstock.metrics_config import MetricsConfig, parse_metrics_config
 from penstock.quota_config import QuotaSettings
 from penstock.rate_limit_config import Resource, parse_rate_limit_resources
 from penstock.registry_config import RegistrySettings
+from penstock.rollouts_config import RolloutsSettings
 from penstock.secrets_config import SecretsSettings
 from penstock.tls_config import TlsSettings
 from penstock.trace_config import TraceConfig, parse_trace_config, with_absolute_file
@@ -195,6 +196,8 @@ class Settings(BaseSettings):
     """Which requests and answers are kept as records for training."""
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     """The MLflow registry that models are taken from."""
+    rollouts: RolloutsSettings = Field(default_factory=RolloutsSettings)
+    """How new versions of models are tried."""
 
     @classmethod
     def settings_customise_sources(

@@ -5,6 +5,7 @@ PenstockError
 │   ├── PayloadTooLarge       a body or message over the limit
 │   ├── BodyTooSlow           a body that hardly comes
 │   └── AlreadyExists
+│       └── Conflict          something is under way that this would be in the way of
 ├── Unauthenticated           the request says not, or wrongly, whose it is
 ├── Forbidden                 its sender may not do this; says nothing of whether the thing exists
 ├── NotFound                  no such model, version, route
@@ -69,6 +70,10 @@ class BodyTooSlow(InvalidRequest):
 
 class AlreadyExists(InvalidRequest):
     """What was to be created is there already."""
+
+
+class Conflict(AlreadyExists):
+    """Something of its kind is under way, and has to end first."""
 
 
 class Unauthenticated(PenstockError):

@@ -48,7 +48,7 @@ class FakeInference:
     def __init__(self) -> None:
         self.terms: list[CallTerms] = []
 
-    def bind(self, header: Any, session: object) -> Any:
+    def bind(self, header: Any, session: object, request_id: str = "") -> Any:
         model = SimpleNamespace(
             name=header.model_name, version=1, config=SimpleNamespace(output=())
         )

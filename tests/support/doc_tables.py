@@ -30,7 +30,13 @@ from penstock.gateway.status import status_of
 from penstock.jwt_config import JwtIssuer
 from penstock.scheduling.refusals import Refusal
 from penstock.scheduling.sequence_backlog import Ending
-from penstock.telemetry import audit_metrics, capture_metrics, secret_metrics, tls_metrics
+from penstock.telemetry import (
+    audit_metrics,
+    capture_metrics,
+    rollout_metrics,
+    secret_metrics,
+    tls_metrics,
+)
 from penstock.telemetry.families import (
     CACHE_COUNTERS,
     CACHE_DURATIONS,
@@ -128,6 +134,7 @@ def statuses_table() -> str:
 
 
 CAPTURING = "With [capture](capture.md)"
+ROLLED_OUT = "Of models that were [rolled out](rollouts.md)"
 TLS_KINDS = "Label `kind`: `server`, `client_ca`. With TLS"
 
 
@@ -192,6 +199,19 @@ def metrics_table() -> str:
         *(
             (name, "gauge", f"{text}. {CAPTURING}")
             for name, text in (capture_metrics.QUEUED, capture_metrics.FAILING)
+        ),
+        *(
+            (name, "gauge", f"{text}. {ROLLED_OUT}")
+            for name, text in (rollout_metrics.SHARE, rollout_metrics.STATE)
+        ),
+        (rollout_metrics.EVIDENCE[0], "gauge", f"{rollout_metrics.EVIDENCE[1]}. {ROLLED_OUT}"),
+        *(
+            (f"{name}_total", "counter", f"{text}. Labels `version` and `role`. {ROLLED_OUT}")
+            for name, text, _ in rollout_metrics.OF_VERSIONS
+        ),
+        *(
+            (f"{name}_total", "counter", f"{text}. {ROLLED_OUT}")
+            for name, text, _ in rollout_metrics.OF_ROLLOUTS
         ),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]

@@ -14,6 +14,7 @@ from penstock.gateway.doors import Doors
 from penstock.gateway.grpc_service import GrpcService
 from penstock.gateway.http_asgi import Door
 from penstock.gateway.inference import Inference
+from penstock.gateway.rollouts_api import RolloutsApi
 from penstock.gateway.route_table import Route, RouteTable
 from penstock.gateway.server_state import ServerState
 from penstock.gateway.tenants_api import TenantsApi
@@ -39,7 +40,9 @@ def doors(settings: Settings = SETTINGS) -> Doors:
     inference = Inference(repository, state.client_memory)
     metrics = MetricsPage(lambda: (), HostReader(interval_ns=10**9), settings.metrics)
     linked: Any = SimpleNamespace()
-    return Doors(state, inference, Aside(), metrics, linked, TenantsApi(None, {}))
+    rollouts: Any = SimpleNamespace(pause=None, resume=None, promote=None)
+    tenants = TenantsApi(None, {})
+    return Doors(state, inference, Aside(), metrics, linked, tenants, RolloutsApi(rollouts))
 
 
 def service() -> GrpcService:

@@ -37,7 +37,7 @@ class FakeInference:
         self._models: dict[str, Any] = {}
         self._arrived = asyncio.Event()
 
-    def bind(self, header: InferHeader, session: object) -> Any:
+    def bind(self, header: InferHeader, session: object, request_id: str = "") -> Any:
         name = header.model_name
         if name == "none":
             raise NotFound(f"Request for unknown model: '{name}' is not found")

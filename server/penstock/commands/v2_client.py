@@ -15,6 +15,7 @@ import numpy as np
 
 from penstock.commands.client_identity import API_KEY, Identity, why
 from penstock.errors import (
+    Conflict,
     Forbidden,
     InvalidRequest,
     NotFound,
@@ -34,6 +35,7 @@ _ERRORS: Final[Mapping[int, type[PenstockError]]] = {
     401: Unauthenticated,
     403: Forbidden,
     404: NotFound,
+    409: Conflict,
     429: QuotaExceeded,
     503: Unavailable,
 }
@@ -165,6 +167,16 @@ class Client:
         if answer.status != 200:
             raise self._why_not(model, version) or self._refusal(answer)
         return self._decode(answer.body, dict[str, Any])
+
+    def ask(
+        self, method: str, path: str, kind: type[Decoded], given: Mapping[str, Any] | None = None
+    ) -> Decoded:
+        """What any other route answers. `given`: the body, sent as JSON."""
+        body = None if given is None else msgspec.json.encode(given)
+        answer = self._call(method, path, body)
+        if answer.status != 200:
+            raise self._refusal(answer)
+        return self._decode(answer.body, kind)
 
     def index(self) -> list[IndexEntry]:
         """All models and their versions, by name."""

@@ -133,6 +133,12 @@ class _NotedEncode(Wrapped):
         super().__init__(encode)
         self._notes = notes
 
+    def of(self, model: ServedModel) -> _NotedEncode:
+        """As Retargetable."""
+        super().of(model)
+        self._notes.model = model
+        return self
+
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """As `Encode` says: once an answer, or once a response where there are several."""
         self._notes.outputs(outputs)
@@ -163,7 +169,6 @@ class Notes:
         "_id",
         "_inputs",
         "_left",
-        "_model",
         "_plan",
         "_respond",
         "_responses",
@@ -171,6 +176,7 @@ class Notes:
         "_started_ns",
         "_tenant",
         "_time_us",
+        "model",
         "outcome",
     )
 
@@ -185,7 +191,7 @@ class Notes:
     ) -> None:
         self._capture = capture
         self._plan = plan
-        self._model = model
+        self.model = model
         self._id = request_id
         self._tenant = tenant
         self._respond = respond
@@ -236,7 +242,7 @@ class Notes:
                     (time.monotonic_ns() - self._started_ns) // 1000,
                     self._id,
                     self._tenant,
-                    self._model.digest_text,
+                    self.model.digest_text,
                     outcome,
                     self._sequence,
                     self._inputs,

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from penstock.errors import AlreadyExists, InvalidRequest, NotFound, Unavailable, Unsupported
+from penstock.gateway.retarget import for_model
+from penstock.repository.served_model import ServedModel
 from penstock.tensors import count_bytes_elements, element_count
 from penstock.types import DEFAULT_TENANT, Buffer, InferHeader, OutputTensor, RegionRef, TensorSpec
 from penstock.workers.client_regions import Input, Region, RegionInput, no_such_key
@@ -149,7 +151,12 @@ class Wrapped:
     __slots__ = ("encode",)
 
     def __init__(self, encode: Encode) -> None:
-        self.encode: Final = encode
+        self.encode = encode
+
+    def of(self, model: ServedModel) -> Wrapped:
+        """As Retargetable."""
+        self.encode = for_model(self.encode, model)
+        return self
 
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """As `Encode` says."""

@@ -18,6 +18,7 @@ from penstock.gateway.inference import Inference
 from penstock.gateway.lineage_api import LineageApi
 from penstock.gateway.openapi import OpenApi, OpenPort
 from penstock.gateway.registry_api import RegistryApi
+from penstock.gateway.rollouts_api import RolloutsApi
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.sagemaker import SageMaker
 from penstock.gateway.server_state import ServerState
@@ -39,6 +40,7 @@ class Doors:
         metrics: MetricsPage,
         linked: LinkedModels,
         tenants: TenantsApi,
+        rollouts: RolloutsApi,
         registry: RegistryApi | None = None,
     ) -> None:
         self.inference: Final = HttpInference(inference, state.repository, aside)
@@ -52,6 +54,7 @@ class Doors:
                 *openapi.routes(),
                 *docs_routes(),
                 *tenants.routes(),
+                *rollouts.routes(),
                 *AuditApi(state.settings.audit).routes(),
                 *LineageApi(state.repository).routes(),
                 *(registry or RegistryApi()).routes(),

@@ -35,6 +35,10 @@ from penstock.gateway.inference_audit import AuditedInference
 from penstock.gateway.registry_api import RegistryApi
 from penstock.gateway.registry_audit import recorded_moves, recorded_notes
 from penstock.gateway.registry_models import RegistryModels
+from penstock.gateway.rollout_aliases import AliasFollower
+from penstock.gateway.rollout_versions import Folders
+from penstock.gateway.rollouts import Rollouts, rollouts_of
+from penstock.gateway.rollouts_api import RolloutsApi
 from penstock.gateway.server_state import ServerState
 from penstock.gateway.tenant_usage import tenant_metrics
 from penstock.gateway.tenants_api import TenantsApi
@@ -53,6 +57,7 @@ from penstock.telemetry.host import HostReader
 from penstock.telemetry.jwt_metrics import jwt_metrics
 from penstock.telemetry.metrics import MetricsPage
 from penstock.telemetry.registry_metrics import registry_metrics
+from penstock.telemetry.rollout_metrics import rollout_metrics
 from penstock.telemetry.secret_metrics import secret_metrics
 from penstock.telemetry.tls_metrics import tls_metrics
 from penstock.telemetry.tracing.tracing import Tracing
@@ -92,6 +97,8 @@ class Gateway:
             self._access.tenants, settings.access.all_roles, recorded_in(self._audit_log)
         )
         self.terms = TermsReader(settings.tenant_header, self._tracing.switch, self._access.guard)
+        self._rollouts = self._roll_out()
+        self._aliases = AliasFollower(self._rollouts, settings.rollouts.follow)
         self._doors = Doors(
             self.state,
             inference,
@@ -99,6 +106,7 @@ class Gateway:
             self._metrics(),
             linked,
             self._tenants,
+            RolloutsApi(self._rollouts),
             self._registry_api(),
         )
         self._doors.record(self.auditing)
@@ -181,6 +189,7 @@ class Gateway:
                 tls_metrics(lambda: self.link.tls),
                 secret_metrics(self._secrets.health),
                 self.repository.trust.counts.metrics,
+                rollout_metrics(self._rollouts.runs),
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
                 *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),
@@ -222,8 +231,17 @@ class Gateway:
             self._doors.by_port,
         )
 
+    def _roll_out(self) -> Rollouts:
+        """All roll-outs, of models from folders and from the registry."""
+        source = self.registry or Folders()
+        return rollouts_of(self.settings, self.repository, source, self._audit_log)
+
     def _listen(self) -> None:
-        """Hear of what models and the supervisor do."""
+        """Hear of what models, the registry and the supervisor do."""
+        if (registry := self.registry) is not None:
+            registry.on_alias = self._aliases.moved
+            registry.share_of = self._rollouts.share_of
+            self._rollouts.on_share = registry.statuses_changed
         self.repository.on_change = self._changed
         self.link.on_drain = self.drain
         if self.auditing is not None:
@@ -274,6 +292,8 @@ class Gateway:
         self._aside.close()
         if self._registry_models is not None:
             await self._registry_models.close()
+        await self._aliases.close()
+        await self._rollouts.close()
         await self.repository.close()
         if self._capturing is not None:
             await self._capturing.close()
@@ -293,10 +313,13 @@ class Gateway:
                 return
             if self._capturing is not None:
                 self._capturing.start()
+            await self._rollouts.restore()
             if self._registry_models is None:
                 await self.repository.start()
             else:
                 await self._registry_models.start(self.repository.start)
+            self._rollouts.models_are_loaded()
+            self._aliases.begin()
             problem = self._doors.problem()
             if problem and await self.link.inherited() is None:
                 self.link.fail(problem)
@@ -340,6 +363,7 @@ class Gateway:
         return True
 
     def _changed(self) -> None:
+        self._rollouts.follow_models()
         if self.state.started:
             lines = tuple(self.repository.index())
             self.link.report(Report(lines, self.state.extensions, self.repository.wanted()))

@@ -30,6 +30,11 @@ class GenerateEncoder:
         self.final = True
         """Of the response that is encoded next."""
 
+    def of(self, model: ServedModel) -> GenerateEncoder:
+        """As Retargetable."""
+        self._model = model
+        return self
+
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """The object. Raises InvalidRequest when an output can't be JSON."""
         fields: dict[str, Any] = {"id": request.id} if request.id else {}

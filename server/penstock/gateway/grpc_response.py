@@ -38,6 +38,7 @@ class GrpcEncoder:
     def __init__(self, model: ServedModel, *, framed: bool) -> None:
         """`framed`: with gRPC's five-byte prefix, for fronts that write messages to the wire themselves."""
         self._model = model
+        self._framed = framed
         self._head: Callable[[int], bytes] | None = partial(PREFIX.pack, 0) if framed else None
         """What comes before a response of so many bytes."""
         self._response = message_class("inference.ModelInferResponse")
@@ -46,6 +47,10 @@ class GrpcEncoder:
         ).SerializeToString()
         self._output = message_class("inference.ModelInferResponse.InferOutputTensor")
         self._described: dict[Description, bytes] = {}
+
+    def of(self, model: ServedModel) -> GrpcEncoder:
+        """As Retargetable."""
+        return GrpcEncoder(model, framed=self._framed)
 
     def __call__(
         self, request: PendingRequest, outputs: list[OutputTensor], constant: bytes = b""

@@ -144,7 +144,7 @@ class GrpcService:
     ) -> PendingRequest:
         """The second half of `infer`: bind and submit."""
         header, request_id, buffers = decoded
-        bound = self._inference.bind(header, terms)
+        bound = self._inference.bind(header, terms, request_id)
         encoder = self._encoder(bound)
         return self._inference.submit(
             bound, request_id, buffers, encoder, respond, received_bytes, terms

@@ -39,6 +39,10 @@ class StreamEncoder(GrpcEncoder):
         """How large the model's next answer may well be: as the largest of late."""
         self._any = False
 
+    def of(self, model: ServedModel) -> StreamEncoder:
+        """As Retargetable."""
+        return StreamEncoder(model, framed=self._framed)
+
     def learn(self, nbytes: int) -> None:
         """An answer was so large."""
         before = self.expected_bytes if self._any else 0

@@ -65,7 +65,7 @@ class Generation:
                 decode_generate, config, version, body
             )
             terms = from_now(terms, began_ns)
-        bound = self._inference.bind(head, terms)
+        bound = self._inference.bind(head, terms, request_id)
         wanted = head.parameters.get(EMPTY_FINAL, False)
         responses.encoder = GenerateEncoder(bound.model, tells_final=bool(wanted))
         responses.tells_end = bool(wanted)

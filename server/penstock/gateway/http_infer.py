@@ -46,6 +46,11 @@ class HttpEncoder:
         self._binary_default = binary_default
         self.header_length: int | None = None
 
+    def of(self, model: ServedModel) -> HttpEncoder:
+        """As Retargetable."""
+        self._model = model
+        return self
+
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """The body. Raises InvalidRequest when an output can't be what the client asked for."""
         chosen = chosen_outputs(self._model, request.plan, outputs)
@@ -89,7 +94,7 @@ class HttpInference:
             )
             terms = from_now(terms, began_ns)
         header, buffers = self._raw(decoded) if decoded.raw else (decoded.header, decoded.buffers)
-        bound = self._inference.bind(header, terms)
+        bound = self._inference.bind(header, terms, decoded.id)
         encoder = HttpEncoder(bound.model, header.outputs, decoded.binary_data_output)
         received = len(request.body)
         return self._inference.submit(bound, decoded.id, buffers, encoder, respond, received, terms)

@@ -48,7 +48,7 @@ class Bound:
     names_regions: bool
     """Some of its tensors lie in a client's shared memory."""
     pool: Taker
-    """What takes its requests: the model's own pool, or what stands before it."""
+    """What takes its requests: the model's own pool, or its roll-out, which may run them on another version too."""
     tells_digest: bool = False
     """Its responses say which model's files gave them."""
 
@@ -158,8 +158,9 @@ class Inference:
             trace.end(error)
             raise
 
-    def bind(self, header: InferHeader, terms: CallTerms) -> Bound:
+    def bind(self, header: InferHeader, terms: CallTerms, request_id: str = "") -> Bound:
         """The model that answers the header, and its plan. A header that was seen before costs one look-up.
+        `request_id` decides which version answers while the model is rolled out; empty: chance does.
 
         Raises Forbidden, NotFound, Unavailable, InvalidRequest.
         """
@@ -169,30 +170,36 @@ class Inference:
         bound = self._bound.get(id(header))
         if bound is not None and bound.generation == self._repository.generation:
             return bound
+        rollout = self._repository.rollouts.get(header.model_name)
+        if rollout is not None and not header.model_version:
+            turn = rollout.choose(header, terms.tenant, request_id)
+            return self._bind(header, turn.model, turn.plan, turn)
         model = self._repository.get(header.model_name, header.model_version)
         if model.config.sequence_batching is not None:
             keeper = self._repository.handovers.keeper(model, header.parameters, terms.tenant)
             if keeper is not None:
                 # not remembered, for the sequence may end any time, and its id be used again
                 plan = keeper.signature.plan(header)
-                return self._bind(header, keeper, plan)
+                return self._bind(header, keeper, plan, keeper.pool)
         if len(self._bound) >= MAX_BOUND or self._bound_of != self._repository.generation:
             # also so that models which were unloaded are not kept by what was bound to them
             self._bound.clear()
             self._bound_of = self._repository.generation
-        bound = self._bind(header, model, model.signature.plan(header))
+        bound = self._bind(header, model, model.signature.plan(header), model.pool)
         if _parameter_characters(header) <= MAX_PARAMETER_CHARACTERS:
             self._bound[id(header)] = bound
         return bound
 
-    def _bind(self, header: InferHeader, model: ServedModel, plan: RequestPlan) -> Bound:
+    def _bind(
+        self, header: InferHeader, model: ServedModel, plan: RequestPlan, pool: Taker
+    ) -> Bound:
         return Bound(
             header,
             model,
             plan,
             self._repository.generation,
             header.names_regions,
-            model.pool,
+            pool,
             bool(header.parameters.get(TELL_DIGEST, False)),
         )
 

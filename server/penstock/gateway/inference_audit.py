@@ -14,6 +14,7 @@ from penstock.gateway.auditing import client_of_call, principal_of
 from penstock.gateway.client_memory import ClientMemory, Wrapped
 from penstock.gateway.inference import Bound, Inference
 from penstock.repository.repository import ModelRepository
+from penstock.repository.served_model import ServedModel
 from penstock.telemetry.tracing.tracing import Tracing
 from penstock.types import NO_TERMS, Buffer, CallTerms, OutputTensor
 from penstock.workers.client_regions import RegionInput
@@ -64,11 +65,11 @@ class _Recorded(Wrapped):
     """One, from its queue to its answer: stands where its encoder and who takes the answer were."""
 
     __slots__ = (
-        "_bound",
         "_client",
         "_id",
         "_inputs",
         "_log",
+        "_model",
         "_outputs",
         "_respond",
         "_started_ns",
@@ -86,7 +87,7 @@ class _Recorded(Wrapped):
     ) -> None:
         super().__init__(encode)
         self._log = audit_log
-        self._bound = bound
+        self._model = bound.model
         self._id = request_id
         self._terms = terms
         self._respond = respond
@@ -94,6 +95,11 @@ class _Recorded(Wrapped):
         self._started_ns = time.monotonic_ns()
         self._inputs = ""
         self._outputs = sha256()
+
+    def of(self, model: ServedModel) -> Wrapped:
+        """As Retargetable: what is recorded is the version that has answered."""
+        self._model = model
+        return super().of(model)
 
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """As `Encode` says: once an answer, or once a response where there are several."""
@@ -120,7 +126,7 @@ class _Recorded(Wrapped):
         """That it was answered so. Raises Unavailable."""
         failed = isinstance(answer, PenstockError)
         principal = principal_of(self._terms.session)
-        model = self._bound.model
+        model = self._model
         digests = {"inputs_sha256": self._inputs, "outputs_sha256": self._outputs.hexdigest()}
         if failed:
             del digests["outputs_sha256"]

@@ -58,6 +58,42 @@ _TENANT: Final = _object(
     keys=_array(ref("ApiKey")),
     limits=ref("Quotas"),
 )
+_ROLLOUT: Final = _object(
+    ("model", "stable", "candidate", "mode", "status", "share"),
+    model=TEXT,
+    stable=INTEGER,
+    candidate=INTEGER,
+    mode=TEXT,
+    status=TEXT,
+    step=INTEGER,
+    steps=_array({"type": "number"}),
+    share={"type": "integer", "description": "Of the candidate, in hundredths of a percent"},
+    guards=_array(ANY),
+    events=_array(ANY),
+    counts=ANY,
+    plan=ANY,
+    by=TEXT,
+    started_at=TEXT,
+    ended_at=TEXT,
+    problem=TEXT,
+)
+_NEW_ROLLOUT: Final = _object(
+    ("to",),
+    to={"type": ["integer", "string"], "description": "The version to try, or an alias with @"},
+    steps=_array({"type": "number"}),
+    step_s={"type": "number"},
+    min_requests=INTEGER,
+    mode={"type": "string", "enum": ["canary", "shadow"]},
+    promote=BOOLEAN,
+    sticky=BOOLEAN,
+    fallback=BOOLEAN,
+    tolerance=ANY,
+    guards=ANY,
+)
+_NEW_ROLLOUT["properties"]["from"] = {
+    "type": ["integer", "string", "null"],
+    "description": "The version that is gone back to; the one that answers now unless given",
+}
 _API_KEY: Final = _object(
     ("id", "tenant"),
     id=TEXT,
@@ -180,6 +216,9 @@ SHARED: Final[dict[str, Schema]] = {
     "MmeLoad": _object(("model_name", "url"), model_name=TEXT, url=TEXT),
     "Tenant": _TENANT,
     "Tenants": _object(("tenants",), tenants=_array(_TENANT)),
+    "Rollout": _ROLLOUT,
+    "Rollouts": _object(("rollouts",), rollouts=_array(_ROLLOUT)),
+    "NewRollout": _NEW_ROLLOUT,
     "NewTenant": _object(("name",), name=TEXT, models=_array(TEXT), weight=_OR_NULL),
     "TenantChanges": _object(
         disabled=BOOLEAN, models=_array(TEXT), weight=_OR_NULL, captured=_array(TEXT)

@@ -46,6 +46,7 @@ TABLE: Final[dict[type[errors.PenstockError], Status]] = {
     ),
     errors.BodyTooSlow: Status(HTTPStatus.REQUEST_TIMEOUT, GrpcCode.DEADLINE_EXCEEDED),
     errors.AlreadyExists: Status(HTTPStatus.BAD_REQUEST, GrpcCode.ALREADY_EXISTS),
+    errors.Conflict: Status(HTTPStatus.CONFLICT, GrpcCode.ALREADY_EXISTS),
     errors.Unauthenticated: Status(HTTPStatus.UNAUTHORIZED, GrpcCode.UNAUTHENTICATED),
     errors.Forbidden: Status(HTTPStatus.FORBIDDEN, GrpcCode.PERMISSION_DENIED),
     errors.NotFound: Status(HTTPStatus.NOT_FOUND, GrpcCode.NOT_FOUND),

@@ -41,7 +41,7 @@ class StreamIntake:
     def bind(self, request: StreamedRequest, decoded: Decoded, terms: CallTerms) -> Bound:
         """The request's model, which the request learns too."""
         header, request.id, _ = decoded
-        bound = self._inference.bind(header, terms)
+        bound = self._inference.bind(header, terms, request.id)
         request.bind(
             self._encoder(bound),
             decoupled=bound.model.config.decoupled,
@@ -57,7 +57,7 @@ class StreamIntake:
             bound,
             request.id,
             decoded[2],
-            request.encode,
+            request,
             request.respond,
             request.received_bytes,
             terms,

@@ -7,6 +7,7 @@ from typing import Protocol
 from penstock.errors import PenstockError
 from penstock.gateway.grpc_stream_response import StreamEncoder, StreamMessages
 from penstock.repository.answers import encoded
+from penstock.repository.served_model import ServedModel
 from penstock.types import OutputTensor
 from penstock.workers.request import Answer, Part, PendingRequest
 
@@ -38,7 +39,7 @@ class Responses(Protocol):
 
 
 class StreamedRequest:
-    """A request from when it is read until its last response is with its stream: its `respond`, `encode` and `sink`."""
+    """A request from when it is read until its last response is with its stream: its encoder, `respond` and `sink`."""
 
     __slots__ = (
         "_encoder",
@@ -105,7 +106,14 @@ class StreamedRequest:
                 self._encoder.learn(self.nbytes)
         self.answer = answer
 
-    def encode(self, pending: PendingRequest, outputs: list[OutputTensor]) -> bytes:
+    def of(self, model: ServedModel) -> StreamedRequest:
+        """As Retargetable."""
+        assert self._encoder is not None, "it is bound before it is submitted"
+        self._encoder = self._encoder.of(model)
+        self.version = self._encoder.version
+        return self
+
+    def __call__(self, pending: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """As `Encode` says."""
         assert self._encoder is not None, "it is bound before it is submitted"
         return self._encoder.part(pending, outputs, final=self._final)

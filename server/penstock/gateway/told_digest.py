@@ -22,11 +22,21 @@ class TellingDigest(Wrapped):
     def __init__(self, encode: Encode, model: ServedModel) -> None:
         """Raises Unavailable while the digest is not known."""
         super().__init__(encode)
-        if model.digest is None:
-            raise Unavailable(f"model '{model.name}' has no digest")
-        self._digest: Final = model.digest.now()
+        self._digest = _digest_of(model)
+
+    def of(self, model: ServedModel) -> TellingDigest:
+        """As Retargetable."""
+        super().of(model)
+        self._digest = _digest_of(model)
+        return self
 
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """As `Encode` says."""
         request.response_parameters = {**request.response_parameters, PARAMETER: self._digest}
         return self.encode(request, outputs)
+
+
+def _digest_of(model: ServedModel) -> str:
+    if model.digest is None:
+        raise Unavailable(f"model '{model.name}' has no digest")
+    return model.digest.now()

@@ -40,10 +40,8 @@ class ModelEntry:
     """It was asked for by its own name, and not only because another model needs it."""
     folder: Path | None = None
     """From which it was loaded."""
-    default_version: int | None = None
-    """Which version answers requests that name none, while it is one of `versions`; None: the highest that is ready."""
     only_default: bool = False
-    """No other version answers requests that name none."""
+    """Only the default version answers requests that name none."""
     override: KeptOverride | None = None
     """What a request gave, where it was loaded from that."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

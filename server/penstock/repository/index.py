@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from penstock.errors import InvalidRequest, NotFound, Unavailable
 from penstock.repository.entries import Entries, ModelEntry, report_lines
 from penstock.repository.folders import MAX_VERSION
+from penstock.repository.rolled import RolledOut
 from penstock.repository.served_model import ServedModel
 from penstock.workers.messages import UNLOADED, ModelReport
 
@@ -17,6 +18,11 @@ class ModelIndex:
     def __init__(self) -> None:
         self._entries = Entries()
         self.on_change: Callable[[], None] = lambda: None
+        self._defaults: dict[str, int] = {}
+        """Model → which version answers requests that name none, while it has that; of others the highest does that is
+        ready."""
+        self.rollouts: dict[str, RolledOut] = {}
+        """Models of which two versions share the requests that name none. Change it by `roll_out`."""
         self.generation = 0
         """Counts changes: what was looked up before is to be looked up again."""
         self._starting = True
@@ -37,9 +43,10 @@ class ModelIndex:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
         if version:
             return self._get_version(entry, _version_number(version))
-        if entry.default_version in entry.versions:
+        default = self._defaults.get(name)
+        if default in entry.versions:
             # also when it can't answer: none that was not chosen takes its place
-            return self._get_version(entry, entry.default_version)
+            return self._get_version(entry, default)
         if entry.only_default:
             why = f": {entry.reason}" if entry.reason else ""
             raise Unavailable(f"Request for unknown model: '{name}' has no default version{why}")
@@ -54,18 +61,47 @@ class ModelIndex:
 
     def default_version(self, name: str) -> int | None:
         """Which version `set_default` chose; None: none."""
-        entry = self._entries.get(name)
-        return None if entry is None else entry.default_version
+        return self._defaults.get(name)
 
     def set_default(self, name: str, version: int | None) -> None:
         """Have that version answer requests that name none, from the next one on, for as long as the model has it.
         None: the highest that is ready, as it was. Raises NotFound, and Unavailable where it can't take requests."""
         if version is not None:
             self.get(name, str(version))
+        self.expect_default(name, version)
+
+    def expect_default(self, name: str, version: int | None) -> None:
+        """As `set_default`, of a version that need not be there yet: when it comes, no other one answers before it."""
+        if self._defaults.get(name) == version:
+            return
+        if version is None:
+            del self._defaults[name]
+        else:
+            self._defaults[name] = version
+        self._changed()
+
+    def made_of(self, name: str, version: int) -> bytes:
+        """Equal for what was loaded from the same files and configuration; empty: it is not served."""
         entry = self._entries.get(name)
-        if entry is not None and entry.default_version != version:
-            entry.default_version = version
-            self._changed()
+        found = None if entry is None else entry.versions.get(version)
+        return b"" if found is None or found.model is None else found.key
+
+    def settled(self) -> list[tuple[str, int]]:
+        """Models of which no version is being loaded, and the version that answers requests which name none."""
+        calm = [
+            name
+            for name, entry in self._entries.items()
+            if entry.serves and all(each.state != "LOADING" for each in entry.versions.values())
+        ]
+        return [(name, self.find(name).version) for name in calm if self.is_ready(name)]
+
+    def roll_out(self, name: str, rollout: RolledOut | None) -> None:
+        """Have that decide which version of the model answers, from the next request on; None: the default one does."""
+        if rollout is None:
+            self.rollouts.pop(name, None)
+        else:
+            self.rollouts[name] = rollout
+        self._changed()
 
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether what `get` gives can take work now. Raises InvalidRequest on a version that is no number."""

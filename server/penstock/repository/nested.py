@@ -12,7 +12,8 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock.errors import InvalidRequest, PenstockError
-from penstock.repository.model_pool import ModelPool
+from penstock.repository.model_pool import ModelPool, Taker
+from penstock.repository.rolled import RolledOut
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import check_sizes
 from penstock.repository.waits import Waits
@@ -190,13 +191,24 @@ def nobody(_: ServedModel, __: Mapping[str, Parameter], ___: str) -> None:
     """No model does."""
 
 
+_Bound = tuple[ServedModel, RequestPlan, Taker]
+NO_ROLLOUTS: Final[Mapping[str, RolledOut]] = {}
+
+
 class NestedCalls:
     """Sends requests to the models of a repository."""
 
-    def __init__(self, repository: Models, keeper: Keeper = nobody) -> None:
+    def __init__(
+        self,
+        repository: Models,
+        keeper: Keeper = nobody,
+        rollouts: Mapping[str, RolledOut] = NO_ROLLOUTS,
+    ) -> None:
+        """`rollouts`: by model, as they are at each request."""
         self._repository = repository
         self._keeper = keeper
-        self._plans: dict[object, tuple[ServedModel, RequestPlan]] = {}
+        self._rollouts = rollouts
+        self._plans: dict[object, _Bound] = {}
         self._plans_of = repository.generation
         self._waits = Waits()
 
@@ -223,8 +235,8 @@ class NestedCalls:
                 f"model '{model_name}' is called by models that are called themselves, more than {MAX_DEPTH} deep: "
                 "do they call each other in a circle?"
             )
-        model, plan = self._bind(
-            model_name, model_version, inputs, outputs, parameters, terms.tenant
+        model, plan, taker = self._bind(
+            model_name, model_version, inputs, outputs, parameters, terms.tenant, request_id
         )
         buffers = [tensor.data for tensor in inputs]
         if plan.order is not None:
@@ -246,7 +258,7 @@ class NestedCalls:
             call.encode,
             call.respond,
             arrived_ns,
-            pool,
+            taker,
             0,
             terms.tenant,
             deadline_us,
@@ -257,7 +269,7 @@ class NestedCalls:
         if terms.trace is not None:
             terms.trace.nested(request, model.name, model.version)
         try:
-            self._submit(request, holder, pool)
+            self._submit(request, holder, pool, taker)
         except PenstockError:
             call.request = None
             raise
@@ -279,17 +291,19 @@ class NestedCalls:
             for pool in pools:
                 self._waits.end(holder, pool)
 
-    def _submit(self, request: PendingRequest, holder: object, pool: ModelPool) -> None:
+    def _submit(
+        self, request: PendingRequest, holder: object, pool: ModelPool, taker: Taker
+    ) -> None:
         if holder is None:
-            pool.submit(request)
+            taker.submit(request)
             return
         circular = self._waits.circular(holder, pool)
         self._waits.begin(holder, pool)
         try:
             if circular:
-                pool.submit_at_once(request)
+                taker.submit_at_once(request)
             else:
-                pool.submit(request)
+                taker.submit(request)
         except PenstockError:
             self._waits.end(holder, pool)
             raise
@@ -306,8 +320,10 @@ class NestedCalls:
         outputs: tuple[str, ...],
         parameters: Mapping[str, Parameter],
         tenant: str,
-    ) -> tuple[ServedModel, RequestPlan]:
-        """The model, and the plan that it has for such a request; those without parameters are remembered."""
+        request_id: str,
+    ) -> _Bound:
+        """The model, the plan that it has for such a request, and what takes it; those without parameters are
+        remembered."""
         if self._plans_of != self._repository.generation or len(self._plans) >= MAX_PLANS:
             self._plans.clear()
             self._plans_of = self._repository.generation
@@ -317,9 +333,6 @@ class NestedCalls:
             known = self._plans.get(key)
             if known is not None:
                 return known
-        model = self._repository.get(name, version)
-        if model.config.sequence_batching is not None:
-            model = self._keeper(model, parameters, tenant) or model
         header = InferHeader(
             name,
             version,
@@ -327,7 +340,14 @@ class NestedCalls:
             tuple([RequestedOutput(output) for output in outputs]),
             parameters,
         )
-        bound = model, model.signature.plan(header)
+        rollout = self._rollouts.get(name)
+        if rollout is not None and not version:
+            turn = rollout.choose(header, tenant, request_id, remember=False)
+            return turn.model, turn.plan, turn
+        model = self._repository.get(name, version)
+        if model.config.sequence_batching is not None:
+            model = self._keeper(model, parameters, tenant) or model
+        bound = model, model.signature.plan(header), model.pool
         if key is not None:
             self._plans[key] = bound
         return bound

@@ -56,7 +56,9 @@ class ModelRepository(ModelIndex):
         """The repository of models that come from a registry, in which the registry agent puts them; None: there is no
         agent."""
         self.trust = trust_of(settings, read_secret, None if linked is None else linked.folder)
-        self.nested = NestedCalls(self, lambda *request: self.handovers.keeper(*request))
+        self.nested = NestedCalls(
+            self, lambda *request: self.handovers.keeper(*request), self.rollouts
+        )
         self._ensembles = Ensembles(self, self.nested, settings)
         limited = settings.rate_limit == "execution_count"
         shared = Shared(
@@ -211,7 +213,7 @@ class ModelRepository(ModelIndex):
         if wanted:
             entry.wanted = entry.explicit = True
         if not entry.serves:
-            entry.default_version = default
+            self.expect_default(name, default)
         if not entry.versions and entry.reason != reason:
             new, entry.reason = True, reason
         if new:

@@ -1,0 +1,77 @@
+"""What the routes of roll-outs ask of their caller, and what `/openapi.json` says of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.access.rules import of, of_model
+from penstock.gateway.route_table import Description
+from penstock.verbs import Verb
+
+_TAG: Final = "rollouts"
+_RULE: Final = of_model(Verb.ROLLOUT)
+_CHANGE: Final = (400, 403, 404, 503)
+
+ROLLOUTS: Final = Description(
+    tag=_TAG,
+    rule=of(Verb.ROLLOUT),
+    summary="The last roll-out of each model, also those that are over",
+    response="Rollouts",
+    errors=(403,),
+)
+START: Final = Description(
+    tag=_TAG,
+    rule=_RULE,
+    action="rollout.start",
+    summary="Try another version of a model on a share of its requests; 409 while one is tried already",
+    request="NewRollout",
+    response="Rollout",
+    errors=(400, 403, 404, 409, 503),
+)
+SHOW: Final = Description(
+    tag=_TAG,
+    rule=_RULE,
+    summary="A model's last roll-out: its step, what was seen of both versions, and the evidence",
+    response="Rollout",
+    errors=(403, 404),
+)
+FORGET: Final = Description(
+    tag=_TAG,
+    rule=_RULE,
+    action="rollout.forget",
+    summary="Go back to the stable version if it is not decided yet, and forget the roll-out",
+    response="Rollout",
+    errors=(403, 404, 409, 503),
+)
+PAUSE: Final = Description(
+    tag=_TAG,
+    rule=_RULE,
+    action="rollout.pause",
+    summary="Stay at the step; guards go on",
+    response="Rollout",
+    errors=_CHANGE,
+)
+RESUME: Final = Description(
+    tag=_TAG,
+    rule=_RULE,
+    action="rollout.resume",
+    summary="Go on with the step",
+    response="Rollout",
+    errors=_CHANGE,
+)
+PROMOTE: Final = Description(
+    tag=_TAG,
+    rule=_RULE,
+    action="rollout.promote",
+    summary="Have the candidate answer all requests that name no version",
+    response="Rollout",
+    errors=_CHANGE,
+)
+ABORT: Final = Description(
+    tag=_TAG,
+    rule=_RULE,
+    action="rollout.abort",
+    summary="Go back to the stable version",
+    response="Rollout",
+    errors=_CHANGE,
+)
