@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,6 +16,8 @@ from penstock_training.config_sources import load_config
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+COMMANDS: Final = {"register": "penstock_training.register_command"}
+"""What comes in a configuration's place → the module whose `app` it is."""
 
 app = typer.Typer(name="penstock-train", add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,7 +44,8 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Train, on any number of processes. Ctrl-C stops after a checkpoint."""
+    """Train, on any number of processes. Ctrl-C stops after a checkpoint. `penstock-train register RUN` registers a run
+    that is trained."""
     overrides = list(settings or ())
     if engine is not None:
         overrides.append(f"run.engine={engine}")
@@ -58,10 +62,17 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 1 failed, 2 used wrongly, 130 stopped before the end."""
-    command = typer.main.get_command(app)
     given = list(sys.argv[1:] if arguments is None else arguments)
+    module = COMMANDS.get(given[0]) if given else None
+    if module is None:
+        command, name = typer.main.get_command(app), "penstock-train"
+    else:
+        command, name = (
+            typer.main.get_command(import_module(module).app),
+            f"penstock-train {given.pop(0)}",
+        )
     try:
-        code = command(args=given, prog_name="penstock-train", standalone_mode=False)
+        code = command(args=given, prog_name=name, standalone_mode=False)
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
     except ConfigError as error:
