@@ -17,6 +17,7 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 COMMANDS: Final = {
+    "register": ("penstock_training.register_command", "app"),
     "table": ("penstock_training.table_command", "app"),
     "text-repository": ("penstock_training.table_command", "text_app"),
 }
@@ -47,8 +48,9 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Train, on any number of processes. Ctrl-C stops after a checkpoint. `penstock-train table` makes example tables,
-    `penstock-train text-repository` the models in front of a text classifier."""
+    """Train, on any number of processes. Ctrl-C stops after a checkpoint. `penstock-train register RUN` registers a run
+    that is trained, `penstock-train table` makes example tables, `penstock-train text-repository` the models in front of
+    a text classifier."""
     overrides = list(settings or ())
     if engine is not None:
         overrides.append(f"run.engine={engine}")

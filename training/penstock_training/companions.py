@@ -49,7 +49,8 @@ def tracker_of(config: TrainConfig, world: World) -> Tracker:
     return tracker
 
 
-def finish(run: FinishedRun) -> None:
-    """Evaluates, exports, registers, as far as the configuration asks for it."""
+def finish(run: FinishedRun) -> str:
+    """Evaluates, exports, registers, as far as the configuration asks for it. Returns what came of it, for people."""
     if run.config.tracking.uri or run.config.register_as:
-        importlib.import_module("penstock_training.finish").finish_run(run)
+        return str(importlib.import_module("penstock_training.finish").finish_run(run) or "")
+    return ""

@@ -62,9 +62,8 @@ def train(folder: RunFolder, stop_wanted: Callable[[], bool], out: TextIO) -> No
         loop = Loop(learner, splits, checkpoints, reporter, stop_wanted, state)
         done = loop.run()
         if world.is_first:
-            if done:
-                _finish(folder, learner, splits, loop.state, tracker)
-            _end(folder, reporter, loop.state, done)
+            became = _finish(folder, learner, splits, loop.state, tracker) if done else ""
+            _end(folder, reporter, loop.state, done, became)
 
 
 def _settled(folder: RunFolder, run: Run, world: World) -> TrainConfig:
@@ -162,13 +161,14 @@ def _facts(folder: RunFolder, learner: Learner, splits: Splits, state: State) ->
 
 def _finish(
     folder: RunFolder, learner: Learner, splits: Splits, state: State, tracker: Tracker
-) -> None:
-    """The best weights, whole and in this process, go to whoever evaluates, exports and registers them."""
+) -> str:
+    """The best weights, whole and in this process, go to whoever evaluates, exports and registers them. Returns what
+    came of it."""
     assert state.best.step is not None
     torch.set_num_threads(available_cores())
     model = learner.recipe.model()
     restore_model(folder.checkpoints.at(state.best.step), model)
-    companions.finish(
+    return companions.finish(
         FinishedRun(
             learner.config,
             folder.path,
@@ -182,11 +182,12 @@ def _finish(
     )
 
 
-def _end(folder: RunFolder, reporter: Reporter, state: State, done: bool) -> None:
+def _end(folder: RunFolder, reporter: Reporter, state: State, done: bool, became: str) -> None:
     if done:
         text = (
             f"step {state.step}, the best is step {state.best.step}: {figures(state.best.values)}"
         )
+        text += f"; {became}" if became else ""
         outcome = Outcome("finished", state.step, text)
     else:
         outcome = Outcome(

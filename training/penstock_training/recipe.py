@@ -104,6 +104,11 @@ class Recipe(ABC):
         """What validation counts beside the loss, one value for each sample, [n]: their exact means are shown."""
         return {}
 
+    def served_metrics(self, outputs: Mapping[str, Tensor], batch: Batch) -> Mapping[str, Tensor]:
+        """What the gates of a registration and the report count of the *served* model's outputs, one value for each
+        sample, [n]. Of a classifier's probabilities accuracy, calibration and so on are counted without it."""
+        return {}
+
     def augment(self, batch: Batch) -> Batch:
         """A training batch, changed by chance. It is on the device already."""
         return batch
