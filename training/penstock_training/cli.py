@@ -49,8 +49,8 @@ def run(
     ] = None,
 ) -> None:
     """Train, on any number of processes. Ctrl-C stops after a checkpoint. `penstock-train register RUN` registers a run
-    that is trained, `penstock-train table` makes example tables, `penstock-train text-repository` the models in front of
-    a text classifier."""
+    that is trained, `penstock-train table` makes example tables, `penstock-train text-repository` the models in front
+    of a text classifier."""
     overrides = list(settings or ())
     if engine is not None:
         overrides.append(f"run.engine={engine}")
