@@ -41,6 +41,8 @@ FLAGS: Final = {
     # of penstock rollout
     *("--to", "--from", "--shadow", "--no-sticky", "--no-fallback", "--guard", "--watch"),
     *("--steps", "--step-seconds", "--min-requests"),
+    # of penstock-train
+    *("--resume",),
     # of penstock audit
     *("--public-key", "--at-least", "--json", "--action", "--since"),
     # of penstock tenants

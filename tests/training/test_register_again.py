@@ -1,6 +1,7 @@
 """`penstock-train register`: what a registry that was away has left to do."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_registry_that_was_away_gets_the_version_later(
 ) -> None:
     folder = began(written(tmp_path, "http://127.0.0.1:9", patience=0.2))
     with pytest.raises(Unavailable, match=f"penstock-train register {folder.path}"):
-        train(folder, lambda: False)
+        train(folder, lambda: False, sys.stderr)
     curve = folder.metrics.read_text()
 
     uri = mlflow_server.store_uri
@@ -113,7 +114,7 @@ def test_what_can_not_be_registered(
     path = written(tmp_path, uri)
     folder = began(path)
     # it stops after its first checkpoint
-    train(folder, lambda: folder.checkpoints.newest() is not None)
+    train(folder, lambda: folder.checkpoints.newest() is not None, sys.stderr)
     code, text = error(str(folder.path))
     assert code == EXIT_USAGE
     assert "and is not over: --resume goes on with it" in text
@@ -124,7 +125,7 @@ def test_another_configuration_is_another_run(
 ) -> None:
     uri = mlflow_server.store_uri
     folder = began(written(tmp_path, uri, epochs=2))
-    train(folder, lambda: False)
+    train(folder, lambda: False, sys.stderr)
     path = written(tmp_path, uri, epochs=3)
     assert main(["register", str(folder.path), "--config", str(path)]) == EXIT_USAGE
     assert "only [tracking] and [register] may differ" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What a report counts, against scikit-learn and against the definitions."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,11 @@ def test_counts_are_those_of_scikit_learn(found: Evaluation) -> None:
     names = list(range(len(found.class_names)))
     truth, taken = found.labels, found.predicted
     matrix = metrics.confusion_matrix(truth, taken, labels=names)
-    scores = metrics.precision_recall_fscore_support(
-        truth, taken, labels=names, zero_division=np.nan
+    scores: Any = metrics.precision_recall_fscore_support(
+        truth,
+        taken,
+        labels=names,
+        zero_division=np.nan,  # pyright: ignore[reportArgumentType] - its own documentation offers it
     )
     assert np.array_equal(found.confusion, matrix)
     assert np.allclose([c.precision for c in found.classes], scores[0], equal_nan=True)

@@ -41,18 +41,15 @@ from penstock_training.report.axes import shown
 from penstock_training.report.curves import losses, read_series, validation_metrics
 from penstock_training.report.page import Report, render
 from penstock_training.run_facts import CONFIG_DIGEST, data_tags, flattened
+from penstock_training.run_facts import FOLDER as FOLDER_TAG
+from penstock_training.run_facts import HOST as HOST_TAG
 from penstock_training.signing import signer_of
 
 FOLDER: Final = "registration"
 """In the run's folder: what is on its way to the registry."""
 REPORT: Final = "report.html"
 """In the run's folder, and among the run's artifacts in `report/`."""
-LINEAGE: Final = (
-    "penstock.data.",
-    "penstock.git.",
-    "penstock.config.",
-    "penstock.run.",
-)
+LINEAGE: Final = ("penstock.data.", "penstock.git.", "penstock.config.", FOLDER_TAG, HOST_TAG)
 """Tags of a run that its version has too."""
 
 log = logging.getLogger(__name__)

@@ -163,7 +163,7 @@ class MlflowRun:
                 Dataset(
                     name=name,
                     digest=str(table["version"]).removeprefix("sha256:")[:MAX_DIGEST] or "unpinned",
-                    source_type="delta_table" if str(table["version"]).isdigit() else "parquet",
+                    source_type="delta_table" if _is_delta(str(table["version"])) else "parquet",
                     source=redacted(json.dumps(table)),
                 ),
                 [InputTag("mlflow.data.context", "training")],
@@ -192,6 +192,11 @@ def remembered(path: Path, uri: str) -> Identity | None:
         )
         return None
     return Identity(found["uri"], found["key"], found["run_id"])
+
+
+def _is_delta(version: str) -> bool:
+    """By how the lake writes versions."""
+    return version.isdigit() or version.startswith("delta-")
 
 
 def _changes(known: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

@@ -22,12 +22,12 @@ REQUIREMENTS: Final = ("numpy", "onnx>=1.17", "onnxruntime>=1.20")
 def make_package(onnx_file: Path, recipe: Recipe, folder: Path, model_id: str, run_id: str) -> None:
     """Make the folder, which appears as a whole. Raises OSError, and what MLflow raises."""
     with quiet():
-        import mlflow.onnx
         from mlflow.models import Model
+        from mlflow.onnx import save_model
 
         draft = folder.with_name(f".{folder.name}")
         shutil.rmtree(draft, ignore_errors=True)
-        mlflow.onnx.save_model(
+        save_model(
             onnx.load(onnx_file),
             str(draft),
             mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
