@@ -15,7 +15,7 @@ from penstock.gateway.http_infer import HttpInference
 from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.inference import Inference
-from penstock.gateway.lineage_api import LineageApi
+from penstock.gateway.lineage_api import LineageApi, LineageSource
 from penstock.gateway.openapi import OpenApi, OpenPort
 from penstock.gateway.route_table import PathParameters, Reply, Route, RouteTable
 from penstock.gateway.sagemaker import SageMaker
@@ -38,7 +38,9 @@ class Doors:
         metrics: MetricsPage,
         linked: LinkedModels,
         tenants: TenantsApi,
+        lineage: LineageSource | None = None,
     ) -> None:
+        """`lineage`: what knows where models of a registry come from; None: there is no registry."""
         self.inference: Final = HttpInference(inference, state.repository, aside)
         v1 = V1Inference(inference, state.repository, aside)
         openapi = OpenApi(state)
@@ -51,7 +53,7 @@ class Doors:
                 *docs_routes(),
                 *tenants.routes(),
                 *AuditApi(state.settings.audit).routes(),
-                *LineageApi(state.repository).routes(),
+                *LineageApi(state.repository, lineage).routes(),
             ],
         )
         self._vertex_ai: VertexAi | None = None
