@@ -201,7 +201,7 @@ def test_every_wire_names_the_version_that_has_answered(server: Served) -> None:
     sent = tritonclient.grpc.InferInput("X", [1, 2], "FP32")
     sent.set_data_from_numpy(np.array([[1, 2]], np.float32))
     with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
-        result = client.infer("m", [sent], request_id="a")
+        result: Any = client.infer("m", [sent], request_id="a")
         assert (result.get_response().model_version, result.get_response().id) == ("1", "a")
         assert _streamed(client, "m", sent) == ["1"]
         assert _streamed(client, "torrent", sent) == ["1", "1"]

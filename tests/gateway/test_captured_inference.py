@@ -20,6 +20,7 @@ from penstock.errors import InvalidRequest, ModelFailed, PenstockError, QueueFul
 from penstock.gateway.captured_inference import CapturedInference
 from penstock.gateway.client_memory import Wrapped, unwrapped
 from penstock.gateway.inference import Bound
+from penstock.gateway.retarget import for_model
 from penstock.model_config import ModelConfig
 from penstock.repository.signature import Signature
 from penstock.types import CallTerms, InferHeader, OutputTensor, SequenceTerms, TensorSpec
@@ -305,3 +306,16 @@ def test_no_request_is_lost_by_a_bug(
     answers: dict[str, Answer] = at.heard.by_id
     assert answers == {"r-1": output("Y", 4).data}
     assert at.counts.lost[Lost.ERROR] == 1
+
+
+def test_a_record_is_of_the_version_that_has_answered(bench: Callable[..., Bench]) -> None:
+    at = bench()
+    request = at.submit()
+    other: Any = SimpleNamespace(version=2, config=at.model.config, digest_text="sha256:other")
+    request.encode = for_model(request.encode, other)
+    at.answer(request, output("Y", 4, 5))
+    found = at.record
+    version = at.line.tables[found.table].version
+    assert (found.digest, version) == ("sha256:other", 2)
+    (x,) = found.inputs
+    assert x is not None and bytes(x.data) == X.tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,9 +19,23 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.repository.nested import NestedCalls, Tensors, Terms
-from penstock.types import CallTerms, InferHeader, OutputTensor, TensorSpec
+from penstock.repository.served_model import ServedModel
+from penstock.types import NO_TERMS, CallTerms, InferHeader, OutputTensor, TensorSpec
 from penstock.workers.request import Part, PendingRequest
-from rollout_bench import A, B, FakePool, RolloutBench, SequencesPool, Times, turns, version, y
+from rollout_bench import (
+    HEADER,
+    A,
+    B,
+    Encoder,
+    FakePool,
+    RolloutBench,
+    Sent,
+    SequencesPool,
+    Times,
+    turns,
+    version,
+    y,
+)
 
 NAN = float("nan")
 ALL = 10_000
@@ -81,6 +96,32 @@ async def test_a_request_that_names_its_version_goes_there_and_is_not_observed()
     bench.stable.answer()
     assert sent.first == 1
     assert bench.judge.seen == []
+
+
+async def test_of_the_stable_versions_requests_as_many_are_looked_at_as_comparisons_need() -> None:
+    bench = bench_at(100)
+    ids = [f"r{number}" for number in range(4000)]
+
+    def looked_at() -> set[int]:
+        bench.judge.seen.clear()
+        for each in ids:
+            if bench.send(each).first == 1:
+                bench.stable.answer()
+        return {seen.unit for seen in bench.judge.seen}
+
+    first = looked_at()
+    # four for each one of the candidate; those of some ids, and always of those
+    assert 80 < len(first) < 250
+    assert looked_at() == first
+    passed = bench.live.counts.passed
+    assert passed + 2 * len(first) == sum(request.done for request in bench.stable.requests)
+    bench.live.share = 5000
+    bench.judge.seen.clear()
+    for each in ids[:50]:
+        if bench.send(each).first == 1:
+            bench.stable.answer()
+    assert bench.live.counts.passed == passed
+    assert len(bench.judge.seen) > 10
 
 
 async def test_the_answer_is_the_candidates_and_observed() -> None:
@@ -263,11 +304,10 @@ async def test_without_fallback_clients_see_failures_and_they_are_counted() -> N
 
 
 async def test_a_failure_of_the_stable_version_is_its_clients() -> None:
-    bench = bench_at(0)
-    sent = bench.send("x")
+    bench = bench_at(5000)
+    sent = next(sent for number in range(64) if (sent := bench.send(f"r{number}")).first == 1)
     bench.stable.fail()
     assert isinstance(sent.answer, ModelFailed)
-    assert bench.candidate.requests == []
     assert [(seen.version, seen.ok) for seen in bench.judge.seen] == [(1, False)]
 
 
@@ -602,3 +642,52 @@ async def test_a_nested_request_is_copied_with_inputs_of_its_own() -> None:
     bench.stable.answer()
     assert isinstance(nested.answers[0], Tensors)
     assert [type(each) for each in bench.candidate.requests[0].buffers] == [bytes, bytes]
+
+
+# ── what notes which version has answered ───────────────────────────────────────────────────────────────────────────
+
+
+class Digest:
+    """Of a version's files."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def now(self) -> str:
+        """As VersionDigest."""
+        return self.text
+
+
+async def test_the_digest_is_that_of_the_version_that_has_answered() -> None:
+    bench = bench_at(ALL)
+    for number, pool in enumerate((bench.stable, bench.candidate), start=1):
+        digest: Any = Digest(f"sha256:{number}")
+        bench.index.put(replace(version(number, pool), digest=digest))
+    told: list[object] = []
+
+    class Telling(Encoder):
+        """Notes the parameters of responses."""
+
+        def of(self, model: ServedModel) -> Telling:
+            """As Retargetable."""
+            return Telling(model)
+
+        def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
+            """As Encode."""
+            told.append((self.version, request.response_parameters["model_digest"]))
+            return super().__call__(request, outputs)
+
+    header = replace(HEADER, parameters={"model_digest": True})
+    for fails in (False, True):
+        bound = bench.inference.bind(header, NO_TERMS, "x")
+        sent = Sent(2)
+        sent.pending = bench.inference.submit(
+            bound, "x", [A, B], Telling(bound.model), sent.respond, 100
+        )
+        if fails:
+            bench.candidate.fail()
+            bench.stable.answer()
+        else:
+            bench.candidate.answer()
+        assert isinstance(sent.answer, bytes)
+    assert told == [(2, "sha256:2"), (1, "sha256:1")]

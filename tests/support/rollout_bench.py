@@ -115,10 +115,6 @@ class FakePool:
 class SequencesPool(SequencePool):
     """Those of a stateful model. It has the sequences that the test says."""
 
-    ready = accepts = True
-    problem = ""
-    instances: Any = ()
-
     def __init__(self) -> None:
         self._fake = FakePool()
         self.requests = self._fake.requests
@@ -127,6 +123,16 @@ class SequencesPool(SequencePool):
         self.cancel = self._fake.cancel  # type: ignore[method-assign]
         self.answer = self._fake.answer
         self.fail = self._fake.fail
+
+    @property
+    def ready(self) -> bool:
+        """As ModelPool."""
+        return True
+
+    @property
+    def accepts(self) -> bool:
+        """As ModelPool."""
+        return True
 
     @property
     def queue(self) -> Any:

@@ -116,6 +116,10 @@ class Capture:
             return self._skip(Skipped.OPTED_OUT)
         if self._may_keep is not None and not self._may_keep(tenant, plan.table.model):
             return self._skip(Skipped.NOT_ALLOWED)
+        return self.begins(plan)
+
+    def begins(self, plan: Plan) -> bool:
+        """Whether a record may come, of which it is told before the first one."""
         if plan.table.number not in self._begun:
             try:
                 self._on_table(plan.table, plan.rule)

@@ -95,7 +95,7 @@ def _steps(view: RolloutView) -> Text:
 
 def _versions(view: RolloutView) -> Table:
     counts = view.counts
-    table = Table("version", "requests", "errors", "NaN", "share", box=box.SIMPLE)
+    table = Table("version", "looked at", "errors", "NaN", "share", box=box.SIMPLE)
     candidate = view.share / 100
     stable = 100.0 if view.mode == "shadow" else 100 - candidate
     for name, each, share in (

@@ -135,11 +135,10 @@ class _NotedEncode(Wrapped):
         super().__init__(encode)
         self._notes = notes
 
-    def of(self, model: ServedModel) -> _NotedEncode:
+    def of(self, model: ServedModel) -> Wrapped:
         """As Retargetable."""
-        super().of(model)
-        self._notes.model = model
-        return self
+        self._notes.answered_by(model)
+        return super().of(model)
 
     def __call__(self, request: PendingRequest, outputs: list[OutputTensor]) -> bytes:
         """As `Encode` says: once an answer, or once a response where there are several."""
@@ -217,6 +216,21 @@ class Notes:
         except Exception:  # noqa: BLE001 - whatever it is, the request goes on
             self._left = -1
             self._capture.failed()
+
+    def answered_by(self, model: ServedModel) -> None:
+        """Another version answers than the one it was sent to, as roll-outs may decide: the record is that one's."""
+        if self._left < 0:
+            return
+        plan = self._capture.of(model.version, model.config).plan(self._tenant)
+        if plan is None or not self._capture.begins(plan):
+            self._left = -1
+            return
+        before = self._plan.inputs
+        inputs: list[Kept | None] = [None] * len(plan.inputs)
+        for name, place in plan.inputs.items():
+            if name in before:
+                inputs[place] = self._inputs[before[name]]
+        self._plan, self.model, self._inputs = plan, model, inputs
 
     def outputs(self, outputs: list[OutputTensor]) -> None:
         """A response is about to be encoded."""

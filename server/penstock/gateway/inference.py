@@ -173,7 +173,7 @@ class Inference:
         rollout = self._repository.rollouts.get(header.model_name)
         if rollout is not None and not header.model_version:
             turn = rollout.choose(header, terms.tenant, request_id)
-            return self._bind(header, turn.model, turn.plan, turn)
+            return self._bind(header, turn.model, turn.plan, turn.pool)
         model = self._repository.get(header.model_name, header.model_version)
         if model.config.sequence_batching is not None:
             keeper = self._repository.handovers.keeper(model, header.parameters, terms.tenant)

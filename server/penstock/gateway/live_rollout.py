@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Mapping
+from enum import Enum
 from typing import Final, Protocol
 
 from penstock.errors import InvalidRequest, NotFound, Unavailable
@@ -13,6 +14,7 @@ from penstock.gateway.output_looks import NO_SUMMARY, Summary
 from penstock.gateway.rolled_request import RolledRequest
 from penstock.gateway.rollout_sight import Judge, RolloutCounts
 from penstock.gateway.shadow_copies import ShadowCopies
+from penstock.repository.model_pool import Taker
 from penstock.repository.sequence_handover import Handovers
 from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.served_model import ServedModel
@@ -24,6 +26,8 @@ from penstock.workers.request import PendingRequest, RequestPlan
 
 MAX_TURNS: Final = 2048
 """Headers whose plans are remembered."""
+WATCHED: Final = 4
+"""Requests of the stable version that are looked at for each one of the candidate, where there are so many."""
 
 
 class Models(Protocol):
@@ -44,19 +48,42 @@ class Models(Protocol):
         ...
 
 
+class Role(Enum):
+    """What becomes of a request."""
+
+    PASS = "pass"
+    """The stable version answers it, and nobody looks: as many are looked at as comparisons need."""
+    WATCH = "watch"
+    """The stable version answers it, and that is compared."""
+    COPY = "copy"
+    """As PASS, and the candidate gets a copy of it."""
+    TAKE = "take"
+    """The candidate answers it."""
+
+
 class Turn:
     """The version that takes requests of one header, as their pool."""
 
-    __slots__ = ("_live", "_plans", "header", "is_candidate", "is_missing", "model", "plan")
+    __slots__ = (
+        "_live",
+        "_plans",
+        "header",
+        "is_candidate",
+        "is_copied",
+        "is_missing",
+        "model",
+        "plan",
+        "pool",
+    )
 
     def __init__(
         self,
         live: LiveRollout,
         header: InferHeader,
         model: ServedModel,
+        role: Role,
         *,
-        is_candidate: bool,
-        is_missing: bool,
+        is_missing: bool = False,
     ) -> None:
         """`is_missing`: it would be the candidate's turn, which can't take it. Raises InvalidRequest."""
         self._live = live
@@ -64,8 +91,11 @@ class Turn:
         """Kept, so that its `id()` is not given to another while this is remembered."""
         self.model = model
         self.plan = model.signature.plan(header)
+        self.pool: Taker = model.pool if role is Role.PASS else self
+        """What takes the requests."""
         self._plans = {id(model): (model, self.plan)}
-        self.is_candidate = is_candidate
+        self.is_candidate = role is Role.TAKE
+        self.is_copied = role is Role.COPY
         self.is_missing = is_missing
 
     def plan_of(self, model: ServedModel) -> RequestPlan:
@@ -101,12 +131,11 @@ class LiveRollout:
         self.fallback = plan.fallback
         self._salt = f"{plan.model}/{plan.candidate}"
         self.share = 0
-        """How many of `WHOLE` requests the candidate takes, or gets copies of."""
         self.counts = RolloutCounts()
         self.running: dict[PendingRequest, RolledRequest] = {}
         self.copies = ShadowCopies(self)
         self.summary = NO_SUMMARY
-        self._turns: dict[tuple[int, bool], Turn] = {}
+        self._turns: dict[tuple[int, Role], Turn] = {}
         self._turns_of = -1
 
     def begin(self, stable: ServedModel) -> None:
@@ -128,30 +157,46 @@ class LiveRollout:
         stable = self.stable_model()
         if stable.config.sequence_batching is not None:
             return self._of_sequence(stable, header, tenant)
-        takes = not self.shadow and self.picks(tenant, request_id)
+        unit = self.unit(tenant, request_id)
+        role = self.role(unit)
         if self._turns_of != self._models.generation or len(self._turns) >= MAX_TURNS:
             self._turns.clear()
             self._turns_of = self._models.generation
-        turn = self._turns.get((id(header), takes))
+        turn = self._turns.get((id(header), role))
         if turn is None:
-            turn = self._turn(header, stable, takes)
+            turn = self._turn(header, stable, role)
             if remember:
-                self._turns[id(header), takes] = turn
-        if turn.is_missing:
-            unit = self.unit(tenant, request_id)
+                self._turns[id(header), role] = turn
+        if role is Role.PASS:
+            self.counts.passed += 1
+        elif turn.is_missing:
             kind = Unavailable.__name__
             missed = Observation(self.plan.candidate, 0, ok=False, error_kind=kind, unit=unit)
             self.saw(missed, is_hidden=True)
         return turn
 
-    def picks(self, tenant: str, request_id: str) -> bool:
-        """Whether a request is one of the candidate's share."""
-        if not 0 < self.share < WHOLE:
-            return self.share > 0
-        unit = self.unit(tenant, request_id)
+    def role(self, unit: int) -> Role:
+        """What becomes of a request. Whose unit is 0 is drawn."""
+        share = self._share
         # no secret
-        drawn = share_of_unit(unit) if unit else random.randrange(WHOLE)
-        return drawn < self.share
+        if (share_of_unit(unit) if unit else random.randrange(WHOLE)) < share:
+            return Role.COPY if self.shadow else Role.TAKE
+        if self.shadow:
+            return Role.PASS
+        # other digits than those that decided above, and than those by which units that come again are known
+        watched = (unit >> 40) % WHOLE if unit else random.randrange(WHOLE)
+        return Role.WATCH if watched < self._watched else Role.PASS
+
+    @property
+    def share(self) -> int:
+        """How many of `WHOLE` requests the candidate takes, or gets copies of."""
+        return self._share
+
+    @share.setter
+    def share(self, share: int) -> None:
+        self._share = share
+        others = max(1, WHOLE - share)
+        self._watched = min(WHOLE, WATCHED * share * WHOLE // others)
 
     def unit(self, tenant: str, request_id: str) -> int:
         """What decides; 0: chance."""
@@ -185,26 +230,29 @@ class LiveRollout:
         self.counts.mismatches += bool(pair.mismatch)
         self._judge.pair(pair)
 
-    def _turn(self, header: InferHeader, stable: ServedModel, takes: bool) -> Turn:
-        candidate = self.candidate_model() if takes else None
+    def _turn(self, header: InferHeader, stable: ServedModel, role: Role) -> Turn:
+        if role is not Role.TAKE:
+            return Turn(self, header, stable, role)
+        candidate = self.candidate_model()
         if candidate is not None:
             # a version that was loaded anew may take other requests than the one before it did
             with contextlib.suppress(InvalidRequest):
-                return Turn(self, header, candidate, is_candidate=True, is_missing=False)
-        return Turn(self, header, stable, is_candidate=False, is_missing=takes)
+                return Turn(self, header, candidate, role)
+        return Turn(self, header, stable, Role.WATCH, is_missing=True)
 
     def _of_sequence(self, stable: ServedModel, header: InferHeader, tenant: str) -> Turn:
         """A sequence stays where it began, whatever the share is by now."""
         parameters = header.parameters
         if self.holds_sequence(self.candidate_model(), parameters, tenant):
-            return self._turn(header, stable, takes=True)
+            return self._turn(header, stable, Role.TAKE)
         if self.holds_sequence(stable, parameters, tenant):
-            return self._turn(header, stable, takes=False)
+            return self._turn(header, stable, Role.WATCH)
         if parameters.get("sequence_start"):
-            takes = not self.shadow and self.picks(tenant, str(parameters.get("sequence_id", "")))
-            return self._turn(header, stable, takes)
+            unit = self.unit(tenant, str(parameters.get("sequence_id", "")))
+            takes = self.role(unit) is Role.TAKE
+            return self._turn(header, stable, Role.TAKE if takes else Role.WATCH)
         keeper = self._models.handovers.keeper(stable, parameters, tenant)
-        return self._turn(header, keeper or stable, takes=False)
+        return self._turn(header, keeper or stable, Role.WATCH)
 
     @staticmethod
     def holds_sequence(

@@ -47,19 +47,14 @@ class Rollout(Protocol):
         """What it is to do."""
         ...
 
-    shadow: bool
     fallback: bool
     summary: Summary
     counts: RolloutCounts
     running: dict[PendingRequest, RolledRequest]
     copies: ShadowCopies
 
-    def picks(self, tenant: str, request_id: str) -> bool:
-        """Whether a request is one of the candidate's share."""
-        ...
-
     def unit(self, tenant: str, request_id: str) -> int:
-        """What decides that; 0: chance."""
+        """By what the version was chosen; 0: by chance."""
         ...
 
     def stable_model(self) -> ServedModel:
@@ -75,6 +70,7 @@ class Turn(Protocol):
     """The version that takes it first."""
 
     is_candidate: bool
+    is_copied: bool
     model: ServedModel
     plan: RequestPlan
 
@@ -222,7 +218,7 @@ class RolledRequest:
             self._look(outputs)
             if self._non_finite and self._may_fall_back(refused := ModelFailed(NOT_FINITE)):
                 raise refused
-            if live.shadow and live.picks(outer.tenant, outer.id):
+            if self._turn.is_copied:
                 self._kept = live.copies.keep(self._turn, outer, outputs)
         outer.response_parameters = inner.response_parameters
         if outer.caller is not None and self._times is not None:

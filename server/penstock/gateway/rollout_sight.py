@@ -70,7 +70,7 @@ class VersionCounts(msgspec.Struct):
     """Of one version."""
 
     requests: int = 0
-    """That it has answered, or should have."""
+    """That it has answered, or should have, and that were looked at."""
     errors: int = 0
     non_finite: int = 0
 
@@ -87,6 +87,8 @@ class RolloutCounts(msgspec.Struct):
     stable: VersionCounts = msgspec.field(default_factory=VersionCounts)
     candidate: VersionCounts = msgspec.field(default_factory=VersionCounts)
     """In shadow mode of copies, which are run for nobody."""
+    passed: int = 0
+    """Of the stable version, beside those: nobody has looked at them."""
     fallbacks: int = 0
     """Requests that the candidate failed, and that were run on the stable version."""
     seen_failures: int = 0

@@ -343,7 +343,7 @@ class NestedCalls:
         rollout = self._rollouts.get(name)
         if rollout is not None and not version:
             turn = rollout.choose(header, tenant, request_id, remember=False)
-            return turn.model, turn.plan, turn
+            return turn.model, turn.plan, turn.pool
         model = self._repository.get(name, version)
         if model.config.sequence_batching is not None:
             model = self._keeper(model, parameters, tenant) or model

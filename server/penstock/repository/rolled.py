@@ -10,8 +10,13 @@ from penstock.types import InferHeader
 from penstock.workers.request import RequestPlan
 
 
-class Chosen(Taker, Protocol):
+class Chosen(Protocol):
     """The version that takes a request, and the request's plan there."""
+
+    @property
+    def pool(self) -> Taker:
+        """What takes it."""
+        ...
 
     @property
     def model(self) -> ServedModel: ...

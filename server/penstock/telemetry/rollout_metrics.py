@@ -26,6 +26,7 @@ class Counts(Protocol):
     @property
     def candidate(self) -> VersionCounts: ...
 
+    passed: int
     fallbacks: int
     seen_failures: int
     dropped_copies: int
@@ -54,21 +55,26 @@ EVIDENCE: Final = (
 OF_VERSIONS: Final[tuple[tuple[str, str, Callable[[VersionCounts], int]], ...]] = (
     (
         "penstock_rollout_requests",
-        "Requests of a model that is rolled out, by the version that had to answer",
+        "Requests of a model that is rolled out and were looked at, by the version that had to answer",
         lambda counts: counts.requests,
     ),
     (
         "penstock_rollout_errors",
-        "Requests that a version of a model that is rolled out has not answered",
+        "Those that the version has not answered",
         lambda counts: counts.errors,
     ),
     (
         "penstock_rollout_non_finite",
-        "Answers with NaN or infinity, by version of a model that is rolled out",
+        "Those that the version has answered with NaN or infinity",
         lambda counts: counts.non_finite,
     ),
 )
 OF_ROLLOUTS: Final[tuple[tuple[str, str, Callable[[Counts], int]], ...]] = (
+    (
+        "penstock_rollout_passed",
+        "Requests of a stable version that were not looked at, for others were enough to compare with",
+        lambda counts: counts.passed,
+    ),
     (
         "penstock_rollout_fallbacks",
         "Requests that a candidate failed, and that were run on the stable version",
