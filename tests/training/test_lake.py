@@ -263,6 +263,18 @@ def test_parquet_without_a_log_has_no_numbered_versions(folder: Path) -> None:
         Lake().open(TableSettings(uri=str(folder), version="3"))
 
 
+def test_a_link_that_leads_elsewhere_later_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    pq.write_table(numbered(50), tmp_path / "other" / "part.parquet")
+    link = tmp_path / "current"
+    link.symlink_to(folder)
+    pinned = Lake().pin(TableSettings(uri=str(link)))
+    link.unlink()
+    link.symlink_to(tmp_path / "other")
+    assert len(Lake().open(pinned)) == 12
+    assert len(Lake().open(TableSettings(uri=str(link)))) == 4
+
+
 def test_a_table_goes_to_other_processes(folder: Path, tmp_path: Path) -> None:
     table = Lake(tmp_path / "run").open(TableSettings(uri=str(folder), filter="number > 3"))
     assert numbers(pickle.loads(pickle.dumps(table))) == numbers(table)

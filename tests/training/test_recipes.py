@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -12,12 +13,16 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from penstock.errors import AlreadyExists, ConfigError
+from penstock_training.cli import main
 from penstock_training.config import TrainConfig
+from penstock_training.config_sources import load_config
 from penstock_training.data.errors import BadValues
 from penstock_training.data.lake import Lake
+from penstock_training.data.storage import normal_uri
 from penstock_training.data_config import TableSettings
 from penstock_training.errors import DataError, RecipeError
 from penstock_training.recipe import Recipe
+from penstock_training.recipe_loading import load_recipe
 from penstock_training.recipes import minilm
 from penstock_training.recipes.digits import Digits, DigitsOptions, DigitsRecipe, changed
 from penstock_training.recipes.text_classifier import IDS, MASK, TextClassifier, TextOptions
@@ -218,11 +223,35 @@ def test_an_example_table_is_not_made_twice_but_gets_a_new_version(lake: Path) -
         make_table("faces", uri)
 
 
-def test_an_example_table_is_made_on_any_filesystem(lake: Path) -> None:
-    uri = make_table("digits", "memory://made/digits")
+def test_the_command_makes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = str(tmp_path / "digits")
+    assert main(["table", "digits", uri]) == 0
+    assert capsys.readouterr().out == f"{uri}\n"
     assert len(Lake().open(TableSettings(uri=uri))) == 1797
-    with pytest.raises(AlreadyExists):
-        make_table("digits", uri)
+    assert main(["table", "digits", uri]) == 1
+    assert "--overwrite makes a new version" in capsys.readouterr().err
+    assert main(["table", "faces", uri]) == 2
+
+
+def test_an_example_table_is_made_on_any_filesystem() -> None:
+    try:
+        uri = make_table("digits", "memory://made/digits")
+        assert len(Lake().open(TableSettings(uri=uri))) == 1797
+        with pytest.raises(AlreadyExists):
+            make_table("digits", uri)
+    finally:
+        fsspec.filesystem("memory").rm("/made", recursive=True)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "training" / "configs").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_the_example_configurations_name_recipes_that_read_their_tables(path: Path) -> None:
+    settings = load_config(path)
+    recipe = load_recipe(settings, path)
+    assert recipe.outputs == ("SCORES",)
+    ((name, table),) = settings.data.tables.items()
+    assert (name, normal_uri(table.uri)) == (path.stem, str(ROOT / "lake" / name))
 
 
 def test_the_text_classifier_learns_from_a_table_of_texts(words: Path, tmp_path: Path) -> None:

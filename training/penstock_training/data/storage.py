@@ -134,7 +134,8 @@ class Storage:
 
 
 def normal_uri(uri: str) -> str:
-    """Local paths become whole ones: a table's address must not depend on where one stands."""
+    """Local paths become whole ones, without links: a table's address must not depend on where one stands, nor on where
+    a link leads later."""
     if "://" in uri or "::" in uri:
         return uri.rstrip("/") if not uri.endswith("://") else uri
-    return str(Path(uri).expanduser().absolute())
+    return str(Path(uri).expanduser().resolve())
