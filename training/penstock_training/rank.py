@@ -34,7 +34,7 @@ from penstock_training.plan import make_plan, settled_micro_batch
 from penstock_training.precision import Precision
 from penstock_training.progress import display_for, figures
 from penstock_training.recipe import Recipe, Splits
-from penstock_training.recipe_loading import load_recipe, told
+from penstock_training.recipe_loading import first_line, load_recipe, told
 from penstock_training.reporter import Reporter, Silent, Speaker
 from penstock_training.run_folder import Outcome, Run, RunFolder
 from penstock_training.state import State
@@ -210,7 +210,12 @@ def main(path: Path, signals: StopSignal, out: TextIO) -> int:
         folder.fail(str(error))
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001
-        if not is_loss_of_others(error):
+        if is_loss_of_others(error):
+            print(
+                f"process {os.environ.get('RANK', 0)} has lost the others: {first_line(error)}",
+                file=out,
+            )
+        else:
             _crash(folder, error, out)
         return EXIT_FAILED
     return 0

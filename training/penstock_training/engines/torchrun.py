@@ -74,6 +74,9 @@ def _environment(settings: RunSettings, processes: int) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if settings.nodes == 1 and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if settings.nodes > 1:
+        # each round has a store of its own: machines that come and go don't count as restarts
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     logger = logging.getLogger(_QUIET)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
