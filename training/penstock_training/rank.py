@@ -34,13 +34,13 @@ from penstock_training.plan import make_plan, settled_micro_batch
 from penstock_training.precision import Precision
 from penstock_training.progress import display_for, figures
 from penstock_training.recipe import Recipe, Splits
-from penstock_training.recipe_loading import first_line, load_recipe, told
+from penstock_training.recipe_loading import load_recipe, told
 from penstock_training.reporter import Reporter, Silent, Speaker
 from penstock_training.run_folder import Outcome, Run, RunFolder
 from penstock_training.state import State
 from penstock_training.stopping import StopSignal, stop_with_launcher
 from penstock_training.tracking import RunFacts, Tracker
-from penstock_training.world import World, is_loss_of_others, join
+from penstock_training.world import World, is_loss_of_others, join, reason
 
 EXIT_FAILED: Final = 1
 
@@ -211,10 +211,8 @@ def main(path: Path, signals: StopSignal, out: TextIO) -> int:
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001
         if is_loss_of_others(error):
-            print(
-                f"process {os.environ.get('RANK', 0)} has lost the others: {first_line(error)}",
-                file=out,
-            )
+            rank = os.environ.get("RANK", "0")
+            out.write(f"process {rank} has lost the others: {reason(error)}\n")
         else:
             _crash(folder, error, out)
         return EXIT_FAILED

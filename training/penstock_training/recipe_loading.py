@@ -98,8 +98,3 @@ def told(error: BaseException) -> str:
     theirs = [f for f in frames if not f.filename.startswith((ours, "<frozen"))]
     place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
     return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
-
-
-def first_line(error: BaseException) -> str:
-    """Of libraries that explain themselves at length."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

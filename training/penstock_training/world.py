@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -85,6 +86,12 @@ def is_loss_of_others(error: BaseException) -> bool:
     if isinstance(error, dist.DistError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _GLOO)
+
+
+def reason(error: BaseException) -> str:
+    """What gloo and NCCL say, without where in their source they say it and what they guess."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.sub(r"\[/[^]]*\] ", "", text).partition(". ")[0]
 
 
 def _meet(settings: RunSettings, device: torch.device, restarts: int) -> None:
