@@ -177,11 +177,7 @@ def test_a_run_that_never_came_to_a_checkpoint_begins_again(tmp_path: Path) -> N
 
 def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    with (
-        folder.held("train", 0),
-        pytest.raises(ConfigError, match="another run trains in"),
-        folder.held("train", 0),
-    ):
-        pass
-    with folder.held("train", 0):
+    with folder.opened(alone=True), pytest.raises(ConfigError, match="another run trains in"):
+        folder.opened(alone=True).__enter__()
+    with folder.opened(alone=True), folder.opened(alone=False):
         pass

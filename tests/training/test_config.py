@@ -57,7 +57,7 @@ def test_paths_are_beside_the_file(file: Path) -> None:
 def test_is_frozen(file: Path) -> None:
     config = load_config(file)
     with pytest.raises(ValueError, match="frozen"):
-        config.training.epochs = 4  # type: ignore[misc]
+        config.training.epochs = 4
 
 
 def test_values_are_set_over_the_file(file: Path) -> None:

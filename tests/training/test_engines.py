@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,10 +52,10 @@ class Started:
         (folder / "tiny.toml").write_text(CONFIG)
         self.run = RunFolder(folder / "run")
         self.mark = f"train-{os.getpid()}-{folder.name}"
-        # Ray keeps a token at home, and all of them what they like in the folder for what is temporary
-        scratch = folder / "t"
-        scratch.mkdir(exist_ok=True)
-        home = {"HOME": str(folder), "TMPDIR": str(scratch), MARK: self.mark}
+        # sockets lie in it, whose paths may not be long
+        self.scratch = Path(tempfile.mkdtemp(dir="/tmp"))
+        # Ray keeps a token at home
+        home = {"HOME": str(folder), "TMPDIR": str(self.scratch), MARK: self.mark}
         command = [
             sys.executable,
             "-m",
@@ -68,19 +70,28 @@ class Started:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.scratch = scratch
+        self.said = ""
+
+    def until_it_trains(self) -> None:
+        assert self.process.stdout is not None
+        while not self.said.splitlines()[-1:] or not self.said.splitlines()[-1].startswith("step "):
+            self.said += self.process.stdout.readline()
+            assert self.process.poll() is None, self.said
 
     def ended(self) -> tuple[int, str]:
         """(exit code, all that it said). Nothing of it is left."""
-        said, _ = self.process.communicate()
+        rest, _ = self.process.communicate()
         eventually(lambda: not marked(self.mark), "processes are left")
-        assert list(self.scratch.iterdir()) == []
-        return self.process.returncode, said
+        self.scratch.rmdir()
+        return self.process.returncode, self.said + rest
 
     def kill(self) -> None:
         for pid in marked(self.mark):
             os.kill(pid, signal.SIGKILL)
-        self.process.communicate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 @pytest.fixture
@@ -100,15 +111,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("engine", ["torchrun", "ray"])
 def test_a_killed_process_is_started_again_and_the_curve_goes_on(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
     started: list[Started],
     undisturbed: RunFolder,
     engine: str,
 ) -> None:
-    # not pytest's own folder for this test: sockets lie in it, whose paths may not be long
-    folder = tmp_path_factory.mktemp("e")
     kill = ["--set", "recipe.options.kill_rank=1", "--set", "recipe.options.kill_at=22"]
-    train = Started(folder, "--engine", engine, *kill)
+    train = Started(tmp_path, "--engine", engine, *kill)
     started.append(train)
     code, said = train.ended()
     assert code == 0, said
@@ -134,7 +143,7 @@ def test_a_killed_process_is_started_again_and_the_curve_goes_on(
 def test_sigterm_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, started: list[Started]) -> None:
     train = Started(tmp_path, "--set", "recipe.options.step_s=0.05", "--set", "training.epochs=100")
     started.append(train)
-    eventually(lambda: len(curve(train.run)) > 0, "it trains")
+    train.until_it_trains()
     # only the launcher is told
     train.process.send_signal(signal.SIGTERM)
     code, said = train.ended()

@@ -79,7 +79,7 @@ def test_a_step_is_that_of_plain_torch_however_many_micro_batches_it_has(
         learned = learner.learn(step, parts, with_metrics=True)
         outputs = plain(batch["POINT"])
         loss = nn.functional.cross_entropy(outputs, batch["label"])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
         for group in optimizer.param_groups:
             group["lr"] = learner.rate(step)
@@ -113,7 +113,8 @@ def test_running_averages_take_one_step_however_many_micro_batches_there_are(
 def test_decay_is_for_matrices_alone(tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", optimizer={"weight_decay": 0.5})
     model = Corners(config, TinyOptions()).model()
-    model[4].weight.requires_grad_(False)  # type: ignore[union-attr]
+    assert isinstance(model, nn.Sequential)
+    model[4].weight.requires_grad_(False)
     groups = make_optimizer(config.optimizer, model).param_groups
     assert [(group["weight_decay"], len(group["params"])) for group in groups] == [
         (0.5, 1),

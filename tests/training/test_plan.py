@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,9 +114,13 @@ def test_says_what_can_not_be_shared(
 def test_reading_ahead_keeps_the_order_and_ends(depth: int) -> None:
     done: list[int] = []
 
+    def note(number: int) -> int:
+        done.append(number)
+        return number
+
     def tasks() -> Iterator[Callable[[], int]]:
         for number in range(6):
-            yield lambda number=number: done.append(number) or number  # type: ignore[misc]
+            yield partial(note, number)
 
     assert list(read_ahead(tasks(), depth)) == list(range(6))
     done.clear()

@@ -26,18 +26,14 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def launch(config: TrainConfig, source: Path, *, resume: bool) -> Outcome:
     """Trains. Raises TrainingError where it failed, ConfigError where it can't begin."""
     folder = RunFolder(config.run.folder)
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with folder.held("train", wait_s=0 if config.run.nodes == 1 else 5):
-            return _run(taken_up(config, source.absolute(), folder, resume=resume), folder)
-    except OSError as error:
-        raise ConfigError(
-            f"run.folder: {folder.path} can't be written: {error.strerror}"
-        ) from error
+    # the machines of a run share its folder
+    with folder.opened(alone=config.run.nodes == 1):
+        run = taken_up(config, source.absolute(), folder, resume=resume)
+        folder.begin(run)
+        return _ended(run, folder)
 
 
-def _run(run: Run, folder: RunFolder) -> Outcome:
-    folder.begin(run)
+def _ended(run: Run, folder: RunFolder) -> Outcome:
     engine = importlib.import_module(_ENGINES[run.config.run.engine])
     try:
         with _signals_stop(folder):

@@ -40,7 +40,7 @@ from penstock_training.run_folder import Outcome, Run, RunFolder
 from penstock_training.state import State
 from penstock_training.stopping import StopSignal, stop_with_launcher
 from penstock_training.tracking import RunFacts, Tracker
-from penstock_training.world import World, is_loss_of_others, join
+from penstock_training.world import World, is_loss_of_others, join, reason
 
 EXIT_FAILED: Final = 1
 
@@ -210,7 +210,10 @@ def main(path: Path, signals: StopSignal, out: TextIO) -> int:
         folder.fail(str(error))
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001
-        if not is_loss_of_others(error):
+        if is_loss_of_others(error):
+            rank = os.environ.get("RANK", "0")
+            out.write(f"process {rank} has lost the others: {reason(error)}\n")
+        else:
             _crash(folder, error, out)
         return EXIT_FAILED
     return 0

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import fcntl
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from penstock.errors import ConfigError
 from penstock_training.checkpoint_folder import CheckpointFolder, write_synced
@@ -62,14 +62,18 @@ class RunFolder:
         self._stop = path / "stop"
 
     @contextmanager
-    def held(self, what: str, wait_s: float) -> Iterator[None]:
-        """One process alone does `what` here. Raises ConfigError when another one still does after `wait_s`."""
-        with (self.path / f".{what}.lock").open("w") as lock:
-            end = time.monotonic() + wait_s
-            while not _locks(lock.fileno()):
-                if time.monotonic() > end:
-                    raise ConfigError(f"run.folder: another run {what}s in {self.path}")
-                time.sleep(0.1)
+    def opened(self, *, alone: bool) -> Iterator[None]:
+        """Makes it. Raises ConfigError where it can't be made, or, `alone`, while somebody else trains there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise ConfigError(
+                f"run.folder: {self.path} can't be written: {error.strerror}"
+            ) from error
+        with lock:
+            if alone and not _locks(lock):
+                raise ConfigError(f"run.folder: another run trains in {self.path}")
             yield
 
     def begin(self, run: Run) -> None:
@@ -147,9 +151,9 @@ class RunFolder:
         return bool(before == now)
 
 
-def _locks(descriptor: int) -> bool:
+def _locks(file: TextIO) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -10,6 +11,8 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from penstock.cores import available_cores
 from penstock.errors import ConfigError
@@ -70,8 +73,11 @@ def join(settings: RunSettings) -> World:
     local_rank, local_size = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
     device = _device(settings, local_rank)
     torch.set_num_threads(settings.threads or max(1, available_cores() // local_size))
-    control = _meet(settings, device, rank, size) if size > 1 else None
     restarts = _number("TORCHELASTIC_RESTART_COUNT", 0)
+    if size > 1 and not dist.is_initialized():
+        _meet(settings, device, restarts)
+    apart = size > 1 and "gloo" not in dist.get_backend_config()
+    control = dist.new_group(backend="gloo") if apart else None
     return World(rank, size, local_rank, local_size, device, restarts, control)
 
 
@@ -82,15 +88,19 @@ def is_loss_of_others(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _GLOO)
 
 
-def _meet(
-    settings: RunSettings, device: torch.device, rank: int, size: int
-) -> dist.ProcessGroup | None:
-    """The group for what lies on the CPU, where that is not the default one."""
-    if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        timeout = timedelta(seconds=settings.collective_timeout_s)
-        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
-    return None if "gloo" in dist.get_backend_config() else dist.new_group(backend="gloo")
+def reason(error: BaseException) -> str:
+    """What gloo and NCCL say, without where in their source they say it and what they guess."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.sub(r"\[/[^]]*\] ", "", text).partition(". ")[0]
+
+
+def _meet(settings: RunSettings, device: torch.device, restarts: int) -> None:
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=settings.collective_timeout_s)
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    # torchrun's store outlives a restart (torch 2.13), and with it the addresses of those who have died
+    store = PrefixStore(f"start-{restarts}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def _device(settings: RunSettings, local_rank: int) -> torch.device:

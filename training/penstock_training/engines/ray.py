@@ -117,8 +117,9 @@ def _shown(path: Path) -> Iterator[None]:
 def _cluster(ray: Any, settings: RunSettings, workers: int) -> Iterator[None]:
     """The one that the configuration names, or one of this machine's own, of which nothing is left afterwards."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    # sockets lie in it, whose paths may not be long
-    scratch = Path(tempfile.mkdtemp(prefix="ray-"))
+    # sockets lie in it, deep down, and the path of one may have 107 characters
+    room = tempfile.gettempdir()
+    scratch = Path(tempfile.mkdtemp(prefix="ray-", dir=room if len(room) < 30 else "/tmp"))
     own: dict[str, Any] = {
         "num_cpus": workers,
         "object_store_memory": OBJECT_STORE_BYTES,

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
@@ -22,7 +23,8 @@ from penstock_training.config import RunSettings
 from penstock_training.errors import ProcessesLost
 from penstock_training.run_folder import RunFolder
 
-_QUIET = "torch.distributed.elastic"
+_LOGGER: Final = "torch.distributed.elastic"
+_SAYS_WHO_FAILED: Final = "torch.distributed.elastic.multiprocessing.api"
 
 
 def run(settings: RunSettings, folder: RunFolder) -> None:
@@ -74,19 +76,43 @@ def _environment(settings: RunSettings, processes: int) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if settings.nodes == 1 and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    logger = logging.getLogger(_QUIET)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    if settings.nodes > 1:
+        # each round has a store of its own: machines that come and go don't count as restarts
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     try:
-        yield
+        with _in_our_words():
+            yield
     finally:
-        logger.setLevel(level)
         os.environ.clear()
         os.environ.update(before)
 
 
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """torch's launcher logs at length, with tracebacks; what matters is who died, and how."""
+    logger, who_failed = logging.getLogger(_LOGGER), logging.getLogger(_SAYS_WHO_FAILED)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    who_failed.addFilter(_say_who_failed)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        who_failed.removeFilter(_say_who_failed)
+
+
+def _say_who_failed(record: logging.LogRecord) -> bool:
+    if str(record.msg).startswith("failed (exitcode") and isinstance(record.args, tuple):
+        code, rank = record.args[:2]
+        if isinstance(code, int) and code < 0:
+            sys.stderr.write(f"process {rank} {_how(code)}\n")
+    return False
+
+
+def _how(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
 def _told(error: ChildFailedError, restarts: int) -> str:
     rank, failure = error.get_first_failure()
-    code = failure.exitcode
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    return f"process {rank} {how}, after {restarts} restarts"
+    return f"process {rank} {_how(failure.exitcode)}, after {restarts} restarts"
