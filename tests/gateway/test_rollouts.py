@@ -502,10 +502,14 @@ async def test_an_alias_is_tried_and_a_promotion_moves_the_other_one(serve: Make
 async def test_a_roll_back_is_written_to_the_registry(serve: Make) -> None:
     registry = FakeRegistry()
     server = await serve(registry)
+    withdrawn: list[tuple[str, int]] = []
+    server.rollouts.on_withdrawn = lambda model, version: withdrawn.append((model, version))
     await server.start("@challenger", **SLOW)
     server.rollouts.abort("m", "enough")
     assert '"status":"aborted"' in registry.tags["penstock.rollout"]
     assert '"reason":"enough"' in registry.tags["penstock.rollout"]
+    # else version 1 would be a downgrade after the next start
+    await until(lambda: withdrawn == [("m", 2)])
     assert registry.held == []
     assert registry.moves == []
 

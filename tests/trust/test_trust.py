@@ -272,6 +272,15 @@ class TestDowngrades:
         assert trust.releases.reset("m", 2)
         assert trust.stage(workshop.artifact()) is not None
 
+    def test_a_version_that_the_server_has_taken_back(self, workshop: Workshop) -> None:
+        write(workshop.model / "2" / "model.py", b"newer")
+        workshop.sign(1)
+        workshop.sign(2)
+        workshop.serve(2).close()
+        workshop.trust().withdrawn("m", 2)
+        shutil.rmtree(workshop.model / "2")
+        assert workshop.trust().stage(workshop.artifact()) is not None
+
     @pytest.mark.parametrize("kind", ["file", "link"])
     def test_what_is_no_folder_in_the_place_of_a_newer_version(
         self, workshop: Workshop, kind: str

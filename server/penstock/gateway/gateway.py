@@ -235,7 +235,9 @@ class Gateway:
     def _roll_out(self) -> Rollouts:
         """All roll-outs, of models from folders and from the registry."""
         source = self.registry or Folders()
-        return rollouts_of(self.settings, self.repository, source, self._audit_log)
+        rollouts = rollouts_of(self.settings, self.repository, source, self._audit_log)
+        rollouts.on_withdrawn = self.repository.trust.withdrawn
+        return rollouts
 
     def _listen(self) -> None:
         """Hear of what models, the registry and the supervisor do."""

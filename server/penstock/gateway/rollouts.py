@@ -66,6 +66,8 @@ class Rollouts:
         self._closed = False
         self.on_share: Callable[[], None] = lambda: None
         """Called when a version's share of the requests has changed."""
+        self.on_withdrawn: Callable[[str, int], None] = lambda *_: None
+        """Called, in a thread, when a registry's version was tried and is not to be served."""
 
     # ── what is asked of it ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -364,7 +366,11 @@ class Rollouts:
         """One switch: the next request goes to the stable version."""
         run.end()
         self._absence.over(run)
-        self._leave(run, run.plan.candidate)
+        model, candidate = run.plan.model, run.plan.candidate
+        if self._source.serves(model):
+            # what the registry gives next time is the older version alone
+            self._jobs.start(asyncio.to_thread(self.on_withdrawn, model, candidate))
+        self._leave(run, candidate)
 
     def _begin_promotion(self, run: RolloutRun, by: str) -> None:
         """The candidate gets all requests. The registry is told first, and what it does not take is run as before."""

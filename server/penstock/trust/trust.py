@@ -19,6 +19,7 @@ from penstock.config import Settings
 from penstock.errors import (
     ConfigError,
     LoadFailed,
+    ReleasesUnreadable,
     Untrusted,
     WrongKey,
     WrongKeyEncryptionKey,
@@ -123,6 +124,13 @@ class Trust:
         if found.released:
             served = Served(found.serial, found.digest, found.shared)
             self.releases.record(found.model, found.version, served)
+
+    def withdrawn(self, model: str, version: int) -> None:
+        """The server itself serves that version no more, and goes back to an older one: that is no downgrade."""
+        try:
+            self.releases.reset(model, version)
+        except ReleasesUnreadable as error:
+            log.error("%s/%d: %s", model, version, error)  # noqa: TRY400 - it says all
 
     def check(self, artifact: Artifact) -> None:
         """Verify a version, and load nothing: to tell what was tampered with from what was wrong from the start.
