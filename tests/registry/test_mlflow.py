@@ -33,7 +33,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def model(mlflow_server: MlflowServer) -> Registered:
     """With two versions, the first of which has two aliases."""
     made = Registered(mlflow_server)
-    files = {"MLmodel": "flavors:", "data/weights.bin": os.urandom(3 << 20), "a b/é.txt": "x"}
+    files: dict[str, str | bytes] = {
+        "MLmodel": "flavors:",
+        "data/weights.bin": os.urandom(3 << 20),
+        "a b/é.txt": "x",
+    }
     made.add(1, "champion", files)
     made.point("other", 1)
     made.add(2)
