@@ -146,10 +146,35 @@ INDEX = [
 ]
 
 
+REGISTRY: dict[str, Any] = {
+    "uri": "https://mlflow",
+    "agent": True,
+    "reachable": False,
+    "last_contact": 1_700_000_000.5,
+    "problem": "the registry can't be asked: it is away",
+    "models": [
+        {
+            "name": "dig[i]ts",
+            "registered": "digits",
+            "refs": ["dig[i]ts=models:/digits@champion,challenger"],
+            "versions": [{"version": 3, "wanted": True, "digest": "sha256:0", "run_id": "r"}],
+            "default": 3,
+            "aliases": {"champion": 3, "challenger": 4},
+            "problem": "version 4: it is away",
+            "fetching": [4],
+        },
+        {"name": "new", "default": None},
+    ],
+}
+
+
 class Handler(BaseHTTPRequestHandler):
-    """Explains EXPLAINED and lists INDEX."""
+    """Explains EXPLAINED, lists INDEX, and has REGISTRY."""
 
     def do_GET(self) -> None:
+        if self.path == "/v2/registry":
+            self._send(200, REGISTRY)
+            return
         parts = self.path.split("/")
         name, action = parts[3], parts[-1]
         found = EXPLAINED.get(name) if action == "explain" else None
@@ -345,3 +370,22 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert "explain" in captured.out + captured.err
     assert "list" in captured.out + captured.err
+
+
+def test_what_comes_from_a_registry_is_shown(
+    capsys: pytest.CaptureFixture[str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown(capsys, "registry", "--url", url)
+    assert lines[0] == "https://mlflow does not answer (last at 2023-11-14 22:13:20 UTC)"
+    assert lines[1] == "the registry can't be asked: it is away"
+    (row,) = [line for line in lines if "models:/digits" in line]
+    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+    ref, aliases = "dig[i]ts=models:/digits@champion,challenger", "champion = 3, challenger = 4"
+    assert cells == ["dig[i]ts", ref, "3, 4 (on its way)", "3", aliases]
+    assert lines[-1] == "dig[i]ts: version 4: it is away"
+    monkeypatch.setitem(REGISTRY, "reachable", True)
+    assert shown(capsys, "registry", "--url", url)[0] == "https://mlflow answers"
+    monkeypatch.setitem(REGISTRY, "agent", False)
+    assert "there is no registry agent" in shown(capsys, "registry", "--url", url)[0]
+    assert main(["models", "registry", "--json", "--url", url]) == 0
+    assert json.loads(capsys.readouterr().out)["models"][0]["default"] == 3

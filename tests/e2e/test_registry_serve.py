@@ -26,7 +26,7 @@ from relay import Relay
 from served import FRONTS, HttpAnswer, Served
 from supervised import eventually
 
-pytestmark = pytest.mark.extension("registry")
+pytestmark = [pytest.mark.e2e, pytest.mark.extension("registry")]
 
 SECRET: Final = "webhooks are signed with it"
 WEBHOOK: Final = "/v2/registry/webhook"

@@ -181,7 +181,7 @@ async def test_a_registry_that_says_nothing_is_not_waited_for(
     monkeypatch.setattr(registry, "model", silent)
     monkeypatch.setattr(registry, "version", silent)
     other = desk("models:/m@champion", view="other", fallback_s=0.01)
-    monkeypatch.setattr(other.desk, "_connect", silent)
+    monkeypatch.setattr(other.desk._ask, "_connect", silent)
     other.start()
     assert (await other.until(lambda m: m.default == 1)).settled
     silence.set()
@@ -304,7 +304,7 @@ async def test_what_is_asked_directly(desk: MakeDesk, registry: FakeRegistry) ->
     bench = desk("own=models:/m@champion")
     bench.start()
     await bench.settled("own")
-    resolve = bench.desk.resolve
+    resolve = bench.desk.answers.resolve
     one = await resolve("own", "@champion")
     assert (one.name, one.version, one.run_id, one.aliases) == ("m", 1, "run1", ("champion",))
     assert one.digest.startswith("sha256:")
@@ -316,12 +316,12 @@ async def test_what_is_asked_directly(desk: MakeDesk, registry: FakeRegistry) ->
         await resolve("own", "9")
     with pytest.raises(InvalidRequest):
         await resolve("own", "champion")
-    assert (await bench.desk.lineage("own", 1)).digest == one.digest
-    await bench.desk.set_alias("own", "champion", 2)
+    assert (await bench.desk.answers.lineage("own", 1)).digest == one.digest
+    await bench.desk.answers.set_alias("own", "champion", 2)
     await bench.until(lambda m: m.default == 2, "own")
     registry.refuse = Forbidden("the registry refuses")
     with pytest.raises(Forbidden):
-        await bench.desk.set_alias("own", "champion", 1)
+        await bench.desk.answers.set_alias("own", "champion", 1)
     registry.away = True
     with pytest.raises(Unavailable):
         await resolve("own", "@champion")

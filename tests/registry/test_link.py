@@ -164,7 +164,7 @@ async def test_who_waits_for_an_agent_that_is_killed_is_told(
     async def wait(*_: Any) -> None:
         await never.wait()
 
-    monkeypatch.setattr(line.bench.desk, "resolve", wait)
+    monkeypatch.setattr(line.bench.desk.answers, "resolve", wait)
     asking = asyncio.ensure_future(line.link.resolve("own", "1"))
     await until(lambda: bool(line.link._calls))
     line.counter.hang_up()
@@ -183,7 +183,7 @@ async def test_an_answer_is_not_waited_for_for_ever(
     async def wait(*_: Any) -> None:
         await never.wait()
 
-    monkeypatch.setattr(line.bench.desk, "resolve", wait)
+    monkeypatch.setattr(line.bench.desk.answers, "resolve", wait)
     monkeypatch.setattr(line.link, "_answer_s", 0.01)
     with pytest.raises(Unavailable, match="did not answer within"):
         await line.link.resolve("own", "1")

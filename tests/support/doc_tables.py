@@ -33,6 +33,7 @@ from penstock.scheduling.sequence_backlog import Ending
 from penstock.telemetry import (
     audit_metrics,
     capture_metrics,
+    registry_metrics,
     rollout_metrics,
     secret_metrics,
     tls_metrics,
@@ -97,6 +98,8 @@ VALUES: Final = {
     "vertex_ai_health_route": "path",
     "rate_limit_resource": "NAME:COUNT[:DEVICE]",
     "cache_config": "CACHE,NAME=VALUE",
+    "registry_models": "[NAME=]models:/MODEL@ALIAS",
+    "registry_uri": "URI",
 }
 """Of settings whose type does not say it."""
 
@@ -212,6 +215,22 @@ def metrics_table() -> str:
         *(
             (f"{name}_total", "counter", f"{text}. {ROLLED_OUT}")
             for name, text, _ in rollout_metrics.OF_ROLLOUTS
+        ),
+        *(
+            (name, "gauge", f"{text}. With a registry")
+            for name, text in (
+                registry_metrics.AGENT,
+                *((name, text) for name, text, _ in registry_metrics.GAUGES),
+            )
+        ),
+        (
+            registry_metrics.VERSIONS[0],
+            "gauge",
+            f"{registry_metrics.VERSIONS[1]}. Label `model`. With a registry",
+        ),
+        *(
+            (f"{name}_total", "counter", f"{text}. With a registry")
+            for name, text, _ in registry_metrics.COUNTERS
         ),
         ("penstock_build_info", "gauge", "Always 1; label `version` is the server's"),
     ]

@@ -56,6 +56,7 @@ EXTENSIONS: Final[Mapping[str, str]] = {
     "kserve_v1": "KServe's `:predict`",
     "sagemaker": "`/ping` and `/invocations`",
     "vertex_ai": "Vertex AI's `AIP_*`",
+    "registry": "models of an MLflow registry",
 }
 """In the table's order. What tests have beside is appended to it."""
 

@@ -70,11 +70,12 @@ class Registered:
         self._call("POST", "/registered-models/alias", body)
 
     def remove_alias(self, alias: str) -> None:
-        self._call("DELETE", f"/registered-models/alias?{self._query(alias=alias)}")
+        self._call("DELETE", "/registered-models/alias", {"name": self.name, "alias": alias})
 
     def remove(self, version: int) -> None:
         """Delete the version."""
-        self._call("DELETE", f"/model-versions/delete?{self._query(version=str(version))}")
+        body = {"name": self.name, "version": str(version)}
+        self._call("DELETE", "/model-versions/delete", body)
 
     def aliases(self) -> dict[str, int]:
         found = self._call("GET", f"/registered-models/get?{self._query()}")["registered_model"]

@@ -15,6 +15,7 @@ from penstock.commands.client_identity import CaFile, CertFile, Identity, KeyFil
 from penstock.commands.explain_view import as_report
 from penstock.commands.explanation import Explanation
 from penstock.commands.lineage_view import as_tree
+from penstock.commands.registry_view import registry_report
 from penstock.commands.v2_client import Client
 from penstock.errors import Unavailable
 
@@ -53,6 +54,22 @@ def list_models(
     for entry in index:
         table.add_row(*map(Text, (entry.name, entry.version, entry.state, entry.reason)))
     Console().print(table)
+
+
+@app.command("registry")
+def registry(
+    url: Url = "http://127.0.0.1:8000",
+    as_json: AsJson = False,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Show what comes from a registry: what references mean, what of that is there, and what is wrong."""
+    found = Client(url, TIMEOUT_S, Identity.of(ca_file, cert_file, key_file)).registry()
+    if as_json:
+        typer.echo(_json(found))
+        return
+    Console().print(*registry_report(found), sep="\n")
 
 
 @app.command("explain")

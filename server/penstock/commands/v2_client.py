@@ -79,6 +79,37 @@ class IndexEntry(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class RegistryVersionView(msgspec.Struct, frozen=True):
+    """A version that a server has from a registry."""
+
+    version: int
+    digest: str = ""
+
+
+class RegistryModelView(msgspec.Struct, frozen=True):
+    """A model that a server has from there."""
+
+    name: str
+    registered: str = ""
+    refs: tuple[str, ...] = ()
+    versions: tuple[RegistryVersionView, ...] = ()
+    default: int | None = None
+    aliases: dict[str, int] = {}
+    problem: str = ""
+    fetching: tuple[int, ...] = ()
+
+
+class RegistryView(msgspec.Struct, frozen=True):
+    """What a server tells of its registry."""
+
+    agent: bool
+    reachable: bool
+    models: tuple[RegistryModelView, ...]
+    uri: str = ""
+    last_contact: float | None = None
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class InputData:
     """An input to send. `array` has the wire shape; BYTES are object arrays of `bytes`."""
@@ -177,6 +208,13 @@ class Client:
         if answer.status != 200:
             raise self._refusal(answer)
         return self._decode(answer.body, kind)
+
+    def registry(self) -> RegistryView:
+        """What of a registry is served. Raises NotFound where there is none."""
+        answer = self._call("GET", "/v2/registry")
+        if answer.status != 200:
+            raise self._refusal(answer)
+        return self._decode(answer.body, RegistryView)
 
     def index(self) -> list[IndexEntry]:
         """All models and their versions, by name."""

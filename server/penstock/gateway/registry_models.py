@@ -180,17 +180,20 @@ class RegistryModels:
         if model is None:
             return
         if model.gone:
-            await self._withdraw(model)
+            await self._withdraw(model, served)
             return
         if self._is_asked_for(name) and model.versions and served.followed != model.revision:
             served.followed = model.revision
             await self._repository.follow(name)
+            # that may have taken long
+            model = self._link.model(name) or model
         self._choose_default(model, served)
         self._give_back(model)
         self._tell_aliases(model, served)
 
-    async def _withdraw(self, model: RegistryModel) -> None:
+    async def _withdraw(self, model: RegistryModel, served: _Served) -> None:
         """Nothing names it any more."""
+        served.followed, served.applied_default = 0, None
         if self._repository.is_wanted(model.name):
             await self._repository.withdraw(model.name)
         for version in model.versions:

@@ -49,7 +49,7 @@ def main() -> int:
     # Ctrl-C reaches the whole foreground group; the supervisor says when to stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(QUIET)
-    os.environ.update(_patience(settings.registry.timeout_secs))
+    os.environ.update(patience(settings.registry.timeout_secs))
     try:
         asyncio.run(_run(settings))
     except (OSError, ConfigError) as error:
@@ -156,7 +156,7 @@ def _show_credentials(registry: RegistrySettings, secrets: SecretSource) -> None
         os.environ["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(registry.ca_file)
 
 
-def _patience(timeout_s: float) -> dict[str, str]:
+def patience(timeout_s: float) -> dict[str, str]:
     """MLflow's own is minutes, several times over."""
     seconds = str(max(math.ceil(timeout_s), 1))
     return {

@@ -50,7 +50,7 @@ class Counter:
         self._desk: Final = desk
         self._view: Final = view
         self._tag: Final = f"{DEPLOYMENT_TAG}{server}" if server else ""
-        self._tags: Final = TagWriter(desk.set_tag)
+        self._tags: Final = TagWriter(desk.answers.set_tag)
         self._decoder: Final = msgspec.msgpack.Decoder(GatewayCall)
         self._gateway: asyncio.StreamWriter | None = None
         self._notes: list[FetchNote] = []
@@ -137,11 +137,11 @@ class Counter:
         desk = self._desk
         match call:
             case Resolve(model=model, ref=ref):
-                return Answer(call=call.call, resolved=await desk.resolve(model, ref))
+                return Answer(call=call.call, resolved=await desk.answers.resolve(model, ref))
             case AskLineage(model=model, version=version):
-                return Answer(call=call.call, lineage=await desk.lineage(model, version))
+                return Answer(call=call.call, lineage=await desk.answers.lineage(model, version))
             case SetAlias(model=model, alias=alias, version=version):
-                await desk.set_alias(model, alias, version)
+                await desk.answers.set_alias(model, alias, version)
             case Bring(model=model, version=version):
                 await desk.bring(model, version)
             case WriteTag(model=model, version=version, tags=tags):

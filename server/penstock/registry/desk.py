@@ -5,35 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Final, Literal
 
 import msgspec
 
 from penstock.errors import (
     Forbidden,
-    InvalidRequest,
     LoadFailed,
     NotFound,
     PenstockError,
     Unavailable,
     Untrusted,
 )
+from penstock.registry.answers import Answers
+from penstock.registry.asking import Asking
 from penstock.registry.bringing import Bringing
 from penstock.registry.entries import RepositoryEntry
 from penstock.registry.followed import Followed
 from penstock.registry.messages import (
     FetchNote,
-    RegistryCounts,
-    RegistryModel,
     RegistryState,
-    ResolvedVersion,
-    VersionLineage,
 )
+from penstock.registry.roster import Roster
 from penstock.registry.source import Registry
-from penstock.registry_refs import RegistryRef, check_together, parse_part
+from penstock.registry_refs import RegistryRef
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +38,10 @@ FALLBACK_S: Final = 5.0
 """How long the registry may take at first to say what references mean; then they mean what they meant before."""
 JITTER: Final = 0.2
 """Of the time between two questions: many servers don't ask at once."""
-SHORT_THREADS: Final = 2
-FETCH_THREADS: Final = 8
+THREADS: Final = 8
+"""So many versions are fetched at once."""
 
-T = TypeVar("T")
-Connect = Callable[[], Registry]
+Outcome = Literal["done", "refused", "failed"]
 
 
 class Desk:
@@ -55,7 +51,7 @@ class Desk:
         self,
         refs: Iterable[RegistryRef],
         find_entries: Callable[[], list[RepositoryEntry]],
-        connect: Connect,
+        connect: Callable[[], Registry],
         bringing: Bringing,
         *,
         uri: str,
@@ -67,25 +63,21 @@ class Desk:
         self.on_state: Callable[[RegistryState], None] = lambda _: None
         self.on_note: Callable[[FetchNote], None] = lambda _: None
         self.tags_written: Callable[[], int] = lambda: 0
-        self._refs: Final = tuple(refs)
-        self._find_entries: Final = find_entries
-        self._connect: Final = connect
+        self._roster: Final = Roster(refs, find_entries, bringing)
+        self._models: Final = self._roster.models
+        self._ask: Final = Asking(connect)
         self._bringing: Final = bringing
         self._uri: Final = uri
         self._poll_s: Final = poll_s
         self._fallback_s: Final = fallback_s
-        self._registry: Registry | None = None
-        self._models: dict[str, Followed] = {}
-        self._entries: list[RepositoryEntry] = []
-        self._held: Mapping[str, tuple[int, ...]] = {}
         self._tasks: dict[tuple[str, int], asyncio.Task[Exception | None]] = {}
         self._problem = ""
-        self._counts = RegistryCounts()
-        self._short: Final = ThreadPoolExecutor(SHORT_THREADS, "registry")
-        self._long: Final = ThreadPoolExecutor(FETCH_THREADS, "fetch")
+        self._threads: Final = ThreadPoolExecutor(THREADS, "fetch")
         self._wake = asyncio.Event()
         self._asked_for = False
-        self._connecting = asyncio.Lock()
+        self._adopted = False
+        """Until then nobody knows what there is."""
+        self.answers: Final = Answers(self._roster.served, self._ask, bringing.cache, self._ask_now)
         self.state: RegistryState | None = None
         """What was said last; None: nothing yet."""
 
@@ -94,19 +86,20 @@ class Desk:
     async def run(self) -> None:
         """For ever."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._long, self._bringing.start)
-        await self._adopt()
+        await loop.run_in_executor(self._threads, self._bringing.start)
+        await self._roster.adopt()
+        self._adopted = True
         self.tell()
         loop.call_later(self._fallback_s, self._fall_back)
         while True:
             await self._round()
             await self._sleep()
-            await self._find_models()
+            await self._roster.find()
 
     def close(self) -> None:
         """Its threads end with what they do."""
-        self._short.shutdown(wait=False, cancel_futures=True)
-        self._long.shutdown(wait=False, cancel_futures=True)
+        self._ask.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def look(self) -> None:
         """Ask now: somebody says that the registry has changed."""
@@ -137,9 +130,7 @@ class Desk:
     async def _round(self) -> None:
         """Ask for all models, and begin to bring what is missing. A registry that is away is asked once."""
         away = ""
-        for model in list(self._models.values()):
-            if model.gone:
-                continue
+        for model in self._roster.asked_for():
             if not away:
                 away = await self._ask_for(model)
             if away:
@@ -172,63 +163,12 @@ class Desk:
         return ""
 
     def _fall_back(self) -> None:
-        for model in self._models.values():
-            if not model.gone:
-                model.fall_back()
-                self._bring_due(model)
+        for model in self._roster.asked_for():
+            model.fall_back()
+            self._bring_due(model)
         self.tell()
 
-    # ── models ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _adopt(self) -> None:
-        """Go on where an agent before this one has ended."""
-        before = await self._in_thread(self._bringing.view.state)
-        await self._find_models()
-        for old in () if before is None else before.models:
-            model = self._models.get(old.name)
-            if model is None or model.registered != old.registered:
-                continue
-            present = await self._in_thread(self._bringing.present, old.name, old.registered)
-            model.adopt(present, old)
-
-    async def _find_models(self) -> None:
-        """Those of the settings, and those of repositories, as they are now."""
-        self._entries = await self._in_thread(self._find_entries)
-        by_name: dict[str, list[RegistryRef]] = {}
-        for ref in (*self._refs, *(e.ref for e in self._entries if e.ref is not None)):
-            by_name.setdefault(ref.name, []).append(ref)
-        for name, refs in by_name.items():
-            await self._follow(name, refs)
-        for model in self._models.values():
-            model.gone = model.name not in by_name
-        for entry in self._entries:
-            if entry.ref is not None:
-                await self._put_beside(self._models[entry.ref.name], entry)
-
-    async def _put_beside(self, model: Followed, entry: RepositoryEntry) -> None:
-        """What lies beside the entry's file lies beside the versions."""
-        try:
-            put = self._bringing.view.put_beside
-            if await self._in_thread(put, model.name, entry.beside):
-                model.beside_changed()
-        except OSError as error:
-            log.warning("model '%s': %s", model.name, error)
-
-    async def _follow(self, name: str, refs: list[RegistryRef]) -> None:
-        try:
-            check_together(refs)
-        except InvalidRequest as error:
-            log.warning("model '%s': %s", name, error)
-            refs = refs[:1]
-        known = self._models.get(name)
-        if known is not None and known.refs == tuple(map(str, refs)):
-            return
-        cached = await self._in_thread(self._bringing.cache.known, refs[0].model)
-        model = Followed(refs, cached)
-        if known is not None and known.registered == model.registered:
-            model.adopt(known.present, known.state())
-        model.hold(self._held.get(name, ()))
-        self._models[name] = model
+    # ── what is missing ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _bring_due(self, model: Followed) -> None:
         for version in model.due(asyncio.get_running_loop().time()):
@@ -249,31 +189,26 @@ class Desk:
         what = {"version": str(version), "registered": model.registered}
         try:
             brought = await loop.run_in_executor(
-                self._long,
+                self._threads,
                 self._bringing.bring,
                 # not waited for where it is not there yet: the cache may do
-                self._registry,
+                self._ask.registry,
                 model.name,
                 model.registered,
                 version,
             )
         except (PenstockError, OSError) as error:
-            refused = isinstance(error, (Untrusted, Forbidden))
-            model.failed(version, str(error), loop.time())
-            log.warning("model '%s' version %d can't be fetched: %s", model.name, version, error)
-            outcome: str = "refused" if refused else "failed"
-            self._count(**{f"{outcome}_fetches": 1})
-            self._note(model, outcome, str(error), what)
-            # it is to be tried again
-            self._wake.set()
-            self.tell()
+            self._failed(model, version, error, what)
             return error
         except BaseException:
             model.bringing.discard(version)
             raise
         else:
+            # its references may have become others meanwhile
+            now = self._models.get(model.name, model)
+            model = now if now.registered == model.registered else model
             model.brought(version, brought.manifest)
-            self._count(fetches=int(brought.fetched), fetched_bytes=brought.bytes)
+            self._ask.count(fetches=int(brought.fetched), fetched_bytes=brought.bytes)
             digest = {"digest": brought.manifest.digest}
             if brought.fetched:
                 log.info("model '%s' version %d is fetched", model.name, version)
@@ -282,56 +217,29 @@ class Desk:
         self.tell()
         return None
 
+    def _failed(
+        self, model: Followed, version: int, error: Exception, what: Mapping[str, str]
+    ) -> None:
+        model.failed(version, str(error), asyncio.get_running_loop().time())
+        log.warning("model '%s' version %d can't be fetched: %s", model.name, version, error)
+        outcome: Outcome = "refused" if isinstance(error, (Untrusted, Forbidden)) else "failed"
+        self._ask.count(**{f"{outcome}_fetches": 1})
+        self._note(model, outcome, str(error), what)
+        # it is to be tried again
+        self._wake.set()
+        self.tell()
+
     async def _remember(self, model: Followed) -> None:
         try:
-            await self._in_thread(self._bringing.cache.remember, model.registered, model.known())
+            await asyncio.to_thread(self._bringing.cache.remember, model.registered, model.known())
         except OSError as error:
             log.warning("what '%s' means can't be kept for a restart: %s", model.name, error)
 
     # ── what the gateway asks ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def resolve(self, name: str, ref: str) -> ResolvedVersion:
-        """Raises NotFound, Unavailable, Forbidden, LoadFailed, InvalidRequest."""
-        model, part = self._served(name), parse_part(ref)
-        version = int(part) if part.isdigit() else None
-        if version is None:
-            facts = await self._ask(lambda r: r.model(model.registered, latest=not part))
-            version = facts.aliases.get(part[1:]) if part else facts.latest
-        if version is None:
-            what = f"alias '{part[1:]}'" if part else "version that is ready"
-            raise NotFound(f"registered model '{model.registered}' has no {what}")
-        number = version
-        found = await self._ask(lambda r: r.version(model.registered, number))
-        manifest = await self._in_thread(self._bringing.cache.manifest, model.registered, number)
-        return ResolvedVersion(
-            name=model.registered,
-            version=number,
-            run_id=found.run_id,
-            tags=found.tags,
-            aliases=found.aliases,
-            digest=manifest.digest if manifest else "",
-        )
-
-    async def lineage(self, name: str, version: int) -> VersionLineage:
-        """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
-        model = self._served(name)
-        found = await self._ask(lambda r: r.lineage(model.registered, version))
-        manifest = await self._in_thread(self._bringing.cache.manifest, model.registered, version)
-        return msgspec.structs.replace(found, digest=manifest.digest if manifest else "")
-
-    async def set_alias(self, name: str, alias: str, version: int) -> None:
-        """Raises NotFound, Unavailable, Forbidden, LoadFailed, InvalidRequest."""
-        model, part = self._served(name), parse_part(f"@{alias}")
-        await self._ask(lambda r: r.set_alias(model.registered, part[1:], version))
-        self._ask_now()
-
-    async def set_tag(self, registered: str, version: int, key: str, value: str) -> None:
-        """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
-        await self._ask(lambda r: r.set_tag(registered, version, key, value))
-
     async def bring(self, name: str, version: int) -> None:
         """Have it in the view. It stays as long as it is held. Raises NotFound, Unavailable, LoadFailed."""
-        model = self._served(name)
+        model = self._roster.served(name)
         if version in model.present:
             return
         error = await asyncio.shield(self._begin(model, version))
@@ -342,9 +250,8 @@ class Desk:
 
     def hold(self, versions: Mapping[str, tuple[int, ...]]) -> None:
         """These stay, whatever references mean."""
-        self._held = dict(versions)
-        for model in self._models.values():
-            model.hold(versions.get(model.name, ()))
+        self._roster.hold(versions)
+        for model in self._roster.asked_for():
             self._bring_due(model)
         self.tell()
 
@@ -361,24 +268,18 @@ class Desk:
             del self._models[name]
         self.tell()
         for folder in hidden:
-            await self._in_thread(self._bringing.view.discard, folder)
+            await asyncio.to_thread(self._bringing.view.discard, folder)
 
     def registered(self, name: str) -> str:
         """What the served model is called in the registry. Raises NotFound."""
-        return self._served(name).registered
+        return self._roster.served(name).registered
 
     def tell(self) -> None:
         """Say what there is, if it is not what was said last."""
-        models = [model.state() for model in self._models.values()]
-        broken = [
-            RegistryModel(
-                name=entry.name, registered="", refs=(), problem=entry.problem, settled=True
-            )
-            for entry in self._entries
-            if entry.ref is None and entry.name not in self._models
-        ]
+        if not self._adopted:
+            return
         counts = msgspec.structs.replace(
-            self._counts,
+            self._ask.counts,
             damaged_files=self._bringing.damaged,
             cache_bytes=self._bringing.cache_bytes,
             evicted_bytes=self._bringing.evicted_bytes,
@@ -386,7 +287,7 @@ class Desk:
         )
         state = RegistryState(
             uri=self._uri,
-            models=tuple(sorted([*models, *broken], key=lambda model: model.name)),
+            models=self._roster.states(),
             counts=counts,
             problem=self._problem,
         )
@@ -394,68 +295,15 @@ class Desk:
             self.state = state
             self.on_state(state)
 
-    # ── the registry ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _ask(self, question: Callable[[Registry], T]) -> T:
-        """In a thread. Raises what the registry does."""
-        try:
-            registry = await self._connected()
-            answer = await asyncio.get_running_loop().run_in_executor(
-                self._short, question, registry
-            )
-        except Unavailable:
-            self._asked(reachable=False, failed=True)
-            raise
-        except OSError as error:
-            self._asked(reachable=False, failed=True)
-            raise Unavailable(f"the registry can't be asked: {error}") from error
-        except PenstockError:
-            self._asked(reachable=True, failed=False)
-            raise
-        self._asked(reachable=True, failed=False)
-        return answer
-
-    def _asked(self, *, reachable: bool, failed: bool) -> None:
-        self._count(requests=1, failures=int(failed))
-        last = time.time() if reachable else self._counts.last_contact_s
-        self._counts = msgspec.structs.replace(
-            self._counts, reachable=reachable, last_contact_s=last
-        )
-
-    async def _connected(self) -> Registry:
-        """MLflow takes seconds to import: in a thread. Raises Unavailable."""
-        async with self._connecting:
-            if self._registry is not None:
-                return self._registry
-            loop = asyncio.get_running_loop()
-            try:
-                registry = await loop.run_in_executor(self._short, self._connect)
-            except PenstockError as error:
-                raise Unavailable(str(error)) from error
-            self._registry = registry
-            return registry
-
-    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.to_thread(work, *arguments)
-
-    def _count(self, **more: int) -> None:
-        now = self._counts
-        added = {name: getattr(now, name) + number for name, number in more.items()}
-        self._counts = msgspec.structs.replace(now, **added)
-
-    def _note(self, model: Followed, outcome: str, reason: str, details: Mapping[str, str]) -> None:
+    def _note(
+        self, model: Followed, outcome: Outcome, reason: str, details: Mapping[str, str]
+    ) -> None:
         self.on_note(
             FetchNote(
                 action="registry.fetch",
                 model=model.name,
-                outcome=outcome,  # type: ignore[arg-type]
+                outcome=outcome,
                 reason=reason,
                 details=details,
             )
         )
-
-    def _served(self, name: str) -> Followed:
-        model = self._models.get(name)
-        if model is None:
-            raise NotFound(f"model '{name}' does not come from the registry")
-        return model

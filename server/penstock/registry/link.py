@@ -176,6 +176,12 @@ class RegistryLink:
         self._deployments = Deployments(statuses=statuses)
         self._send(self._deployments)
 
+    def hear(self, state: RegistryState) -> None:
+        """The agent has said this."""
+        self.state = state
+        self._models = {model.name: model for model in state.models}
+        self.on_state(state)
+
     # ── the line ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -224,9 +230,7 @@ class RegistryLink:
         while True:
             match await read(reader, self._decoder):
                 case RegistryState() as state:
-                    self.state = state
-                    self._models = {model.name: model for model in state.models}
-                    self.on_state(state)
+                    self.hear(state)
                 case FetchNote() as note:
                     self.on_note(note)
                 case Answer() as answer:
