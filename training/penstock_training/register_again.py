@@ -47,7 +47,7 @@ def register_again(place: str, config: Path | None = None, uri: str = "") -> Reg
         raise ConfigError(
             f"{path}: its training has come to step {mark.step}, and is not over: --resume goes on with it"
         )
-    with folder.held("train", wait_s=0):
+    with folder.opened(alone=True):
         return _finish(folder, run, mark, run.config if given is None else _mixed(run, given))
 
 
