@@ -248,7 +248,7 @@ def test_sequences(bench: Callable[..., Bench]) -> None:
     assert at.record.sequence == SequencePlace("7", True, False)
 
 
-@pytest.mark.parametrize("where", ["input", "output", "responses"])
+@pytest.mark.parametrize("where", ["input", "output", "responses", "many small ones"])
 def test_what_is_too_large_is_counted_and_answered(bench: Callable[..., Bench], where: str) -> None:
     at = bench()
     large = np.zeros(300, np.float32)
@@ -260,7 +260,8 @@ def test_what_is_too_large_is_counted_and_answered(bench: Callable[..., Bench], 
     else:
         request = at.submit()
         for _ in range(10):
-            request.encode(request, [output("Y", *large[:100])])
+            each = large[: 100 if where == "responses" else 1]
+            request.encode(request, [output("Y", *each)])
         request.finish(b"")
     assert at.line.records == []
     assert at.counts.skipped[Skipped.TOO_LARGE] == 1

@@ -23,6 +23,8 @@ from penstock.workers.request import Answer, Encode, Part, PendingRequest, Respo
 OK: Final = "ok"
 PARAMETER: Final = "capture"
 """Of a request: `false` has it not kept."""
+RESPONSE_BYTES: Final = 256
+"""What a response takes beside its tensors: a model may have any number of small ones."""
 
 
 class CapturedInference(Inference):
@@ -270,6 +272,8 @@ class Notes:
     def _note_outputs(self, outputs: list[OutputTensor]) -> None:
         places = self._plan.outputs
         kept: list[Kept | None] = [None] * len(places)
+        if not self._has_room(RESPONSE_BYTES):
+            return
         for output in outputs:
             place = places.get(output.name)
             if place is None:

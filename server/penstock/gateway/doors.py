@@ -15,7 +15,7 @@ from penstock.gateway.http_infer import HttpInference
 from penstock.gateway.http_routes import HttpRoutes
 from penstock.gateway.http_types import HttpRequest, HttpResponse
 from penstock.gateway.inference import Inference
-from penstock.gateway.lineage_api import LineageApi
+from penstock.gateway.lineage_api import LineageApi, LineageSource
 from penstock.gateway.openapi import OpenApi, OpenPort
 from penstock.gateway.registry_api import RegistryApi
 from penstock.gateway.rollouts_api import RolloutsApi
@@ -42,7 +42,9 @@ class Doors:
         tenants: TenantsApi,
         rollouts: RolloutsApi,
         registry: RegistryApi | None = None,
+        lineage: LineageSource | None = None,
     ) -> None:
+        """`lineage`: what knows where models of a registry come from; None: there is no registry."""
         self.inference: Final = HttpInference(inference, state.repository, aside)
         v1 = V1Inference(inference, state.repository, aside)
         openapi = OpenApi(state)
@@ -56,7 +58,7 @@ class Doors:
                 *tenants.routes(),
                 *rollouts.routes(),
                 *AuditApi(state.settings.audit).routes(),
-                *LineageApi(state.repository).routes(),
+                *LineageApi(state.repository, lineage).routes(),
                 *(registry or RegistryApi()).routes(),
             ],
         )

@@ -108,6 +108,7 @@ class Gateway:
             self._tenants,
             RolloutsApi(self._rollouts),
             self._registry_api(),
+            self.registry,
         )
         self._doors.record(self.auditing)
         self.grpc = GrpcService(
