@@ -33,16 +33,16 @@ class RunningBuffers:
             self._before = [buffer.clone() for buffer in self._all]
             self._sums = [torch.zeros_like(buffer) for buffer in self._averages]
         else:
-            torch._foreach_copy_(self._all, self._before)
+            torch._foreach_copy_(self._all, self._before)  # pyright: ignore[reportPrivateImportUsage]
 
     def end_micro_batch(self, last: bool) -> None:
         """Keeps what it gave; after the last of them the mean."""
         if not self._accumulates or not self._averages:
             return
-        torch._foreach_add_(self._sums, self._averages)
+        torch._foreach_add_(self._sums, self._averages)  # pyright: ignore[reportPrivateImportUsage]
         if last:
-            torch._foreach_mul_(self._sums, self._share)
-            torch._foreach_copy_(self._averages, self._sums)
+            torch._foreach_mul_(self._sums, self._share)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_copy_(self._averages, self._sums)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def average(self, world: World) -> None:

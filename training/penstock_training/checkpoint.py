@@ -24,7 +24,7 @@ from penstock_training.checkpoint_folder import CheckpointFolder, Mark
 from penstock_training.config import CheckpointSettings
 from penstock_training.errors import CheckpointError
 from penstock_training.state import State
-from penstock_training.world import World
+from penstock_training.world import World, new_gloo_group
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Checkpoints:
         _be_content_alone()
         # what a thread says to the others must not get between what the training says
         separate = settings.asynchronous and world.size > 1
-        self._aside = dist.new_group(backend="gloo") if separate else world.control
+        self._aside = new_gloo_group() if separate else world.control
         if world.is_first:
             folder.sweep()
             folder.path.mkdir(parents=True, exist_ok=True)

@@ -136,8 +136,8 @@ class Loop:
         """In all processes. A loss is seen before its update: what was still a number may have left none."""
         world = self.learner.world
         weights = [getattr(p, "_local_tensor", p) for p in self.learner.shared.model.parameters()]
-        norms = torch.stack(torch._foreach_norm(weights)).double()
-        return bool(world.sum(norms).isfinite().all())
+        norm = torch.nn.utils.get_total_norm(weights).double()
+        return bool(world.sum(norm).isfinite())
 
     def _diverged(self, what: str) -> Diverged:
         step = self.checkpoints.newest_step()

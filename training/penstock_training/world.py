@@ -77,8 +77,16 @@ def join(settings: RunSettings) -> World:
     if size > 1 and not dist.is_initialized():
         _meet(settings, device, restarts)
     apart = size > 1 and "gloo" not in dist.get_backend_config()
-    control = dist.new_group(backend="gloo") if apart else None
+    control = new_gloo_group() if apart else None
     return World(rank, size, local_rank, local_size, device, restarts, control)
+
+
+def new_gloo_group() -> dist.ProcessGroup:
+    """Of all processes, for tensors on the CPU."""
+    group = dist.new_group(backend="gloo")
+    # a number is what others get: those that are no members
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def is_loss_of_others(error: BaseException) -> bool:
