@@ -357,7 +357,7 @@ def test_passages_are_prose_and_name_no_library() -> None:
         * lists are markup, and what is in them is no prose of whole sentences at all
         * so are their other lines, however long they may be in the end
 
-        The :func:`~mill.wheel.turn` of the ``wheel`` is measured by *somebody* who stands beside it.
+        The speed, :func:`~mill.wheel.turn` of the ``wheel`` is measured by *somebody* who stands next to it each day.
 
         Parameters
         ----------
@@ -367,7 +367,7 @@ def test_passages_are_prose_and_name_no_library() -> None:
     assert list(topics.passages(docstring)) == [
         "Opens the gate of the mill, so that water may flow to the wheel below. "
         "It is kept open for as long as anybody grinds, and then closed again.",
-        "The mill.wheel.turn of the wheel is measured by somebody who stands beside it.",
+        "The speed, mill.wheel.turn of the wheel is measured by somebody who stands next to it each day.",
     ]
 
 
