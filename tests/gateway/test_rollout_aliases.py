@@ -111,6 +111,26 @@ async def test_an_alias_that_moves_on_takes_its_roll_out_along(followed: Followe
     assert first.rollout.decision.reason == "@challenger means version 3 now"
 
 
+async def test_an_alias_that_moves_on_while_its_version_is_fetched_is_not_forgotten(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = asyncio.Event()
+    want = followed.registry.want
+
+    async def slow(model: str, number: int) -> None:
+        if number == 2:
+            await fetched.wait()
+        await want(model, number)
+
+    monkeypatch.setattr(followed.registry, "want", slow)
+    followed.move("challenger", 2)
+    await asyncio.sleep(0.01)
+    followed.move("challenger", 3)
+    await asyncio.sleep(0.01)
+    fetched.set()
+    await followed.until(lambda: followed.tries(3))
+
+
 async def test_a_roll_out_that_can_not_begin_is_tried_again(
     followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

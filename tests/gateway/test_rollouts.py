@@ -560,6 +560,49 @@ async def test_a_promotion_that_a_crash_has_cut_off_is_done_after_it(
     assert after.index.default_version("m") == 2
 
 
+async def test_a_promotion_that_was_cut_off_after_its_alias_moved_moves_no_other_one(
+    serve: Make,
+) -> None:
+    registry = FakeRegistry()
+    registry.known = {"live": 1, "challenger": 2}
+    before = await serve(registry)
+    await before.start("@challenger", **SLOW)
+    registry.problem = Unavailable("its answer is lost")
+    before.rollouts.promote("m")
+    await before.rollouts.close()
+    registry.problem = None
+    registry.known["live"] = 2
+    after = await serve(registry)
+    await until(lambda: after.rollouts.run_of("m").done)
+    assert registry.moves == [("live", 2)]
+    assert registry.known == {"live": 2, "challenger": 2}
+
+
+async def test_what_was_promoted_may_go_when_the_next_one_is(serve: Make) -> None:
+    registry = FakeRegistry()
+    server = await serve(registry)
+    server.index.put(version(3, FakePool()))
+    server.index.expect_default("m", 1)
+    for candidate in (2, 3):
+        run = await server.start(candidate, **SLOW)
+        server.rollouts.promote("m")
+        await until(lambda run=run: run.done)  # type: ignore[misc]
+        assert registry.held == [("m", candidate)]
+
+
+async def test_one_whose_default_can_not_be_kept_is_not_there_after_a_restart(
+    serve: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise Unavailable("no space left")
+
+    server = await serve()
+    monkeypatch.setattr(RolloutStore, "save_defaults", full)
+    with pytest.raises(Unavailable, match="no space left"):
+        await server.start(**SLOW)
+    assert list((tmp_path / "rollouts").glob("*.rollout.json")) == []
+
+
 async def test_a_version_that_the_registry_does_not_give_is_not_tried(serve: Make) -> None:
     registry = FakeRegistry()
     server = await serve(registry)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 from mlflow_server import MlflowServer
 from penstock.errors import Forbidden, LinkOutside, LoadFailed, NotFound, Unavailable
@@ -16,7 +17,7 @@ from penstock.registry.cache import Cache
 from penstock.registry.fetch import fetch
 from penstock.registry.mlflow_registry import MlflowRegistry
 from penstock.registry.remote_artifacts import RemoteArtifacts
-from penstock.registry.source import READY
+from penstock.registry.source import READY, VersionFacts
 from registered import Registered
 
 # those of libraries below MLflow
@@ -160,6 +161,34 @@ def test_the_database_without_a_server_and_folders_of_this_machine(
     facts = type(facts)(facts.version, READY, str(outside / "link"))
     with pytest.raises(Forbidden):
         MlflowRegistry(model.server.uri, [outside]).artifacts(facts)
+
+
+@pytest.mark.parametrize(
+    "underneath",
+    ["/etc", "file:///etc", "http://198.51.100.1/files", "mlflow-artifacts://198.51.100.1/files"],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_no_source_leads_to_this_machine_or_takes_credentials_elsewhere(
+    underneath: str, wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lookup(*_: Any, **__: Any) -> str:
+        return underneath
+
+    monkeypatch.setattr(RunsArtifactRepository, "get_underlying_uri", staticmethod(lookup))
+    registry = MlflowRegistry("http://127.0.0.1:9")
+    source = "runs:/0123/model" if wrapped else underneath
+    with pytest.raises(Forbidden, match=r"artifact_folders|another server"):
+        registry.artifacts(VersionFacts(1, READY, source, "", (), {}))
+
+
+def test_the_servers_own_files_are_taken_however_they_are_named() -> None:
+    registry = MlflowRegistry("http://127.0.0.1:9")
+    for source in (
+        "mlflow-artifacts:/1/model",
+        "http://127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/1",
+    ):
+        facts = VersionFacts(1, READY, source, "", (), {})
+        assert isinstance(registry.artifacts(facts), RemoteArtifacts)
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:

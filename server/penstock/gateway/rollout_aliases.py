@@ -87,11 +87,18 @@ class AliasFollower:
             log.warning("%s of model '%s' can't be rolled out: %s", alias, model, error)
             if isinstance(error, InvalidRequest) and not isinstance(error, Conflict):
                 # it would be the same again
-                self._meant.pop(model, None)
+                self._tried(model, version)
             else:
                 self._again(model)
         else:
-            self._meant.pop(model, None)
+            self._tried(model, version)
+
+    def _tried(self, model: str, version: int) -> None:
+        """The alias may mean another version since that one was begun: it is the next."""
+        if self._meant.get(model) == version:
+            del self._meant[model]
+        elif model in self._meant and self._ready:
+            self._try(model)
 
     def _again(self, model: str) -> None:
         if not self._ready:

@@ -16,6 +16,7 @@ RETRY_S: Final = 10.0
 async def promote(
     source: VersionSource,
     plan: RolloutPlan,
+    alias: str,
     check_ready: Callable[[], object],
     on_problem: Callable[[str], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -23,14 +24,16 @@ async def promote(
     """Returns when the registry's alias means the candidate, and the candidate can take all requests. Tries for as long
     as that takes: meanwhile the roll-out gives the candidate everything that it can answer.
 
-    `check_ready` raises Unavailable, or NotFound, while it can't. `on_problem` hears what is in the way.
+    `alias`: by which the stable version was known when the roll-out began; it may mean the candidate by now, where an
+    earlier try was cut off. `check_ready` raises Unavailable, or NotFound, while it can't. `on_problem` hears what is
+    in the way.
     """
     while True:
         try:
             check_ready()
             if source.serves(plan.model):
-                alias = alias_to_move(source, plan.model, plan.stable)
-                await source.set_alias(plan.model, alias, plan.candidate)
+                moved = alias or alias_to_move(source, plan.model, plan.stable)
+                await source.set_alias(plan.model, moved, plan.candidate)
                 # it may have gone meanwhile
                 check_ready()
         except PenstockError as error:

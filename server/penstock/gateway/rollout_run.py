@@ -59,7 +59,7 @@ class RolloutRun:
         cls, models: Models, rollout: Rollout, on_decision: OnDecision, kept: KeptRollout
     ) -> RolloutRun:
         """As an earlier gateway has left it."""
-        run = cls(models, rollout, on_decision, kept.by)
+        run = cls(models, rollout, on_decision, kept.by, kept.alias)
         run.started_at, run.ended_at = kept.started_at, kept.ended_at
         run.problem = kept.problem
         run.live.counts = kept.counts
@@ -138,6 +138,7 @@ class RolloutRun:
             started_at=self.started_at,
             ended_at=self.ended_at,
             problem=self.problem,
+            alias=self.alias,
         )
 
     def observe(self, observation: Observation) -> None:

@@ -46,6 +46,8 @@ class KeptRollout(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str = ""
     """Empty: it goes on."""
     problem: str = ""
+    alias: str = ""
+    """Of the stable version, in a registry: what a promotion moves. Empty: not known yet."""
     format: int = FORMAT
 
 

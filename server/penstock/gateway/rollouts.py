@@ -235,9 +235,9 @@ class Rollouts:
         run = RolloutRun(self._repository, Rollout.start(plan, now_us()), self._decided, by, alias)
         # a crash right after this finds a roll-out that has begun, and never the candidate without one
         await self._keeper.save(run.kept())
-        if not self._source.serves(model):
-            await self._keeper.set_default(model, stable)
         try:
+            if not self._source.serves(model):
+                await self._keeper.set_default(model, stable)
             models = self._check(plan)
         except PenstockError:
             await self._keeper.remove(model)
@@ -388,6 +388,7 @@ class Rollouts:
         await promote(
             self._source,
             plan,
+            run.alias,
             lambda: self._repository.get(plan.model, str(plan.candidate)),
             on_problem,
         )
@@ -408,8 +409,8 @@ class Rollouts:
             return
         if self._repository.rollouts.get(model) is run.live:
             self._repository.roll_out(model, None)
-        if version == run.plan.candidate:
-            self._source.unwant(model, version)
+        # after a promotion too: an earlier one has had it kept
+        self._source.unwant(model, version)
 
     def _told(self, run: RolloutRun) -> None:
         """Have it kept as it is now, and who goes by shares look again."""

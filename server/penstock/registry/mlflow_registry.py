@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from penstock.errors import ConfigError, Forbidden, LoadFailed, NotFound, PenstockError, Unavailable
 from penstock.redaction import redacted
@@ -84,13 +86,36 @@ class MlflowRegistry:
         """Raises Forbidden for files that a registry elsewhere says are on this machine, Unavailable, LoadFailed."""
         folder = _local_folder(facts.source)
         if folder is not None:
-            self._check_local(folder)
-            return LocalArtifacts(folder)
+            return self._local(folder)
         with _asking(f"its files are not at {redacted(facts.source)}"):
             repository = get_artifact_repository(
                 facts.source, tracking_uri=self._uri, registry_uri=self._uri
             )
+        # what `runs:/…` and `models:/…` stand for is no less to be looked at
+        inner = repository
+        while getattr(inner, "repo", None) is not None:
+            inner = inner.repo
+        if isinstance(inner, LocalArtifactRepository):
+            return self._local(Path(inner.artifact_dir))
+        if isinstance(inner, HttpArtifactRepository):
+            self._check_host(inner.artifact_uri)
         return RemoteArtifacts(repository, lambda: _asking("a file is not there"))
+
+    def _local(self, folder: Path) -> LocalArtifacts:
+        """Raises Forbidden."""
+        self._check_local(folder)
+        return LocalArtifacts(folder)
+
+    def _check_host(self, uri: str) -> None:
+        """MLflow sends the registry's credentials to whatever host a source names."""
+        own, other = urlsplit(self._uri), urlsplit(uri)
+        if own.scheme not in ("http", "https"):
+            return
+        if (own.scheme, own.hostname, _port(own)) != (other.scheme, other.hostname, _port(other)):
+            raise Forbidden(
+                f"the registry says that its files are at {redacted(uri)}, which is another server than the registry:"
+                " the registry's credentials are not for that"
+            )
 
     def lineage(self, name: str, version: int) -> VersionLineage:
         """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
@@ -165,6 +190,10 @@ class MlflowRegistry:
                 f"the registry says that its files are in {folder} on this machine, which is none of"
                 " registry.artifact_folders"
             )
+
+
+def _port(uri: SplitResult) -> int | None:
+    return uri.port or {"http": 80, "https": 443}.get(uri.scheme)
 
 
 def _local_folder(source: str) -> Path | None:
