@@ -473,6 +473,19 @@ async def test_a_second_server_on_the_folder_serves_but_rolls_nothing_out(serve:
     assert (await second.start(**SLOW)).begun
 
 
+def test_what_another_server_has_left_stays(tmp_path: Path) -> None:
+    first, second = RolloutStore(tmp_path / "r"), RolloutStore(tmp_path / "r")
+    first.save_defaults({"m": 1, "n": 1})
+    with pytest.raises(Unavailable):
+        second.load()
+    first.close()
+    second.save_defaults({"n": 2})
+    second.close()
+    third = RolloutStore(tmp_path / "r")
+    assert third.load()[0] == {"m": 1, "n": 2}
+    third.close()
+
+
 async def test_a_file_that_can_not_be_read_is_left_alone(serve: Make, tmp_path: Path) -> None:
     folder = tmp_path / "rollouts"
     folder.mkdir()

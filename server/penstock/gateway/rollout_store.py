@@ -62,13 +62,16 @@ class RolloutStore:
     def __init__(self, folder: Path) -> None:
         self.folder: Final = folder
         self._lock: int | None = None
+        self._was_read = False
 
     def load(self) -> tuple[Mapping[str, int], list[KeptRollout]]:
         """Model → the version that answers requests which name none; and all roll-outs. What can't be read is left out,
         and said in the log."""
-        if not self.folder.is_dir():
+        if self.folder.is_dir():
+            self._open()
+        self._was_read = True
+        if self._lock is None:
             return {}, []
-        self._open()
         defaults = self._read(self.folder / _DEFAULTS, _Defaults)
         found = sorted(self.folder.glob(f"*{_SUFFIX}"))
         kept = [each for path in found if (each := self._read(path, KeptRollout)) is not None]
@@ -79,7 +82,12 @@ class RolloutStore:
         self._write(self._path(kept.model), msgspec.json.encode(kept))
 
     def save_defaults(self, versions: Mapping[str, int]) -> None:
-        """Keep which versions answer requests that name none."""
+        """Keep which versions answer requests that name none. Of other models stays what another server has left that
+        had the folder when this one began."""
+        if not self._was_read:
+            self._open()
+            left = self._read(self.folder / _DEFAULTS, _Defaults)
+            versions = {**(left.versions if left is not None else {}), **versions}
         self._write(self.folder / _DEFAULTS, msgspec.json.encode(_Defaults(dict(versions))))
 
     def remove(self, model: str) -> None:
