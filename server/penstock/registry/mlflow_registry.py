@@ -92,7 +92,7 @@ class MlflowRegistry:
                 facts.source, tracking_uri=self._uri, registry_uri=self._uri
             )
         # what `runs:/…` and `models:/…` stand for is no less to be looked at
-        inner = repository
+        inner: Any = repository
         while getattr(inner, "repo", None) is not None:
             inner = inner.repo
         if isinstance(inner, LocalArtifactRepository):
