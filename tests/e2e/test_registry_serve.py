@@ -21,6 +21,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 from mlflow_server import MlflowServer
+from penstock.cli import main
 from registered import Registered
 from relay import Relay
 from served import FRONTS, HttpAnswer, Served
@@ -175,6 +176,20 @@ def test_aliases_are_served_side_by_side(bench: Bench) -> None:
     assert scaled["versions"][0]["digest"].startswith("sha256:")
     assert scaled["versions"][0]["run_id"]
     assert bench.served.metrics()["penstock_registry_reachable"] == 1
+
+
+def test_lineage_tells_run_and_registry(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    told = bench.served.get("/v2/models/scaled/versions/2/lineage").json
+    (shown,) = [m for m in bench.served.get("/v2/registry").json["models"] if m["name"] == "scaled"]
+    assert told["digest"] in [each["digest"] for each in shown["versions"]]
+    registry = told["registry"]
+    assert (registry["name"], registry["version"]) == (bench.model.name, 2)
+    assert registry["aliases"] == ["challenger"]
+    assert registry["run"]["params"] == {"factor": "5"}
+    assert main(["models", "lineage", "scaled", f"--url=http://{bench.served.http}"]) == 0
+    lines = capsys.readouterr().out
+    assert told["digest"] not in lines
+    assert "run  times 1 " in lines and "factor  1" in lines and "aliases  champion" in lines
 
 
 def test_an_entry_of_a_repository_has_its_configuration(bench: Bench) -> None:
