@@ -12,13 +12,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import pytest
+from mlflow import MlflowClient
 
 import doc_tables
 from markdown import Block, blocks
@@ -33,7 +37,10 @@ TEST: Final = Block("bash", "scripts/test\n")
 INSTALL: Final = Block("bash", "pip install .\npenstock serve model_repo\n")
 (SECURE,) = [b for b in BLOCKS if b.language == "bash" and "penstock certs init" in b.text]
 SECURELY: Final = [b for b in BLOCKS if b.language == "bash" and "https://" in b.text]
-APART: Final = (SERVE, TEST, INSTALL, SECURE, *SECURELY)
+(TRAIN,) = [b for b in BLOCKS if b.language == "bash" and "penstock-train" in b.text]
+LINEAGE: Final = Block("bash", "penstock models lineage digits\n")
+(ROLLOUT,) = [b for b in BLOCKS if b.language == "bash" and "penstock rollout" in b.text]
+APART: Final = (SERVE, TEST, INSTALL, SECURE, *SECURELY, TRAIN, LINEAGE, ROLLOUT)
 ASK: Final = [b for b in BLOCKS if b.language == "bash" and b not in APART]
 (INFER,) = [b for b in ASK if "penstock infer" in b.text]
 PROGRAMS: Final = [b for b in BLOCKS if b.language == "python"]
@@ -43,6 +50,7 @@ OUTPUT: Final = {
 
 NO_PENSTOCK_ON_PATH: Final = (
     'command -v penstock >/dev/null || penstock() { python -m penstock.cli "$@"; }\n'
+    'command -v penstock-train >/dev/null || penstock-train() { python -m penstock_training.cli "$@"; }\n'
 )
 """For environments that have the packages on their path, and not installed."""
 
@@ -91,6 +99,57 @@ def test_a_secured_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             assert comparable(printed) == comparable(expected)
     finally:
         served.close()
+
+
+@pytest.mark.timeout(300)
+def test_training_and_a_roll_out(tmp_path: Path) -> None:
+    """Its commands one after the other, in a folder of their own; for three epochs only, and with short steps."""
+    config = Path("training", "configs", "digits.toml")
+    (tmp_path / config).parent.mkdir(parents=True)
+    text = (ROOT / config).read_text()
+    assert "\nepochs = 30\n" in text
+    (tmp_path / config).write_text(text.replace("\nepochs = 30\n", "\nepochs = 3\n"))
+    setup, activate, *training, serving = TRAIN.text.splitlines()
+    assert (setup, activate) == ("scripts/setup train", "source .venv/bin/activate")
+    run_script("\n".join(training), tmp_path)
+    registry = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    first = registry.get_model_version_by_alias("digits", "challenger")
+    registry.set_registered_model_alias("digits", "champion", first.version)
+    flags = shlex.split(serving.replace("$PWD", str(tmp_path)).replace("@challenger", "@champion"))
+    quick = ["--registry-poll-secs=0.5", "--rollouts-step-secs=0.1", "--rollouts-min-requests=1"]
+    served = Served(Path(flags[2]), "auto", *flags[3:], *quick, cwd=tmp_path)
+    try:
+        served.wait_ready()
+        url = f" --url http://{served.http}\n"
+        assert first.run_id in run_script(LINEAGE.text.strip() + url, tmp_path)
+        # the same files: it can't be worse
+        second = registry.create_model_version("digits", first.source, first.run_id)
+        registry.set_registered_model_alias("digits", "challenger", second.version)
+        with asking(served):
+            run_script(ROLLOUT.text.strip() + url, tmp_path)
+        now = registry.get_model_version_by_alias("digits", "champion")
+        assert now.version == second.version
+    finally:
+        served.close()
+
+
+@contextmanager
+def asking(served: Served) -> Iterator[None]:
+    """Requests come, one after the other."""
+    ended = threading.Event()
+    image = {"name": "IMAGE", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.5] * 64}
+
+    def ask() -> None:
+        while not ended.is_set():
+            assert served.infer("digits", {"inputs": [image]}).status == 200
+
+    with ThreadPoolExecutor(1) as threads:
+        client = threads.submit(ask)
+        try:
+            yield
+        finally:
+            ended.set()
+            client.result(30)
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.text.split("\n")[0][:40])
@@ -170,6 +229,11 @@ def test_the_central_functions_are_where_it_says(file: str, functions: list[str]
     for function in functions:
         name, method = function.split(".")
         assert re.search(rf"^class {name}\b.*^    (async )?def {method}\(", text, re.M | re.S)
+
+
+def run_script(script: str, cwd: Path) -> str:
+    """As a person types it."""
+    return run(["bash", "-euo", "pipefail", "-c", NO_PENSTOCK_ON_PATH + script], cwd)
 
 
 def run(command: list[str], cwd: Path = ROOT) -> str:
