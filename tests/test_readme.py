@@ -114,6 +114,8 @@ def test_training_and_a_roll_out(tmp_path: Path) -> None:
     run_script("\n".join(training), tmp_path)
     registry = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     first = registry.get_model_version_by_alias("digits", "challenger")
+    assert first.run_id is not None
+    assert first.source is not None
     registry.set_registered_model_alias("digits", "champion", first.version)
     flags = shlex.split(serving.replace("$PWD", str(tmp_path)).replace("@challenger", "@champion"))
     quick = ["--registry-poll-secs=0.5", "--rollouts-step-secs=0.1", "--rollouts-min-requests=1"]
