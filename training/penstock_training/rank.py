@@ -45,7 +45,7 @@ from penstock_training.world import World, is_loss_of_others, join, reason
 EXIT_FAILED: Final = 1
 
 
-def train(folder: RunFolder, stop_wanted: Callable[[], bool], out: TextIO) -> None:
+def train(folder: RunFolder, stop_wanted: Callable[[], bool], out: TextIO | None = None) -> None:
     """Meet the others; open rows and model; go on where an earlier start has left off; train; finish."""
     run = folder.read()
     world = join(run.config.run)
@@ -54,7 +54,7 @@ def train(folder: RunFolder, stop_wanted: Callable[[], bool], out: TextIO) -> No
     learner = _learner(config, recipe, len(splits.train), world)
     state = _taken_up(folder, learner)
 
-    with _reporting(folder, learner, splits, state, out) as (reporter, tracker):
+    with _reporting(folder, learner, splits, state, out or sys.stderr) as (reporter, tracker):
         depends_on = dict(bound_values(run.given))
         checkpoints = Checkpoints(
             folder.checkpoints, config.checkpoints, depends_on, world, reporter.saved
