@@ -159,6 +159,7 @@ class Load:
             except Exception as error:  # noqa: BLE001 - whatever it is, a request has failed
                 self.failures.append(f"{type(error).__name__}: {error}")
                 continue
+            assert answer is not None
             scores = answer.as_numpy("SCORES")
             if scores is None or not np.isfinite(scores).all():
                 self.failures.append(f"{scores}")

@@ -30,8 +30,9 @@ LOOK_UP_S = 10.0
 def register_again(place: str, config: Path | None = None, uri: str = "") -> Registered | None:
     """Finish the run of that folder, or of that id in MLflow.
 
-    `config`: whose `[tracking]` and `[register]` are to hold instead of the run's own. `uri`: where the id is looked
-    up; empty: where `config` says, or MLflow's own variable. Raises PenstockError.
+    `config`: whose `[tracking]` and `[register]` are to hold instead of the run's own. `uri`: the MLflow that knows the
+    id, and that it is registered in; empty: where the configuration says, or MLflow's own variable for the id. Raises
+    PenstockError.
     """
     given = None if config is None else load_config(config)
     if Path(place).is_dir():
@@ -48,7 +49,8 @@ def register_again(place: str, config: Path | None = None, uri: str = "") -> Reg
             f"{path}: its training has come to step {mark.step}, and is not over: --resume goes on with it"
         )
     with folder.opened(alone=True):
-        return _finish(folder, run, mark, run.config if given is None else _mixed(run, given))
+        config_now = run.config if given is None else _mixed(run, given)
+        return _finish(folder, run, mark, _at(config_now, uri))
 
 
 def folder_of(run_id: str, uri: str) -> Path:
@@ -111,6 +113,14 @@ def _facts(folder: RunFolder, recipe: Recipe, splits: Splits, mark: Mark) -> Run
         total_steps=mark.step,
         resumed_from_step=mark.step,
     )
+
+
+def _at(config: TrainConfig, uri: str) -> TrainConfig:
+    """With that MLflow; empty: its own."""
+    if not uri:
+        return config
+    tracking = config.tracking.model_copy(update={"uri": uri})
+    return config.model_copy(update={"tracking": tracking})
 
 
 def _mixed(run: Run, given: TrainConfig) -> TrainConfig:

@@ -207,6 +207,8 @@ class Rollouts:
 
     async def _start(self, model: str, request: RolloutRequest, by: str) -> RolloutRun:
         self._check_free(model)
+        if not self._source.serves(model):
+            self._repository.get(model)
         self._starting.add(model)
         try:
             candidate = await version_of(self._source, model, request.to)
