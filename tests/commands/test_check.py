@@ -147,12 +147,27 @@ def test_a_worker_that_dies_is_told_of(tmp_path: Path, capsys: pytest.CaptureFix
     assert "version 1 can't be loaded: the worker process ended" in found["text"]
 
 
+def write_entry(path: Path, text: str) -> None:
+    (path / "m").mkdir(parents=True)
+    (path / "m" / "registry.toml").write_text(text)
+
+
 @pytest.mark.parametrize(
     ("make", "code", "text"),
     [
         (lambda path: None, 2, "there is no such folder"),
         (lambda path: path.touch(), 2, "is a file; expected a folder of models"),
         (lambda path: path.mkdir(), 1, "holds no models; expected a folder for each model"),
+        (
+            lambda path: write_entry(path, 'uri = "models:/m@champion"'),
+            1,
+            "holds no models of its own: m come from a registry",
+        ),
+        (
+            lambda path: write_entry(path, "uri = 1"),
+            2,
+            "m/registry.toml: uri: expected a reference",
+        ),
         (
             lambda path: write_model(path, "mirror", XY),
             2,

@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.extension("registry")]
 SECRET: Final = "webhooks are signed with it"
 WEBHOOK: Final = "/v2/registry/webhook"
 TAG: Final = "penstock.deployment.here"
+IMPORT_S: Final = 90.0
+"""MLflow takes seconds to import, on a busy machine many."""
 
 
 class Bench:
@@ -97,7 +99,7 @@ def bench(
 ) -> Iterator[Bench]:
     made = Bench(request.param, tmp_path_factory.mktemp("registry"), mlflow_server)
     try:
-        made.served.wait_ready()
+        made.served.wait_ready(IMPORT_S)
         yield made
         assert made.served.stop() == 0, made.served.log
         # its last words
@@ -258,11 +260,12 @@ def test_an_agent_or_a_gateway_that_crashes_is_no_outage(bench: Bench) -> None:
     (first,) = served.processes(agent)
     os.kill(first, signal.SIGKILL)
     assert factor(served, "scaled") == 1
-    eventually(lambda: served.processes(agent) not in ([], [first]), "no agent")
+    eventually(lambda: served.processes(agent) not in ([], [first]), "no agent", IMPORT_S)
     bench.model.point("champion", 3)
     eventually(
         lambda: bench.tell().status == 200 and factor(served, "scaled") == 3,
         "another agent does not follow",
+        IMPORT_S,
     )
     eventually(lambda: not first_version(served), "the version before is not unloaded")
     workers = set(served.workers("scaled"))
@@ -293,7 +296,7 @@ def test_without_the_registry_what_was_fetched_is_served(
             f"--registry-cache-folder={tmp_path / 'cache'}",
             "--registry-poll-secs=0.3",
             "--registry-timeout-secs=2",
-        ).wait_ready()
+        ).wait_ready(IMPORT_S)
 
     try:
         served = start("envoy")
@@ -315,7 +318,7 @@ def test_without_the_registry_what_was_fetched_is_served(
         assert line["state"] == "UNAVAILABLE"
         assert "the registry can't be asked" in line["reason"]
         relay.mend()
-        eventually(lambda: factor(again, damaged) == 1, "it is not fetched again")
+        eventually(lambda: factor(again, damaged) == 1, "it is not fetched again", IMPORT_S)
         models[0].add(2, "champion")
         eventually(lambda: factor(again, sound) == 2, "the registry is not followed again")
         assert again.stop() == 0, again.log

@@ -23,7 +23,7 @@ import pytest
 
 from penstock.config import Settings
 from penstock.types import Array
-from supervised import MARK, all_gone, eventually, marked
+from supervised import MARK, PATIENCE_S, all_gone, eventually, marked
 
 FRONTS: Final = ("envoy", "grpcio")
 REGION_PREFIX: Final = "penstock-test-"
@@ -94,9 +94,9 @@ class Served:
 
     # ── its life ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def wait_ready(self) -> Served:
+    def wait_ready(self, patience_s: float = PATIENCE_S) -> Served:
         """Until the banner is complete."""
-        eventually(self._banner_or_end, "no banner")
+        eventually(self._banner_or_end, "no banner", patience_s)
         if END_OF_BANNER not in self.banner:
             pytest.fail(f"the server ended with {self.process.returncode}: {self.log}")
         run_dir = self.run_dir

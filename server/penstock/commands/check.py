@@ -21,6 +21,7 @@ from penstock.config_sources import settings_and_sources
 from penstock.errors import ConfigError, PenstockError
 from penstock.logs import configure_logging
 from penstock.model_config import ConfigDict
+from penstock.registry.entries import find_entries
 from penstock.repository.checks.artifact_check import Copies, copies
 from penstock.repository.checks.ensemble_check import Known, check_ensembles
 from penstock.repository.checks.findings import Finding, error
@@ -108,6 +109,13 @@ def _folders(repositories: Sequence[Path], names: Sequence[str]) -> list[Path]:
         for name, folders in _models_in(repository).items():
             found.setdefault(name, []).extend(folders)
     where = _shown(repositories)
+    entries = find_entries(repositories)
+    for entry in entries:
+        if entry.problem:
+            raise ConfigError(entry.problem)
+    if not found and entries:
+        taken = ", ".join(entry.name for entry in entries)
+        raise PenstockError(f"{where} holds no models of its own: {taken} come from a registry")
     if not found:
         raise PenstockError(f"{where} holds no models; expected a folder for each model")
     for name in names:
