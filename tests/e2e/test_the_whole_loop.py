@@ -227,7 +227,8 @@ def check_lineage(loop: Loop, server: Served, version: int) -> None:
     assert lineage["digest"] == tags["penstock.model_digest"] == answered_digest(loop, server)
     assert lineage["release"]["signer"]
     assert (
-        registered["run"]["id"] == loop.registry.get_model_version(loop.model, str(version)).run_id
+        registered["run"]["run_id"]
+        == loop.registry.get_model_version(loop.model, str(version)).run_id
     )
     assert registered["tags"]["penstock.data.version"].startswith("delta-0-")
     assert registered["tags"]["penstock.promoted.by"]

@@ -24,7 +24,7 @@ from penstock.capture_config import CaptureRule
 from penstock.commands.metavars import metavar
 from penstock.commands.serve import ALIASES, NOT_YET
 from penstock.config import flag_of, flagged_settings
-from penstock.config_section import Section
+from penstock.config_section import Section, section_of
 from penstock.errors import PenstockError
 from penstock.gateway.status import status_of
 from penstock.jwt_config import JwtIssuer
@@ -68,6 +68,7 @@ from penstock.verbs import Verb
 from penstock_loadtest.cases import EMBEDDER_CASE, PEER_CASES, Case
 from penstock_loadtest.marked import fill, table
 from penstock_loadtest.resilience.page import MAKERS, part_of
+from penstock_training.config import TrainConfig
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
@@ -297,6 +298,24 @@ def capture_table() -> str:
     return _fields_table(CaptureRule)
 
 
+def training_tables() -> str:
+    """The tables of a training's configuration that docs/training.md is about, and their settings."""
+    parts = []
+    for name in (
+        "run",
+        "training",
+        "optimizer",
+        "schedule",
+        "evaluation",
+        "checkpoints",
+        "progress",
+    ):
+        section = section_of(TrainConfig.model_fields[name])
+        assert section is not None
+        parts.append(f"`[{name}]`\n\n{_fields_table(section)}")
+    return "\n\n".join(parts)
+
+
 def _fields_table(section: type[Section]) -> str:
     rows = []
     for name, field in section.model_fields.items():
@@ -317,6 +336,7 @@ GENERATED: Final[Sequence[tuple[Path, str, Callable[[], str]]]] = (
     (DOCS / "access.md", "jwt", jwt_table),
     (DOCS / "access.md", "rules", rules_table),
     (DOCS / "capture.md", "capture", capture_table),
+    (DOCS / "training.md", "training", training_tables),
     *((RESILIENCE, name, partial(part_of, RESILIENCE.parent / "plots", name)) for name in MAKERS),
 )
 

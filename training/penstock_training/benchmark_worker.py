@@ -29,7 +29,7 @@ def contest(world: World, folder: Path, rounds: int, steps: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Does it, and ends as `rank.py` does."""
+    """Does it, and ends as `process.py` does."""
     world = join(RunSettings(folder=Path(), device="cpu", threads=1))
     if arguments == ["meet"]:
         world.all_of(None)

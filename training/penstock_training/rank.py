@@ -1,9 +1,7 @@
 """One process of a run: `train` reads from its start to its end.
 
-    python -m penstock_training.rank FOLDER
-
-is what torchrun starts, as many times as there are processes; Ray calls `main` in its workers. FOLDER is the run's,
-where the launcher has put the configuration.
+torchrun has `process.py` call `main`, in as many processes as the run has; Ray calls it in its workers. Its folder is
+the run's, where the launcher has put the configuration.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ from penstock_training.recipe_loading import load_recipe, told
 from penstock_training.reporter import Reporter, Silent, Speaker
 from penstock_training.run_folder import Outcome, Run, RunFolder
 from penstock_training.state import State
-from penstock_training.stopping import StopSignal, stop_with_launcher
+from penstock_training.stopping import StopSignal
 from penstock_training.tracking import RunFacts, Tracker
 from penstock_training.world import World, is_loss_of_others, join, reason
 
@@ -202,7 +200,7 @@ def main(path: Path, signals: StopSignal, out: TextIO) -> int:
     as it may."""
     folder = RunFolder(path)
     if folder.outcome() is not None:
-        # it has ended, and was started anew only because a process ended with 1
+        # it has ended, and is started anew only because a process has ended with 1
         return 0
     try:
         train(folder, lambda: signals.received or folder.stop_wanted(), out)
@@ -224,15 +222,3 @@ def _crash(folder: RunFolder, error: Exception, out: TextIO) -> None:
     traceback.print_exception(error, file=out)
     if folder.crashed_before(told(error)):
         folder.fail(f"the same error twice: {told(error)}")
-
-
-if __name__ == "__main__":
-    stop_with_launcher()
-    listening = StopSignal()
-    listening.listen()
-    code = main(Path(sys.argv[1]), listening, sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not by way of Python's own end: gloo's group waits there for its threads while it holds the interpreter's lock,
-    # and the threads for the lock, to let go of the tensors of their last collective (torch 2.13).
-    os._exit(code)

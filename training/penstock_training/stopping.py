@@ -6,17 +6,20 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
+EXIT_STOPPED: Final = 130
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class StopSignal:
-    """Remembers that it was asked."""
+    """Remembers that it was asked. Who asks twice does not want to wait for a checkpoint."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked_elsewhere: Callable[[], bool] = lambda: False) -> None:
         self.received = False
+        self._asked_elsewhere = asked_elsewhere
 
     def listen(self) -> None:
         """From the main thread."""
@@ -24,6 +27,8 @@ class StopSignal:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received or self._asked_elsewhere():
+            os._exit(EXIT_STOPPED)
         self.received = True
 
 

@@ -49,7 +49,9 @@ def run(settings: RunSettings, folder: RunFolder) -> None:
             shutdown_timeout=10,
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "penstock_training.rank", str(folder.path))
+            elastic_launch(config, sys.executable)(
+                "-m", "penstock_training.process", str(folder.path)
+            )
         except ChildFailedError as error:
             raise ProcessesLost(_told(error, settings.max_restarts)) from None
 
