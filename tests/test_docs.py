@@ -42,7 +42,7 @@ FLAGS: Final = {
     *("--to", "--from", "--shadow", "--no-sticky", "--no-fallback", "--guard", "--watch"),
     *("--steps", "--step-seconds", "--min-requests"),
     # of penstock-train
-    *("--resume",),
+    *("--engine", "--processes", "--resume", "--set"),
     # of penstock audit
     *("--public-key", "--at-least", "--json", "--action", "--since"),
     # of penstock tenants
