@@ -102,8 +102,6 @@ def test_a_secured_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.timeout(300)
-# SQLAlchemy's, of what MLflow does with it
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_training_and_a_roll_out(tmp_path: Path) -> None:
     """Its commands one after the other, in a folder of their own; for three epochs only, and with short steps."""
     config = Path("training", "configs", "digits.toml")
