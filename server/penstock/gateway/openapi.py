@@ -29,6 +29,9 @@ HEADERS: Final[Mapping[str, str]] = {
     described.HEADER_LENGTH: "How many bytes of the body are JSON; binary tensors follow",
     "X-Amzn-SageMaker-Target-Model": "The model, where it is not the default one",
     "X-Vertex-Ai-Triton-Redirect": "Another route, such as v2/models/M/infer",
+    "X-MLflow-Signature": "HMAC of delivery, time and body, as MLflow makes it",
+    "X-MLflow-Delivery-Id": "Which delivery it is",
+    "X-MLflow-Timestamp": "When it was sent, in seconds since 1970",
 }
 
 KINDS: Final[Mapping[str, Json]] = {
