@@ -129,7 +129,8 @@ def test_a_killed_process_is_started_again_and_the_curve_goes_on(
     started.append(train)
     code, said = train.ended()
     assert code == 0, said
-    assert "\nprocess 1 was killed by signal 9\n" in said
+    # torch's launcher names one of those that it finds ended: the killed one, or the other that noticed
+    assert "process 1 was killed by signal 9" in said or "process 0 has lost the others" in said
     assert "2 processes (ddp) on cpu, goes on after step 9 of 24, restart 1" in said
     assert_whole(train, said, undisturbed)
 

@@ -85,7 +85,9 @@ def test_a_step_is_that_of_plain_torch_however_many_micro_batches_it_has(
             group["lr"] = learner.rate(step)
         optimizer.step()
         optimizer.zero_grad()
-        assert float(learned.loss) == pytest.approx(float(loss.detach()), rel=1e-6)
+        assert float(torch.cat(learned.losses).mean()) == pytest.approx(
+            float(loss.detach()), rel=1e-6
+        )
         right = float((outputs.argmax(1) == batch["label"]).float().mean())
         assert float(learned.metrics["accuracy"]) == pytest.approx(right)
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
@@ -344,7 +346,7 @@ def test_the_tracker_hears_of_all(
 
 def test_processes_tell_each_other_twice_a_second(world: World) -> None:
     now = [0.0]
-    pulse = Pulse(world, lambda: False, lambda: now[0])
+    pulse = Pulse(world, 1, lambda: False, lambda: now[0])
     from penstock_training.learner import Learned
 
     def steps(seconds: float) -> int:
@@ -352,7 +354,7 @@ def test_processes_tell_each_other_twice_a_second(world: World) -> None:
         while True:
             now[0] += seconds
             count += 1
-            pulse.note(count, Learned(torch.tensor(1.0), {}))
+            pulse.note(count, Learned((torch.tensor([1.0]),), {}))
             if pulse.is_due:
                 pulse.beat()
                 return count

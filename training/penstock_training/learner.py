@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,13 +24,16 @@ from penstock_training.world import World
 
 @dataclass(frozen=True)
 class Learned:
-    """What this process has seen of a step: its part of the batch's means."""
+    """What this process has seen of a step."""
 
-    loss: Tensor
+    losses: tuple[Tensor, ...]
+    """Of each sample of each micro-batch. They are added up when somebody looks: small sums between large computations
+    cost more than they seem to."""
     metrics: Mapping[str, Tensor]
+    """Its part of the batch's means."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Learner:
     """All that a step needs."""
 
@@ -42,36 +45,45 @@ class Learner:
     optimizer: torch.optim.Optimizer
     precision: Precision
     buffers: RunningBuffers
+    weights: Tensor = field(default_factory=lambda: torch.empty(0), init=False)
+    """Of the samples of a micro-batch; the same each time."""
 
     def learn(self, step: int, micro_batches: Iterable[MicroBatch], with_metrics: bool) -> Learned:
         """Step number `step`, counted from 0."""
         parts = [self._forward_backward(step, micro, with_metrics) for micro in micro_batches]
         self._update(step)
-        if len(parts) == 1:
-            return parts[0]
-        loss = torch.stack([part.loss for part in parts]).sum()
-        names = parts[0].metrics
-        return Learned(loss, {n: torch.stack([p.metrics[n] for p in parts]).sum() for n in names})
+        metrics: dict[str, Tensor] = {}
+        for _, found in parts:
+            for name, value in found.items():
+                metrics[name] = metrics[name] + value if name in metrics else value
+        return Learned(tuple(losses for losses, _ in parts), metrics)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         share = schedule.factor(self.config.schedule, step, self.plan.total_steps)
         return self.config.optimizer.learning_rate * share
 
-    def _forward_backward(self, step: int, micro: MicroBatch, with_metrics: bool) -> Learned:
-        seed_torch(self.world.device, self.config.training.seed, "step", step, micro.number)
+    def _forward_backward(
+        self, step: int, micro: MicroBatch, with_metrics: bool
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """(losses, metrics)"""
+        seed_torch(self.world.device, self.config.training.seed, step, micro.number)
         self.buffers.begin_micro_batch(micro.first)
         with self.shared.exchange(micro.last):
             with self.precision.autocast():
                 batch = self.recipe.augment(micro.tensors)
                 outputs = self.recipe.forward(self.shared.learning, batch)
                 losses = per_sample("loss", self.recipe.loss(outputs, batch), batch)
-            # the exchange takes the mean over processes, and the batch is that of all of them
-            loss = losses.float().sum() / self.plan.batch_size
-            self.precision.backward(loss * self.world.size)
+            self.precision.backward(losses, self._weights(losses))
         self.buffers.end_micro_batch(micro.last)
-        metrics = self._metrics(outputs, batch) if with_metrics else {}
-        return Learned(loss.detach(), metrics)
+        return losses.detach(), self._metrics(outputs, batch) if with_metrics else {}
+
+    def _weights(self, losses: Tensor) -> Tensor:
+        """Of the batch's mean, of which the exchange takes the mean over processes once more."""
+        if self.weights.shape != losses.shape or self.weights.dtype != losses.dtype:
+            share = self.world.size / self.plan.batch_size
+            self.weights = torch.full_like(losses, share, requires_grad=False)
+        return self.weights
 
     @torch.no_grad()
     def _metrics(self, outputs: object, batch: Batch) -> Mapping[str, Tensor]:

@@ -34,7 +34,7 @@ class Loop:
         """Trains from `state` on. False: somebody wanted it to stop, and it can be resumed."""
         if self.state.done:
             return True
-        self._pulse = Pulse(self.learner.world, self.stop_wanted)
+        self._pulse = Pulse(self.learner.world, self.learner.plan.batch_size, self.stop_wanted)
         self.learner.shared.learning.train()
         config, plan = self.learner.config, self.learner.plan
         batches = Batches(

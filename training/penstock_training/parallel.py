@@ -34,6 +34,8 @@ class Shared:
 
     def exchange(self, wanted: bool) -> AbstractContextManager[Any]:
         """Around forward and backward of a micro-batch: gradients are exchanged with the last one of a step only."""
+        if self.kind == "none":
+            return nullcontext()
         if isinstance(self.learning, DistributedDataParallel):
             return nullcontext() if wanted else self.learning.no_sync()
         if isinstance(self.learning, FSDPModule):

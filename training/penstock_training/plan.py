@@ -47,10 +47,11 @@ class Plan:
 
     def micro_batches(self, order: Tensor, step_in_epoch: int) -> Iterator[tuple[int, Tensor]]:
         """(number within the batch, rows) of those that this process computes."""
-        batch = order[step_in_epoch * self.batch_size :][: self.batch_size]
-        first = self.rank * self.accumulation
+        first, size = self.rank * self.accumulation, self.micro_batch_size
+        start = step_in_epoch * self.batch_size + first * size
         for number in range(first, first + self.accumulation):
-            yield number, batch[number * self.micro_batch_size :][: self.micro_batch_size]
+            yield number, order[start : start + size]
+            start += size
 
 
 def make_plan(settings: TrainingSettings, rows: int, rank: int, world_size: int) -> Plan:

@@ -30,9 +30,9 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device.type, self.low)
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds to the gradients."""
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def backward(self, losses: Tensor, weights: Tensor) -> None:
+        """Adds the gradient of their weighted sum."""
+        self._scaler.scale(losses).backward(weights)  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Before gradients are looked at."""

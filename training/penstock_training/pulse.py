@@ -38,10 +38,12 @@ class Pulse:
     def __init__(
         self,
         world: World,
+        batch_size: int,
         stop_wanted: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._world, self._stop_wanted, self._clock = world, stop_wanted, clock
+        self._world, self._batch_size = world, batch_size
+        self._stop_wanted, self._clock = stop_wanted, clock
         self._learned: list[tuple[int, Learned]] = []
         self._until_next = 1
         self._began = clock()
@@ -56,10 +58,8 @@ class Pulse:
 
     def beat(self) -> Beat:
         """Waits for all processes."""
-        values = [each.loss.double() for _, each in self._learned]
-        for _, each in self._learned:
-            values += [metric.double() for metric in each.metrics.values()]
-        told = self._told(values)
+        metric_values = [value for _, each in self._learned for value in each.metrics.values()]
+        told = self._told(self._losses(), metric_values)
         steps = len(self._learned)
         metrics: dict[int, dict[str, float]] = {}
         rest = iter(told[steps:-2])
@@ -71,12 +71,19 @@ class Pulse:
         self._began = self._clock()
         return Beat(tuple(told[:steps]), metrics, told[-2] > 0)
 
-    def _told(self, values: list[Tensor]) -> list[float]:
-        """The sums over all processes, of the values and of (who wants to stop, steps until the next beat)."""
+    def _losses(self) -> Tensor:
+        """This process's part of each step's mean."""
+        if not self._learned:
+            return torch.empty(0, dtype=torch.float64, device=self._world.device)
+        steps = torch.stack([torch.cat(each.losses) for _, each in self._learned])
+        return steps.double().sum(1) / self._batch_size
+
+    def _told(self, losses: Tensor, metrics: list[Tensor]) -> list[float]:
+        """The sums over all processes, of these and of (who wants to stop, steps until the next beat)."""
         signs = [float(self._stop_wanted()), float(self._wait()) if self._world.is_first else 0.0]
         ending = torch.tensor(signs, dtype=torch.float64, device=self._world.device)
-        message = torch.cat([torch.stack(values), ending]) if values else ending
-        found: list[float] = self._world.sum(message).tolist()
+        means = [torch.stack(metrics).double()] if metrics else []
+        found: list[float] = self._world.sum(torch.cat([losses, *means, ending])).tolist()
         return found
 
     def _wait(self) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import random
+from typing import Final
 
 import numpy as np
 import torch
+
+_64_BITS: Final = 2**64 - 1
 
 
 def seed_of(*what: int | str) -> int:
@@ -24,13 +27,21 @@ def seed_all(*what: int | str) -> None:
     torch.manual_seed(seed)
 
 
-def seed_torch(device: torch.device, *what: int | str) -> None:
-    """The generators of dropout and augmentation. `torch.manual_seed` looks for all kinds of devices, and takes a
-    hundred times as long."""
-    seed = seed_of(*what)
-    torch.default_generator.manual_seed(seed)
+def seed_torch(device: torch.device, seed: int, step: int, micro_batch: int) -> None:
+    """The generators of dropout and augmentation, before each micro-batch. `torch.manual_seed` looks for all kinds of
+    devices, and takes a hundred times as long."""
+    mixed = _mixed(_mixed(_mixed(seed) + step) + micro_batch)
+    torch.default_generator.manual_seed(mixed)
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        torch.cuda.manual_seed(mixed)
+
+
+def _mixed(number: int) -> int:
+    """SplitMix64: numbers that differ by one have nothing in common any more."""
+    number = (number + 0x9E3779B97F4A7C15) & _64_BITS
+    number = ((number ^ number >> 30) * 0xBF58476D1CE4E5B9) & _64_BITS
+    number = ((number ^ number >> 27) * 0x94D049BB133111EB) & _64_BITS
+    return number ^ number >> 31
 
 
 def be_deterministic() -> None:
