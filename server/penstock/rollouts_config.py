@@ -33,6 +33,9 @@ class RolloutGuards(Section):
     """In shadow mode: share of requests whose outputs may differ beyond the tolerance."""
     non_finite: Share = 0.0
     """Share of answers with NaN or infinity beyond the share that the stable version gives."""
+    min_windows: Annotated[int, Field(ge=0)] = 10
+    """How often the versions are compared in a step, at least, before the next one begins; with fewer a bad candidate
+    may not be told from a good one."""
     false_alarm: Annotated[float, Field(ge=1e-9, le=0.5)] = 0.01
     """Chance that a candidate is taken back that is as good as allowed, over a whole roll-out."""
 

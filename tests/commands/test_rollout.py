@@ -29,6 +29,7 @@ def view(**changes: Any) -> RolloutView:
         "after_s": 90.0,
         "step_left_s": 12.4,
         "step_left_requests": 1234,
+        "step_left_windows": 4,
         "stable_requests": 9000,
         "candidate_requests": 1000,
         "stable_errors": 1,
@@ -62,7 +63,7 @@ def test_a_report_has_what_there_is_to_know() -> None:
     text = shown(as_report(view(problem="version 4 is not at ready state")))
     for part in (
         "m[1] 3 → 4  running  canary  by key:ada",
-        "for 12 s more, 1,234 requests more",
+        "for 12 s, 1,234 requests, 4 comparisons more",
         "version 4 is not at ready state",
         "9,000",
         "90 %",

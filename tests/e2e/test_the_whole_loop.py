@@ -75,9 +75,8 @@ public_keys = ["{folder}/release.pub"]
 [rollouts]
 folder = "{folder}/rollouts"
 steps = [20, 50, 100]
-step_secs = 3
-# what is compared in fewer says too little, and a bad one would be through before it is found
-min_requests = 600
+step_secs = 2
+min_requests = 50
 follow = {{ "{model}" = "@challenger" }}
 """
 

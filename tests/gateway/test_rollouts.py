@@ -26,7 +26,12 @@ from penstock.workers.request import PendingRequest
 from rollout_bench import FakePool, Sent, SequencesPool, version, y
 from rollout_server import FakeRegistry, RolloutServer
 
-QUICK: Mapping[str, Any] = {"steps": [50, 100], "step_s": 0.001, "min_requests": 5}
+QUICK: Mapping[str, Any] = {
+    "steps": [50, 100],
+    "step_s": 0.001,
+    "min_requests": 5,
+    "guards": {"min_windows": 0},
+}
 SLOW: Mapping[str, Any] = {
     "steps": [50, 100],
     "step_s": 3600,

@@ -41,6 +41,7 @@ def test_json_and_what_it_parses_to_are_the_same() -> None:
         ({"steps": [0]}, "steps: expected percentages from 0.01 to 100, got 0.0"),
         ({"steps": [101]}, "steps: expected percentages from 0.01 to 100, got 101.0"),
         ({"step_s": 0}, "step_s: expected seconds over 0, got 0.0"),
+        ({"guards": {"min_windows": -1}}, "guards.min_windows: expected 0 or more"),
         ({"min_requests": -1}, "min_requests: expected 0 or more"),
         ({"mode": "blue"}, "Invalid enum value 'blue' - at `$.mode`"),
         ({"step": 1}, "Object contains unknown field `step`"),

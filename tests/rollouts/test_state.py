@@ -30,12 +30,13 @@ SECOND_US = 1e6
 
 
 def plan(**given: Any) -> RolloutPlan:
-    """Three steps of ten seconds and ten requests, unless something else is given."""
+    """Three steps of ten seconds and ten requests, and however few comparisons, unless something else is given."""
+    guards = {"min_windows": 0, **given.pop("guards", {})}
     return plan_of(
         {
             **{"model": "m", "stable": 1, "candidate": 2},
             **{"steps": [1, 50, 100], "step_s": 10, "min_requests": 10},
-            **given,
+            **{"guards": guards, **given},
         }
     )
 
@@ -115,6 +116,56 @@ def test_step_waits_for_its_time_and_its_requests(drive: Drive) -> None:
     assert due_us is not None
     drive.now_us = due_us
     assert drive.tick() == Advance(2, WHOLE)
+
+
+def test_step_waits_until_enough_was_compared() -> None:
+    quick = plan(steps=[50, 100], step_s=0.1, min_requests=1, guards={"min_windows": 3})
+    drive = Drive(Rollout.start(quick, 0.0))
+    drive.answer(2, 500)
+    # nothing to compare them with
+    assert (drive.rollout.share, drive.report.step_left_windows) == (5_000, 3)
+    assert drive.rollout.due_us is None
+    while drive.rollout.share == 5_000:
+        drive.answer(1, every_us=1e4)
+        drive.answer(2, every_us=1e4)
+        if drive.report.step == 0:
+            errors = next(guard for guard in drive.report.guards if guard.name == "errors")
+            assert drive.report.step_left_windows == 3 - errors.windows > 0
+    assert drive.decisions == [Advance(1, WHOLE)]
+    # there the stable version answers nothing
+    assert drive.report.step_left_windows == 0
+    drive.answer(2, 20)
+    assert drive.rollout.status is Status.PROMOTED
+
+
+def test_comparisons_of_the_step_before_do_not_count() -> None:
+    quick = plan(steps=[40, 50], step_s=0.1, min_requests=1, guards={"min_windows": 3})
+    drive = Drive(Rollout.start(quick, 0.0))
+    while not drive.decisions:
+        drive.answer(1, every_us=1e4)
+        drive.answer(2, every_us=1e4)
+    drive.restart()
+    assert drive.report.step_left_windows == 3
+    drive.answer(2, 100)
+    assert drive.rollout.status is Status.RUNNING
+
+
+def test_where_no_guard_compares_nothing_is_waited_for() -> None:
+    names = ("error_rate", "p99_ratio", "drift", "mismatches", "non_finite")
+    guards = {"min_windows": 3, **dict.fromkeys(names)}
+    drive = Drive(Rollout.start(plan(steps=[50], step_s=0.1, guards=guards), 0.0))
+    drive.answer(2, 20)
+    assert drive.rollout.status is Status.PROMOTED
+
+
+def test_few_ids_do_not_hold_a_step_for_ever() -> None:
+    """Of their latencies and outputs only the first are compared."""
+    quick = plan(steps=[50], step_s=0.1, guards={"min_windows": 3})
+    drive = Drive(Rollout.start(quick, 0.0))
+    for _ in range(500):
+        drive.answer(1, every_us=1e4, unit=1)
+        drive.answer(2, every_us=1e4, unit=2)
+    assert drive.rollout.status is Status.PROMOTED
 
 
 def test_candidate_that_fails_is_taken_back_within_seconds(drive: Drive) -> None:

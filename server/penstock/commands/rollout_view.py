@@ -87,9 +87,13 @@ def _steps(view: RolloutView) -> Text:
         now = index == view.step
         line.append(f" {percent:g} % ", "reverse" if now else "dim" if index > view.step else "")
     if not view.status.over:
-        line.append(f"   for {view.step_left_s:.0f} s more" if view.step_left_s else "   ")
-        if view.step_left_requests:
-            line.append(f", {view.step_left_requests:,} requests more")
+        left = [
+            f"for {view.step_left_s:.0f} s" if view.step_left_s else "",
+            f"{view.step_left_requests:,} requests" if view.step_left_requests else "",
+            f"{view.step_left_windows:,} comparisons" if view.step_left_windows else "",
+        ]
+        if any(left):
+            line.append(f"   {', '.join(filter(None, left))} more")
     return line
 
 

@@ -107,6 +107,8 @@ class RolloutReport(msgspec.Struct, frozen=True):
     """Until the step has lasted long enough."""
     step_left_requests: int
     """Until the candidate has answered enough in it."""
+    step_left_windows: int
+    """Until the versions were compared often enough in it."""
     stable_requests: int
     candidate_requests: int
     stable_errors: int

@@ -79,6 +79,11 @@ class DriftGuard:
         elif self._edges:
             bins[bisect_left(self._edges, summary)] += 1
 
+    @property
+    def windows(self) -> int:
+        """That were compared."""
+        return self.drift.windows
+
     def close(self, least: int) -> None:
         """A window is over."""
         drift = self.drift

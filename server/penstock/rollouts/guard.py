@@ -25,6 +25,11 @@ class Guard(Protocol):
         """Against the candidate; 1 is none."""
         ...
 
+    @property
+    def windows(self) -> int:
+        """How many times it has compared the versions."""
+        ...
+
     def close(self, least: int) -> None:
         """A window is over. One in which either version has had fewer requests than `least` goes on."""
         ...

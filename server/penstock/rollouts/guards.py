@@ -89,3 +89,13 @@ class Guards:
             *(self.latency, self.drift, self.mismatches),
         )
         self.all: tuple[Guard, ...] = tuple(guard for guard in every if guard is not None)
+
+    @property
+    def compare(self) -> bool:
+        """Some guard compares the versions."""
+        return any(guard is not self.failing for guard in self.all)
+
+    @property
+    def windows(self) -> int:
+        """How many times they were compared, by the guard that has done so most: few ids give some guards little."""
+        return max((guard.windows for guard in self.all), default=0)

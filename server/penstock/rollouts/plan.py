@@ -49,6 +49,9 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one version's worker has should be shorter. 0: a part of the plan's step, from 0.1 s to 2.5 s."""
     window_requests: int = 10
     """Requests of each version that a window has at least."""
+    min_windows: int = 10
+    """Windows that are compared in a step before the next one begins, where there is something to compare: in fewer a
+    bad candidate may not be told from a good one."""
     warmup_requests: int = 20
     """So many first answers of the candidate in a step are not compared by their latency: caches fill."""
 
@@ -85,6 +88,7 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.window_requests,
             "1 to 100000",
         )
+        expect(self.min_windows >= 0, "guards.min_windows", self.min_windows, "0 or more")
         expect(
             self.warmup_requests >= 0,
             "guards.warmup_requests",

@@ -69,6 +69,11 @@ class RateGuard:
         """Against the candidate."""
         return self.rates.evidence.total
 
+    @property
+    def windows(self) -> int:
+        """That were compared."""
+        return self.rates.windows
+
     def close(self, least: int) -> None:
         """A window is over."""
         rates = self.rates
@@ -97,5 +102,6 @@ class RateGuard:
                 f" {self._allowed:.2%} more are allowed"
             )
         stable, candidate = shares or (None, None)
-        windows = self.rates.windows
-        return GuardReport(self.name, self.evidence, self.bound, windows, stable, candidate, text)
+        return GuardReport(
+            self.name, self.evidence, self.bound, self.windows, stable, candidate, text
+        )

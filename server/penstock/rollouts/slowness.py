@@ -76,6 +76,11 @@ class SlownessGuard:
         if self._thresholds:
             self.slowness.candidate[bisect_left(self._thresholds, latency_us / self._ratio)] += 1
 
+    @property
+    def windows(self) -> int:
+        """That were compared."""
+        return self.slowness.windows
+
     def close(self, least: int) -> None:
         """A window is over."""
         slowness = self.slowness

@@ -144,7 +144,7 @@ class Rollout:
         return self._alarmed or (
             self._state.status is Status.RUNNING
             and now_us >= self._step_ends_us()
-            and self._watch.totals.in_step >= self.plan.min_requests
+            and self._watch.has_seen_enough
         )
 
     @property
@@ -152,8 +152,7 @@ class Rollout:
         """When `tick` has to be called if no observation asks for it before; None: only then."""
         if self._state.status is not Status.RUNNING:
             return None
-        enough = self._watch.totals.in_step >= self.plan.min_requests
-        return self._step_ends_us() if enough else None
+        return self._step_ends_us() if self._watch.has_seen_enough else None
 
     def tick(self, now_us: float) -> Decision | None:
         """What is due now: at most one decision, which has taken effect here. None: nothing."""
@@ -231,7 +230,8 @@ class Rollout:
             share=self.share,
             after_s=state.clock.after_us / 1e6,
             step_left_s=0.0 if over else max(0.0, plan.step_s - state.clock.step_us / 1e6),
-            step_left_requests=0 if over else max(0, plan.min_requests - totals.in_step),
+            step_left_requests=0 if over else self._watch.requests_left,
+            step_left_windows=0 if over else self._watch.windows_left,
             stable_requests=totals.stable,
             candidate_requests=totals.candidate,
             stable_errors=totals.stable_errors,

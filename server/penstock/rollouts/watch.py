@@ -24,6 +24,8 @@ class Totals(msgspec.Struct):
     """Bad answers of the candidate to ids that had enough of them before."""
     in_step: int = 0
     """Of the candidate, since the step began."""
+    windows_before: int = 0
+    """That were compared before the step began."""
 
 
 class WatchState(msgspec.Struct):
@@ -50,6 +52,7 @@ class Watch:
         self._drift = self.guards.drift
         self._failing = self.guards.failing
         self._settings = plan.guards
+        self._min_requests = plan.min_requests
         # both versions run the same requests: then it does not matter whose they are
         self._shadow = plan.mode == "shadow"
         self._window_us = plan.window_us
@@ -77,6 +80,7 @@ class Watch:
     def begin_step(self, share: int, now_us: float) -> None:
         """The candidate gets this share from now on."""
         self.totals.in_step = 0
+        self.totals.windows_before = self.guards.windows
         for guard in self.guards.all:
             guard.expect_change()
         self.reopen(share, now_us)
@@ -95,6 +99,24 @@ class Watch:
             guard.discard()
         if self._failing is not None:
             self._failing.reopen(alone=share == WHOLE and not self._shadow)
+
+    @property
+    def requests_left(self) -> int:
+        """That the candidate has to answer before the step may end."""
+        return max(0, self._min_requests - self.totals.in_step)
+
+    @property
+    def windows_left(self) -> int:
+        """That have to be compared before the step may end."""
+        if not self._compares or not self.guards.compare:
+            return 0
+        compared = self.guards.windows - self.totals.windows_before
+        return max(0, self._settings.min_windows - compared)
+
+    @property
+    def has_seen_enough(self) -> bool:
+        """The step may end, as far as requests go."""
+        return not self.requests_left and not self.windows_left
 
     def alarm(self) -> Guard | None:
         """The guard that has seen enough."""
