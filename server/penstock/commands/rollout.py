@@ -145,8 +145,8 @@ def list_rollouts(
         Console().print(as_table(found))
 
 
-def _changing(name: str, what: str) -> None:
-    """A command that is one request."""
+def _changing(name: str, what: str, method: str = "POST", place: str = "") -> None:
+    """A command that is one request. `place`: beside the roll-out's own path."""
 
     def change(
         model: Model,
@@ -157,31 +157,21 @@ def _changing(name: str, what: str) -> None:
         key_file: KeyFile = None,
     ) -> None:
         client = Client(url, TIMEOUT_S, Identity.of(ca_file, cert_file, key_file))
-        view = client.ask("POST", f"{_path(model)}/{name}", RolloutView)
+        view = client.ask(method, _path(model) + place, RolloutView)
         typer.echo(_json(view) if as_json else one_line(view))
 
     app.command(name, help=what)(change)
 
 
-_changing("pause", "Stay at the step; the guards go on.")
-_changing("resume", "Go on with the step.")
-_changing("promote", "Have the new version answer all requests, now.")
-_changing("abort", "Go back to the stable version, now.")
-
-
-@app.command("forget")
-def forget(
-    model: Model,
-    as_json: AsJson = False,
-    url: Url = LOCAL,
-    ca_file: CaFile = None,
-    cert_file: CertFile = None,
-    key_file: KeyFile = None,
-) -> None:
-    """Abort a roll-out if it goes on, and forget it. The version that answers stays the one that it is."""
-    client = Client(url, TIMEOUT_S, Identity.of(ca_file, cert_file, key_file))
-    view = client.ask("DELETE", _path(model), RolloutView)
-    typer.echo(_json(view) if as_json else one_line(view))
+_changing("pause", "Stay at the step; the guards go on.", place="/pause")
+_changing("resume", "Go on with the step.", place="/resume")
+_changing("promote", "Have the new version answer all requests, now.", place="/promote")
+_changing("abort", "Go back to the stable version, now.", place="/abort")
+_changing(
+    "forget",
+    "Abort a roll-out if it goes on, and forget it. The version that answers stays the one that it is.",
+    method="DELETE",
+)
 
 
 def _show(client: Client, view: RolloutView, watch: bool, as_json: bool) -> None:
@@ -235,7 +225,7 @@ def _guards(given: list[str]) -> dict[str, float | None]:
     for text in given:
         name, equals, value = text.partition("=")
         try:
-            guards[name.strip()] = None if value.strip() == "off" else float(value)
+            guards[name.strip()] = None if value.strip() == "off" else _number(value)
         except ValueError:
             equals = ""
         if not equals or not name.strip():
@@ -243,6 +233,12 @@ def _guards(given: list[str]) -> dict[str, float | None]:
                 f"--guard {text!r}: expected NAME=NUMBER or NAME=off, such as p99_ratio=1.3"
             )
     return guards
+
+
+def _number(text: str) -> float:
+    """Whole ones as such: some settings are counts."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def _path(model: str) -> str:

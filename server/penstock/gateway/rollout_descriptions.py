@@ -10,7 +10,6 @@ from penstock.verbs import Verb
 
 _TAG: Final = "rollouts"
 _RULE: Final = of_model(Verb.ROLLOUT)
-_CHANGE: Final = (400, 403, 404, 503)
 
 ROLLOUTS: Final = Description(
     tag=_TAG,
@@ -43,35 +42,20 @@ FORGET: Final = Description(
     response="Rollout",
     errors=(403, 404, 409, 503),
 )
-PAUSE: Final = Description(
-    tag=_TAG,
-    rule=_RULE,
-    action="rollout.pause",
-    summary="Stay at the step; guards go on",
-    response="Rollout",
-    errors=_CHANGE,
-)
-RESUME: Final = Description(
-    tag=_TAG,
-    rule=_RULE,
-    action="rollout.resume",
-    summary="Go on with the step",
-    response="Rollout",
-    errors=_CHANGE,
-)
-PROMOTE: Final = Description(
-    tag=_TAG,
-    rule=_RULE,
-    action="rollout.promote",
-    summary="Have the candidate answer all requests that name no version",
-    response="Rollout",
-    errors=_CHANGE,
-)
-ABORT: Final = Description(
-    tag=_TAG,
-    rule=_RULE,
-    action="rollout.abort",
-    summary="Go back to the stable version",
-    response="Rollout",
-    errors=_CHANGE,
-)
+
+
+def _change(action: str, summary: str) -> Description:
+    return Description(
+        tag=_TAG,
+        rule=_RULE,
+        action=f"rollout.{action}",
+        summary=summary,
+        response="Rollout",
+        errors=(400, 403, 404, 503),
+    )
+
+
+PAUSE: Final = _change("pause", "Stay at the step; guards go on")
+RESUME: Final = _change("resume", "Go on with the step")
+PROMOTE: Final = _change("promote", "Have the candidate answer all requests that name no version")
+ABORT: Final = _change("abort", "Go back to the stable version")
