@@ -40,7 +40,7 @@ FLAGS: Final = {
     *("--replace", "--retire", "--rotate", "--uri"),
     # of penstock rollout
     *("--to", "--from", "--shadow", "--no-sticky", "--no-fallback", "--guard", "--watch"),
-    *("--steps", "--step-seconds", "--min-requests"),
+    *("--steps", "--step-seconds", "--min-requests", "--despite-gates"),
     # of penstock-train
     *("--engine", "--processes", "--resume", "--set"),
     # of penstock audit

@@ -21,6 +21,7 @@ from penstock.errors import (
 )
 from penstock.gateway import rollout_promotion, rollouts
 from penstock.gateway.rollout_store import RolloutStore
+from penstock.gateway.rollout_versions import check_gates
 from penstock.rollouts.decisions import Promote, RollBack, Status
 from penstock.workers.request import PendingRequest
 from rollout_bench import FakePool, Sent, SequencesPool, version, y
@@ -559,6 +560,84 @@ async def test_a_registry_that_does_not_take_the_promotion_is_asked_again(
     assert registry.moves == [("champion", 2)]
     assert isinstance(run.rollout.decision, Promote)
     assert run.view().problem == ""
+
+
+async def test_a_promotion_that_can_not_be_carried_out_can_be_taken_back(serve: Make) -> None:
+    registry = FakeRegistry()
+    server = await serve(registry)
+    server.index.set_default("m", 1)
+    run = await server.start("@challenger", **SLOW)
+    registry.problem = Forbidden("not you")
+    server.rollouts.promote("m")
+    await until(lambda: "not you" in run.view().problem)
+    assert run.promotion is not None
+    server.rollouts.abort("m", "aborted by key:ada")
+    assert (run.done, run.rollout.status) == (True, Status.ABORTED)
+    assert {server.send().first for _ in range(20)} == {1}
+    registry.problem = None
+    await until(run.promotion.done)
+    assert registry.moves == []
+    with pytest.raises(InvalidRequest, match="can't be aborted: it is aborted"):
+        server.rollouts.abort("m", "again")
+
+
+async def test_a_promotion_of_an_earlier_gateway_can_be_taken_back(serve: Make) -> None:
+    registry = FakeRegistry()
+    before = await serve(registry)
+    await before.start("@challenger", **SLOW)
+    registry.problem = Unavailable("away")
+    before.rollouts.promote("m")
+    await before.rollouts.close()
+    after = await serve(registry)
+    after.index.set_default("m", 1)
+    after.rollouts.abort("m", "enough")
+    registry.problem = None
+    assert after.rollouts.run_of("m").rollout.status is Status.ABORTED
+    assert {after.send().first for _ in range(20)} == {1}
+
+
+async def test_a_version_that_failed_its_gates_is_rolled_out_only_when_that_is_said(
+    serve: Make,
+) -> None:
+    registry = FakeRegistry()
+    registry.said[2] = {"penstock.gates": "failed: accuracy 0.71, expected at least 0.98"}
+    server = await serve(registry)
+    for to in ("@challenger", 2):
+        with pytest.raises(InvalidRequest, match="not passed its quality gates: failed: accuracy"):
+            await server.start(to, **SLOW)
+    with pytest.raises(InvalidRequest, match="despite_gates: expected true or false"):
+        await server.start(2, despite_gates="yes", **SLOW)
+    assert registry.held == []
+    run = await server.start("@challenger", despite_gates=True, **SLOW)
+    assert run.begun
+
+
+async def test_a_registry_that_is_away_says_nothing_of_gates() -> None:
+    class Away(FakeRegistry):
+        async def resolve(self, model: str, ref: str) -> Any:
+            raise Unavailable("away")
+
+    await check_gates(Away(), "m", 2)
+
+
+async def test_a_version_that_passed_its_gates_is_rolled_out(serve: Make) -> None:
+    registry = FakeRegistry()
+    registry.said[2] = {"penstock.gates": "passed"}
+    assert (await (await serve(registry)).start(2, **SLOW)).begun
+
+
+async def test_all_versions_that_were_tried_are_remembered(serve: Make) -> None:
+    registry = FakeRegistry()
+    before = await serve(registry)
+    await before.start(2, **SLOW)
+    before.rollouts.abort("m", "bad")
+    await before.start(1, **{**SLOW, "from": 2})
+    before.rollouts.abort("m", "bad too")
+    await before.rollouts.close()
+    after = await serve(registry)
+    assert after.rollouts.was_tried("m", 2)
+    assert after.rollouts.was_tried("m", 1)
+    assert not after.rollouts.was_tried("m", 3)
 
 
 async def test_a_promotion_that_a_crash_has_cut_off_is_done_after_it(

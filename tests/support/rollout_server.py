@@ -32,6 +32,8 @@ class FakeRegistry:
         self.held: list[tuple[str, int]] = []
         self.known = {"champion": 1, "challenger": 2}
         self.tags: dict[str, str] = {}
+        self.said: dict[int, dict[str, str]] = {}
+        """Version → tags that it had before."""
         self.moves: list[tuple[str, int]] = []
         self.problem: PenstockError | None = None
 
@@ -45,9 +47,12 @@ class FakeRegistry:
 
     async def resolve(self, model: str, ref: str) -> Any:
         """As VersionSource."""
+        if not ref.startswith("@"):
+            return SimpleNamespace(version=int(ref), tags=self.said.get(int(ref), {}))
         if ref[1:] not in self.known:
             raise NotFound(f"no {ref}")
-        return SimpleNamespace(version=self.known[ref[1:]])
+        version = self.known[ref[1:]]
+        return SimpleNamespace(version=version, tags=self.said.get(version, {}))
 
     async def want(self, model: str, version: int) -> None:
         """As VersionSource."""

@@ -87,6 +87,10 @@ def start(
             "--guard", metavar="NAME=VALUE", help="Such as p99_ratio=1.3 or drift=off. Repeatable."
         ),
     ] = None,
+    despite_gates: Annotated[
+        bool,
+        typer.Option("--despite-gates", help="Also one that has failed its training's gates."),
+    ] = False,
     watch: Watch = False,
     as_json: AsJson = False,
     url: Url = LOCAL,
@@ -106,6 +110,7 @@ def start(
         "fallback": fallback,
         "sticky": sticky,
         "guards": _guards(guards or []) or None,
+        "despite_gates": despite_gates or None,
     }
     asked = {name: value for name, value in given.items() if value is not None}
     client = Client(url, TIMEOUT_S, Identity.of(ca_file, cert_file, key_file))

@@ -89,6 +89,7 @@ _NEW_ROLLOUT: Final = _object(
     fallback=BOOLEAN,
     tolerance=ANY,
     guards=ANY,
+    despite_gates=BOOLEAN,
 )
 _NEW_ROLLOUT["properties"]["from"] = {
     "type": ["integer", "string", "null"],

@@ -26,6 +26,10 @@ class RolloutRequest:
         """The candidate: a version's number, or an alias with `@`."""
         self.since: Final[object] = fields.pop("from", None)
         """The stable version; None: the one that answers now."""
+        self.despite_gates: Final[object] = fields.pop("despite_gates", False)
+        """Also a version that has failed the quality gates of its training."""
+        if not isinstance(self.despite_gates, bool):
+            raise InvalidRequest("roll-out: despite_gates: expected true or false")
         if self.to in (None, ""):
             raise InvalidRequest("roll-out: 'to' is missing: the version to try, or an alias of it")
         for name in _FIXED:

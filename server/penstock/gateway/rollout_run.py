@@ -45,6 +45,10 @@ class RolloutRun:
         """What is in the way of going on; empty: nothing."""
         self.begun = False
         """Requests are split. A roll-out that was taken over waits for its models first."""
+        self.promotion: asyncio.Task[None] | None = None
+        """Carries a promotion out, or tries to."""
+        self.tried = {rollout.plan.candidate}
+        """Versions that this roll-out, and those before it, have tried."""
         self.made_of = b""
         """What the candidate was made of when it began."""
         self.changed = True
@@ -63,6 +67,7 @@ class RolloutRun:
         run.started_at, run.ended_at = kept.started_at, kept.ended_at
         run.problem = kept.problem
         run.live.counts = kept.counts
+        run.tried.update(kept.tried)
         return run
 
     @property
@@ -139,6 +144,7 @@ class RolloutRun:
             ended_at=self.ended_at,
             problem=self.problem,
             alias=self.alias,
+            tried=tuple(sorted(self.tried)),
         )
 
     def observe(self, observation: Observation) -> None:

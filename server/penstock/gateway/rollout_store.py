@@ -48,6 +48,8 @@ class KeptRollout(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     alias: str = ""
     """Of the stable version, in a registry: what a promotion moves. Empty: not known yet."""
+    tried: tuple[int, ...] = ()
+    """Versions that were tried, this one among them."""
     format: int = FORMAT
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from penstock.errors import InvalidRequest, NotFound
+from penstock.errors import InvalidRequest, NotFound, Unavailable
 from penstock.model_config import ModelConfig, Tensor
 from penstock.repository.folders import MAX_VERSION
 from penstock.repository.served_model import ServedModel
 
+GATES: Final = "penstock.gates"
+"""The tag in which the training says whether a version is good enough."""
 CHAMPION: Final = "champion"
 """The alias that a promotion moves, unless another one means the stable version."""
 
@@ -19,6 +21,9 @@ class Resolved(Protocol):
 
     @property
     def version(self) -> int: ...
+
+    @property
+    def tags(self) -> Mapping[str, str]: ...
 
 
 class VersionSource(Protocol):
@@ -98,6 +103,22 @@ async def version_of(source: VersionSource, model: str, ref: object) -> int:
             f"'{text[:80]}' is no version of model '{model}': expected its number, or an alias such as @challenger"
         )
     return int(text)
+
+
+async def check_gates(source: VersionSource, model: str, version: int) -> None:
+    """Raises InvalidRequest where the registry says that the version has failed the gates of its training, and what the
+    registry raises, unless it is away: then it says nothing."""
+    if not source.serves(model):
+        return
+    try:
+        said = (await source.resolve(model, str(version))).tags.get(GATES, "")
+    except Unavailable:
+        return
+    if said.startswith("failed"):
+        raise InvalidRequest(
+            f"version {version} of model '{model}' has not passed its quality gates: {said}; expected one that has, or"
+            " that the request says despite_gates"
+        )
 
 
 def alias_to_move(source: VersionSource, model: str, stable: int) -> str:

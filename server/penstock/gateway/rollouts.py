@@ -20,6 +20,7 @@ from penstock.gateway.rollout_store import store_of
 from penstock.gateway.rollout_versions import (
     VersionSource,
     alias_to_move,
+    check_gates,
     difference,
     version_of,
 )
@@ -27,7 +28,7 @@ from penstock.gateway.rollout_watch import Absence
 from penstock.repository.jobs import Jobs
 from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
-from penstock.rollouts.decisions import Decision, Promote, RollBack
+from penstock.rollouts.decisions import Decision, Promote, RollBack, Status
 from penstock.rollouts.plan import RolloutPlan
 from penstock.rollouts.state import Rollout
 from penstock.rollouts_config import RolloutsSettings
@@ -88,9 +89,9 @@ class Rollouts:
         return None if run is None or run.done else run
 
     def was_tried(self, model: str, version: int) -> bool:
-        """Whether a version was the candidate of the model's last roll-out, or answers already."""
+        """Whether a version was the candidate of a roll-out of the model, or answers already."""
         run = self._runs.get(model)
-        if run is not None and run.plan.candidate == version:
+        if run is not None and version in run.tried:
             return True
         try:
             return self._repository.get(model).version == version
@@ -139,9 +140,15 @@ class Rollouts:
         return run
 
     def abort(self, model: str, reason: str) -> RolloutRun:
-        """Go back to the stable version. Raises NotFound, InvalidRequest."""
+        """Go back to the stable version, also from a promotion that can't be carried out. Raises NotFound,
+        InvalidRequest."""
         run = self.run_of(model)
-        self._decided(run, run.rollout.abort(now_us(), reason))
+        if run.rollout.status is Status.PROMOTED and not run.done:
+            if run.promotion is not None:
+                run.promotion.cancel()
+            self._decided(run, run.rollout.recall(now_us(), reason))
+        else:
+            self._decided(run, run.rollout.abort(now_us(), reason))
         return run
 
     async def forget(self, model: str, reason: str) -> RolloutRun:
@@ -150,7 +157,9 @@ class Rollouts:
         if not run.over:
             self.abort(model, reason)
         elif not run.done:
-            raise Conflict(f"version {run.plan.candidate} of model '{model}' is being promoted")
+            raise Conflict(
+                f"version {run.plan.candidate} of model '{model}' is being promoted; abort goes back from that"
+            )
         await self._keeper.remove(model)
         if self._runs.get(model) is run:
             del self._runs[model]
@@ -212,6 +221,8 @@ class Rollouts:
         self._starting.add(model)
         try:
             candidate = await version_of(self._source, model, request.to)
+            if not request.despite_gates:
+                await check_gates(self._source, model, candidate)
             await self._source.want(model, candidate)
             try:
                 run = await self._begin(model, request, candidate, by)
@@ -235,6 +246,8 @@ class Rollouts:
         if self._source.serves(model):
             alias = alias_to_move(self._source, model, stable)
         run = RolloutRun(self._repository, Rollout.start(plan, now_us()), self._decided, by, alias)
+        if (before := self._runs.get(model)) is not None:
+            run.tried |= before.tried
         # a crash right after this finds a roll-out that has begun, and never the candidate without one
         await self._keeper.save(run.kept())
         try:
@@ -377,7 +390,7 @@ class Rollouts:
     def _begin_promotion(self, run: RolloutRun, by: str) -> None:
         """The candidate gets all requests. The registry is told first, and what it does not take is run as before."""
         run.live.shadow = False
-        self._jobs.start(self._promote(run, by))
+        run.promotion = self._jobs.start(self._promote(run, by))
 
     async def _promote(self, run: RolloutRun, by: str) -> None:
         plan = run.plan

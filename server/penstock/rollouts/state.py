@@ -214,6 +214,13 @@ class Rollout:
         requests = self._watch.totals.candidate
         return self._roll_back(RollBack("", reason or "aborted", 0.0, requests), Status.ABORTED)
 
+    def recall(self, now_us: float, reason: str = "") -> RollBack:
+        """Go back after all, where the promotion could not be carried out. Raises InvalidRequest unless it is one."""
+        self._expect("recalled", Status.PROMOTED)
+        self._advance_clock(now_us)
+        requests = self._watch.totals.candidate
+        return self._roll_back(RollBack("", reason or "recalled", 0.0, requests), Status.ABORTED)
+
     def report(self, now_us: float) -> RolloutReport:
         """What it tells of itself."""
         self._advance_clock(now_us)
