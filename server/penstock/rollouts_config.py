@@ -44,8 +44,8 @@ class RolloutsSettings(Section):
     """How new versions of models are tried."""
 
     folder: Path | None = None
-    """Folder where roll-outs are kept that outlive the server, for one server alone; none: one for these model
-    repositories in $XDG_STATE_HOME/penstock/rollouts, which is in ~/.local/state unless it says otherwise."""
+    """Folder where roll-outs are kept that outlive the server, for one server alone; none: one for these repositories,
+    or registered models, in $XDG_STATE_HOME/penstock/rollouts, which is in ~/.local/state unless it says otherwise."""
     hold: tuple[Pattern, ...] = ()
     """Models whose new versions get no requests but by a roll-out. Repeatable; `,` in the environment."""
     steps: tuple[Percent, ...] = (1.0, 10.0, 50.0, 100.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from penstock.errors import (
     QueueFull,
     Unavailable,
 )
+from penstock.gateway import shadow_copies
 from penstock.repository.nested import NestedCalls, Tensors, Terms
 from penstock.repository.served_model import ServedModel
 from penstock.types import NO_TERMS, CallTerms, InferHeader, OutputTensor, TensorSpec
@@ -579,6 +581,28 @@ async def test_a_copy_that_fails_hurts_nobody_and_counts() -> None:
         None,
     )
     assert bench.live.copies.under_way == 0
+
+
+@pytest.mark.parametrize("aside_from_bytes", [0, 1 << 20])
+async def test_a_copy_that_can_not_be_compared_takes_no_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, aside_from_bytes: int
+) -> None:
+    def fail(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(shadow_copies, "agree", fail)
+    monkeypatch.setattr(shadow_copies, "ASIDE_FROM_BYTES", aside_from_bytes)
+    bench = bench_at(ALL, mode="shadow")
+    sent = bench.send("x")
+    bench.stable.answer()
+    bench.candidate.answer()
+    for _ in range(1000):
+        if not bench.live.copies.under_way:
+            break
+        await asyncio.sleep(0.001)
+    assert bench.live.copies.under_way == 0
+    assert (bench.judge.pairs, isinstance(sent.answer, bytes)) == ([], True)
+    assert "could not be compared" in caplog.text
 
 
 async def test_a_share_of_the_requests_is_copied() -> None:

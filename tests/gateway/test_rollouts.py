@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from penstock.config import Settings
 from penstock.errors import (
     Conflict,
     Forbidden,
@@ -20,8 +21,9 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.gateway import rollout_promotion, rollouts
-from penstock.gateway.rollout_store import RolloutStore
+from penstock.gateway.rollout_store import RolloutStore, store_of
 from penstock.gateway.rollout_versions import check_gates
+from penstock.registry_config import RegistrySettings
 from penstock.rollouts.decisions import Promote, RollBack, Status
 from penstock.workers.request import PendingRequest
 from rollout_bench import FakePool, Sent, SequencesPool, version, y
@@ -472,7 +474,8 @@ async def test_a_second_server_on_the_folder_serves_but_rolls_nothing_out(serve:
     await first.start(**SLOW)
     second = await serve()
     assert list(second.rollouts.runs()) == []
-    assert second.send().first == 2
+    # which version answers was decided for these models, whoever serves them
+    assert second.send().first == 1
     with pytest.raises(Unavailable, match="are another server's, which runs"):
         await second.start(**SLOW)
     await first.rollouts.close()
@@ -497,9 +500,23 @@ async def test_a_file_that_can_not_be_read_is_left_alone(serve: Make, tmp_path: 
     folder.mkdir()
     (folder / "m.rollout.json").write_text("{")
     (folder / "n.rollout.json").write_text('{"model":"n","state":{},"counts":{}}')
+    (folder / "o.rollout.json").write_text('{"model":"o","state":{},"counts":{},"format":2}')
     server = await serve()
     assert list(server.rollouts.runs()) == []
     assert (folder / "m.rollout.json").read_text() == "{"
+
+
+def test_servers_of_other_models_have_folders_of_their_own(tmp_path: Path) -> None:
+    def folder(**given: Any) -> Path:
+        return store_of(Settings(**given)).folder
+
+    one = folder(registry=RegistrySettings(models=("models:/a@champion",)))
+    other = folder(registry=RegistrySettings(models=("models:/b@champion",)))
+    models = folder(model_repository=(tmp_path,))
+    assert len({one, other, models}) == 3
+    # a model more leaves those of the folder where they are
+    registry = RegistrySettings(models=("models:/a@champion",))
+    assert folder(model_repository=(tmp_path,), registry=registry) == models
 
 
 # ── registries ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -34,6 +34,8 @@ class RolloutKeeper:
         except Unavailable as error:
             self.problem = str(error)
             log.warning("%s", error)
+            # what was decided for these models holds here too
+            self.defaults |= await self._do(self._store.defaults)
             return []
         self.defaults |= defaults
         return kept

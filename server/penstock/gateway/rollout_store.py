@@ -20,8 +20,6 @@ from penstock.errors import Unavailable
 from penstock.gateway.rollout_sight import RolloutCounts
 from penstock.rollouts_config import rollouts_state
 
-Kind = TypeVar("Kind")
-
 log = logging.getLogger(__name__)
 
 FORMAT: Final = 1
@@ -58,6 +56,9 @@ class _Defaults(msgspec.Struct, frozen=True):
     format: int = FORMAT
 
 
+Kind = TypeVar("Kind", KeptRollout, _Defaults)
+
+
 class RolloutStore:
     """One folder, which is made when something is to be kept. Methods raise Unavailable, naming it."""
 
@@ -74,10 +75,14 @@ class RolloutStore:
         self._was_read = True
         if self._lock is None:
             return {}, []
-        defaults = self._read(self.folder / _DEFAULTS, _Defaults)
         found = sorted(self.folder.glob(f"*{_SUFFIX}"))
         kept = [each for path in found if (each := self._read(path, KeptRollout)) is not None]
-        return {} if defaults is None else defaults.versions, kept
+        return self.defaults(), kept
+
+    def defaults(self) -> Mapping[str, int]:
+        """Model → the version that answers requests which name none, also where the folder is another server's."""
+        found = self._read(self.folder / _DEFAULTS, _Defaults)
+        return {} if found is None else found.versions
 
     def save(self, kept: KeptRollout) -> None:
         """Keep a roll-out, in the place of the model's last one."""
@@ -88,8 +93,7 @@ class RolloutStore:
         had the folder when this one began."""
         if not self._was_read:
             self._open()
-            left = self._read(self.folder / _DEFAULTS, _Defaults)
-            versions = {**(left.versions if left is not None else {}), **versions}
+            versions = {**self.defaults(), **versions}
         self._write(self.folder / _DEFAULTS, msgspec.json.encode(_Defaults(dict(versions))))
 
     def remove(self, model: str) -> None:
@@ -137,6 +141,11 @@ class RolloutStore:
         except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
             log.error("%s can't be read, and is left as it is: %s", path, error)  # noqa: TRY400
             return None
+        if found.format != FORMAT:
+            log.error(
+                "%s is of format %s, and is left as it is: expected %d", path, found.format, FORMAT
+            )
+            return None
         return found
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -171,11 +180,13 @@ class RolloutStore:
 
 
 def store_of(settings: Settings) -> RolloutStore:
-    """The one that the settings name, or that is these model repositories' own."""
+    """The one that the settings name, or that is these model repositories' own, or else these registered models'."""
     folder = settings.rollouts.folder
     if folder is None:
-        repositories = settings.model_repository
-        named = "\0".join(map(str, repositories)).encode(errors="surrogateescape")
+        repositories, registry = settings.model_repository, settings.registry
+        registered = registry.uri, registry.uri_secret, *registry.models
+        sources: tuple[object, ...] = repositories or registered
+        named = "\0".join(map(str, sources)).encode(errors="surrogateescape")
         name = repositories[0].name if repositories else "models"
         folder = rollouts_state() / f"{name}-{sha256(named).hexdigest()[:12]}"
     return RolloutStore(folder)

@@ -8,7 +8,9 @@ from typing import Final, Protocol
 from penstock.errors import InvalidRequest, NotFound, Unavailable
 from penstock.model_config import ModelConfig, Tensor
 from penstock.repository.folders import MAX_VERSION
+from penstock.repository.index import ModelIndex
 from penstock.repository.served_model import ServedModel
+from penstock.rollouts.plan import RolloutPlan
 
 GATES: Final = "penstock.gates"
 """The tag in which the training says whether a version is good enough."""
@@ -105,6 +107,26 @@ async def version_of(source: VersionSource, model: str, ref: object) -> int:
     return int(text)
 
 
+async def stable_version(
+    models: ModelIndex, source: VersionSource, model: str, ref: object, candidate: int
+) -> int:
+    """From which version a roll-out to the candidate goes. `ref`: what a person says of it; None: nothing. Raises
+    InvalidRequest, NotFound, Unavailable."""
+    if ref is not None:
+        return await version_of(source, model, ref)
+    now = models.get(model).version
+    if now != candidate:
+        return now
+    before = [each for each in models.versions(model) if each < candidate]
+    if models.default_version(model) == candidate or not before:
+        raise InvalidRequest(
+            f"version {candidate} of model '{model}' answers all requests already: 'from' says which version it is"
+            " to be compared with"
+        )
+    # it was loaded beside the other, and took its place as the highest
+    return before[-1]
+
+
 async def check_gates(source: VersionSource, model: str, version: int) -> None:
     """Raises InvalidRequest where the registry says that the version has failed the gates of its training, and what the
     registry raises, unless it is away: then it says nothing."""
@@ -126,6 +148,25 @@ def alias_to_move(source: VersionSource, model: str, stable: int) -> str:
     aliases = source.aliases(model)
     meaning = sorted(alias for alias, version in aliases.items() if version == stable)
     return CHAMPION if CHAMPION in aliases or not meaning else meaning[0]
+
+
+def both_versions(models: ModelIndex, plan: RolloutPlan) -> tuple[ServedModel, ServedModel]:
+    """The stable one and the candidate. Raises NotFound, Unavailable, and InvalidRequest where they don't answer the
+    same requests, or can't be compared as the plan says."""
+    stable = models.get(plan.model, str(plan.stable))
+    candidate = models.get(plan.model, str(plan.candidate))
+    if why := difference(stable, candidate):
+        raise InvalidRequest(
+            f"model '{plan.model}' can't be rolled out to version {plan.candidate}: {why}"
+        )
+    config = stable.config
+    if plan.mode == "shadow" and (config.decoupled or config.sequence_batching is not None):
+        kind = "decoupled" if config.decoupled else "stateful"
+        raise InvalidRequest(
+            f"model '{plan.model}' can't be rolled out in shadow mode: it is {kind}, and copies of its requests"
+            " can't be compared; expected mode canary"
+        )
+    return stable, candidate
 
 
 def difference(stable: ServedModel, candidate: ServedModel) -> str:

@@ -20,8 +20,9 @@ from penstock.gateway.rollout_store import store_of
 from penstock.gateway.rollout_versions import (
     VersionSource,
     alias_to_move,
+    both_versions,
     check_gates,
-    difference,
+    stable_version,
     version_of,
 )
 from penstock.gateway.rollout_watch import Absence
@@ -29,7 +30,6 @@ from penstock.repository.jobs import Jobs
 from penstock.repository.repository import ModelRepository
 from penstock.repository.served_model import ServedModel
 from penstock.rollouts.decisions import Decision, Promote, RollBack, Status
-from penstock.rollouts.plan import RolloutPlan
 from penstock.rollouts.state import Rollout
 from penstock.rollouts_config import RolloutsSettings
 
@@ -239,9 +239,11 @@ class Rollouts:
     async def _begin(
         self, model: str, request: RolloutRequest, candidate: int, by: str
     ) -> RolloutRun:
-        stable = await self._stable(model, request.since, candidate)
+        stable = await stable_version(
+            self._repository, self._source, model, request.since, candidate
+        )
         plan = request.plan(self._settings, model, stable, candidate)
-        self._check(plan)
+        both_versions(self._repository, plan)
         alias = ""
         if self._source.serves(model):
             alias = alias_to_move(self._source, model, stable)
@@ -253,7 +255,7 @@ class Rollouts:
         try:
             if not self._source.serves(model):
                 await self._keeper.set_default(model, stable)
-            models = self._check(plan)
+            models = both_versions(self._repository, plan)
         except PenstockError:
             await self._keeper.remove(model)
             raise
@@ -262,22 +264,6 @@ class Rollouts:
         self._runs[model] = run
         self._go(run, models)
         return run
-
-    async def _stable(self, model: str, ref: object, candidate: int) -> int:
-        """From which version the roll-out goes. Raises InvalidRequest, NotFound, Unavailable."""
-        if ref is not None:
-            return await version_of(self._source, model, ref)
-        now = self._repository.get(model).version
-        if now != candidate:
-            return now
-        before = [each for each in self._repository.versions(model) if each < candidate]
-        if self._repository.default_version(model) == candidate or not before:
-            raise InvalidRequest(
-                f"version {candidate} of model '{model}' answers all requests already: 'from' says which version it is"
-                " to be compared with"
-            )
-        # it was loaded beside the other, and took its place as the highest
-        return before[-1]
 
     def _check_free(self, model: str) -> None:
         run = self._runs.get(model)
@@ -290,24 +276,6 @@ class Rollouts:
             )
         if model in self._repository.rollouts:
             raise Conflict(f"sequences of model '{model}' go on from its last roll-out")
-
-    def _check(self, plan: RolloutPlan) -> tuple[ServedModel, ServedModel]:
-        """Both versions. Raises NotFound, Unavailable, and InvalidRequest where they don't answer the same requests."""
-        stable = self._repository.get(plan.model, str(plan.stable))
-        candidate = self._repository.get(plan.model, str(plan.candidate))
-        why = difference(stable, candidate)
-        if why:
-            raise InvalidRequest(
-                f"model '{plan.model}' can't be rolled out to version {plan.candidate}: {why}"
-            )
-        config = stable.config
-        if plan.mode == "shadow" and (config.decoupled or config.sequence_batching is not None):
-            kind = "decoupled" if config.decoupled else "stateful"
-            raise InvalidRequest(
-                f"model '{plan.model}' can't be rolled out in shadow mode: it is {kind}, and copies of its requests"
-                " can't be compared; expected mode canary"
-            )
-        return stable, candidate
 
     def _go(self, run: RolloutRun, models: tuple[ServedModel, ServedModel]) -> None:
         """Requests are split from the next one on."""
@@ -328,7 +296,7 @@ class Rollouts:
         """Its models may have come, changed, or gone."""
         plan = run.plan
         try:
-            models = self._check(plan)
+            models = both_versions(self._repository, plan)
         except Unavailable as error:
             self._missing(run, error, for_good=False)
             return

@@ -7,8 +7,9 @@ is sent while the stable version's queue is long, or while too many are under wa
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from penstock.errors import Cancelled, PenstockError, QueueFull, Unavailable
@@ -20,6 +21,8 @@ from penstock.rollouts.plan import RolloutPlan
 from penstock.types import OutputTensor
 from penstock.workers.client_regions import Input
 from penstock.workers.request import Answer, PendingRequest, RequestPlan
+
+log = logging.getLogger(__name__)
 
 MAX_COPIES: Final = 64
 MAX_BYTES: Final = 64 << 20
@@ -175,10 +178,10 @@ class _Copy:
         if isinstance(answer, PenstockError):
             self.failed(answer)
         elif size_bytes(self._got) < ASIDE_FROM_BYTES:
-            self._compared(self._look())
+            self._compared(self._look)
         else:
             looking = asyncio.get_running_loop().run_in_executor(None, self._look)
-            looking.add_done_callback(lambda done: self._compared(done.result()))
+            looking.add_done_callback(lambda done: self._compared(done.result))
 
     def _look(self) -> tuple[Observation, bool]:
         """In a thread, where it takes its time."""
@@ -192,9 +195,17 @@ class _Copy:
         )
         return observed, not agree(self._kept.outputs, self._got, self._live.plan.tolerance)
 
-    def _compared(self, found: tuple[Observation, bool]) -> None:
+    def _compared(self, found: Callable[[], tuple[Observation, bool]]) -> None:
+        """Whatever was found, or went wrong at that: its room is free."""
         self._copies.ended(self._kept)
-        self._tell(*found)
+        try:
+            observed, mismatch = found()
+        except Exception:
+            log.exception("a copy for model '%s' could not be compared", self._live.plan.model)
+        except asyncio.CancelledError:
+            return
+        else:
+            self._tell(observed, mismatch)
 
     def _tell(self, candidate: Observation, mismatch: bool | None) -> None:
         self._live.paired(ShadowPair(self._stable, candidate, mismatch))
