@@ -161,17 +161,18 @@ class Gateway:
         )
 
     def _inference(self) -> Inference:
+        """With records of what is inferred, for the audit log and for training, where they are wanted."""
         parts = self.repository, self.state.client_memory, self._tracing
-        audited = self._audit_log is not None and self.settings.audit.inferences
-        log_of_each = (self._audit_log,) if audited else ()
-        if self._capturing is not None:
-            kind = CapturedAuditedInference if audited else CapturedInference
-            captured = kind(*parts, *log_of_each)
-            captured.capture = self._capturing.capture
-            return captured
-        if self._audit_log is None or not audited:
-            return Inference(*parts)
-        return AuditedInference(*parts, self._audit_log)
+        audit_log = self._audit_log if self.settings.audit.inferences else None
+        if self._capturing is None:
+            return Inference(*parts) if audit_log is None else AuditedInference(*parts, audit_log)
+        captured = (
+            CapturedInference(*parts)
+            if audit_log is None
+            else CapturedAuditedInference(*parts, audit_log)
+        )
+        captured.capture = self._capturing.capture
+        return captured
 
     def _open_capture(self) -> Capturing | None:
         """None: no records are kept."""
