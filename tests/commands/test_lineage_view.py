@@ -143,7 +143,9 @@ def of_tags(**tags: str) -> list[str]:
 
 
 def test_what_was_not_promoted() -> None:
-    told = '{"status":"rolled_back","stable":2,"share":10.0,"at":"2026-11-29","reason":"it is slow"}'
+    told = (
+        '{"status":"rolled_back","stable":2,"share":10.0,"at":"2026-11-29","reason":"it is slow"}'
+    )
     assert of_tags(rollout=told, gates="failed: accuracy 0.5")[1:3] == [
         "rollout  rolled back, beside version 2, at 10 %, 2026-11-29: it is slow",
         "gates  failed: accuracy 0.5",

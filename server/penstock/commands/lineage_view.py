@@ -116,7 +116,9 @@ def _promoted(tree: Tree, tags: Mapping[str, str]) -> None:
         tree.add(_line("rollout", text))
         return
     why = f": {found.reason}" if found.reason else ""
-    status = f"{found.status.replace('_', ' ')}, beside version {found.stable}, at {found.share:g} %"
+    status = (
+        f"{found.status.replace('_', ' ')}, beside version {found.stable}, at {found.share:g} %"
+    )
     style = "red" if found.status in ("rolled_back", "aborted") else ""
     tree.add(_line("rollout", f"{status}, {found.at}{why}", style))
 
