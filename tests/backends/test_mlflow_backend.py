@@ -445,6 +445,22 @@ def test_a_native_model_as_a_function(model_dir: Path) -> None:
     np.testing.assert_array_equal(found["output-0"], native.predict(X[:3]))
 
 
+@pytest.mark.parametrize("write", [saved.write_sklearn, saved.write_xgboost])
+def test_a_model_of_one_array_without_signature(
+    model_dir: Path, write: Callable[[Path], Any]
+) -> None:
+    """The array itself is what they take, by whatever name requests have it."""
+    native = write(model_dir)
+    edit(model_dir, lambda content: content.pop("signature"))
+    config = {
+        "max_batch_size": 8,
+        "input": [{"name": "X", "data_type": "TYPE_FP32", "dims": [3]}],
+        "output": [{"name": "CLASS", "data_type": "TYPE_INT64", "dims": [1]}],
+    }
+    found = predict(load(model_dir, config), {"X": X[:4]})
+    assert found["CLASS"].ravel().tolist() == native.predict(X[:4]).tolist()
+
+
 def test_a_model_without_signature(model_dir: Path) -> None:
     native = saved.write_booster(model_dir)
     edit(model_dir, lambda content: content.pop("signature"))
@@ -499,6 +515,10 @@ def test_onnx(model_dir: Path) -> None:
         ({"data": "../1/net.onnx"}, "inside of the model's folder"),
         ({}, "flavors.onnx.data is None"),
         ({"onnx_session_options": 3}, "onnx_session_options is 3, expected a mapping"),
+        (
+            {"onnx_session_options": {"extra_session_config": [1]}},
+            r"config is \[1\], expected a mapp",
+        ),
         ({"onnx_session_options": {"execution_mode": "fast"}}, "'FAST', expected one of SEQUENT"),
         ({"onnx_session_options": {"graph_optimization_level": 7}}, "level is 7, expected one of"),
     ],

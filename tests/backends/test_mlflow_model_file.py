@@ -195,7 +195,12 @@ def test_the_configuration_in_its_place() -> None:
         ((-1, 1), Kind.TEXT, False),
         ((-1, 1), Kind.NUMBER, True),
     ]
-    assert not configured_schema(config, "input", columns=False).columns
+    tensors_by_name = configured_schema(config, "input", columns=False)
+    assert (tensors_by_name.columns, tensors_by_name.named) == (False, True)
+    one = {"input": config["input"][1:]}
+    for columns_wanted in (None, False):
+        schema = configured_schema(one, "input", columns=columns_wanted)
+        assert (schema.columns, schema.named) == (False, False)
     with pytest.raises(LoadFailed, match="output 'z' has no data_type or no dims"):
         configured_schema(config, "output", columns=None)
 

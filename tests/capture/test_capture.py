@@ -63,7 +63,16 @@ def test_a_tenant_has_to_allow_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "taken"), [(None, True), (True, True), (False, False), ("no", True)]
+    ("wanted", "taken"),
+    [
+        (None, True),
+        (True, True),
+        (False, False),
+        ("false", False),
+        ("no", False),
+        (0, False),
+        (1, False),
+    ],
 )
 def test_a_client_may_say_no(wanted: object, taken: bool) -> None:
     made = capture()

@@ -1,4 +1,4 @@
-"""A lineage as a tree: all that is told, nothing that is not, and no control character of a name."""
+"""A lineage as a tree: what people ask for first, nothing that was not told, and no control character of a name."""
 
 from __future__ import annotations
 
@@ -36,8 +36,14 @@ WHOLE: Mapping[str, Any] = {
             "penstock.git.dirty": "true",
             "penstock.model_digest": DIGEST,
             "penstock.gates": "passed",
-            "penstock.promoted.by": "rollout",
+            "penstock.onnx.max_error": "5e-07",
+            "penstock.promoted.by": "key:psk_ada",
             "penstock.promoted.at": "2026-11-29",
+            "penstock.rollout": '{"status":"promoted","stable":2,"share":100.0,"at":"2026-11-29","reason":""}',
+            "penstock.run.id": "r1",
+            "penstock.run.host": "gpu7",
+            "penstock.signed.by": "ops",
+            "penstock.deployment.vm:8000": '{"state":"READY","since":"2026-11-29","share":100.0,"healthy":true}',
             "stage": "x",
         },
         "run": {
@@ -46,19 +52,27 @@ WHOLE: Mapping[str, Any] = {
             "status": "FINISHED",
             "user": "ann",
             "started_at_ms": 1_795_824_000_000,
-            "metrics": {"accuracy": 0.98125},
-            "params": {"lr": "0.1"},
+            "metrics": {"accuracy": 0.98125, "system/cpu": 98.0},
+            "params": {"lr": "0.1", "seed": "7"},
         },
-        "data": [{"name": "digits", "digest": "d1", "source": "s3://lake", "context": "train"}],
+        "data": [
+            {"name": "other", "digest": "d1", "source": "s3://lake", "context": "train"},
+            {
+                "name": "digits",
+                "digest": "7",
+                "source": '{"uri": "lake/digits", "version": "7", "columns": ["a"], "filter": ""}',
+                "context": "test",
+            },
+        ],
         "code": {"revision": "abc123", "branch": "main"},
     },
 }
 
 
-def shown(lineage: Mapping[str, Any]) -> list[str]:
+def shown(lineage: Mapping[str, Any], **how: Any) -> list[str]:
     """Its lines, without what draws the tree."""
     console = Console(file=io.StringIO(), width=300)
-    console.print(as_tree(lineage))
+    console.print(as_tree(lineage, **how))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return [line.strip("│├└─ \u00a0") for line in text.splitlines()]
 
@@ -66,13 +80,26 @@ def shown(lineage: Mapping[str, Any]) -> list[str]:
 def test_the_whole_of_it() -> None:
     assert shown(WHOLE) == [
         "digits 3",
-        f"digest  {DIGEST}",
-        "0123456789ab  model.onnx",
-        "signature",
-        "signer  ops@example.org",
-        "release  5",
-        "created  2026-11-28",
-        "encrypted  yes",
+        "promoted  2026-11-29 by key:psk_ada",
+        "rollout  promoted, beside version 2, at 100 %, 2026-11-29",
+        "gates  passed",
+        "ONNX max error  5e-07",
+        "data",
+        "uri  lake/digits",
+        "version  7",
+        "other  s3://lake  d1  train",
+        'digits  columns ["a"]  test',
+        "code",
+        "revision  abc123",
+        "branch  main",
+        "dirty  true",
+        "run  brave-cat r1",
+        "status  FINISHED",
+        "started  2026-11-28 00:00:00 UTC by ann",
+        "host  gpu7",
+        "metrics",
+        "accuracy  0.98125",
+        "parameters (2), metrics of the machine (1): shown by --all",
         "steps",
         "inner  2  sha256:1",
         "gone  not served",
@@ -80,30 +107,59 @@ def test_the_whole_of_it() -> None:
         "version  team.digits/3",
         "aliases  champion, best",
         "registered  2026-11-28 00:00:00 UTC by ann",
+        "signed by  ops",
         "source  models:/m-1",
-        "run  brave-cat r1",
-        "status  FINISHED",
-        "started  2026-11-28 00:00:00 UTC by ann",
-        "metrics",
-        "accuracy  0.98125",
-        "parameters",
-        "lr  0.1",
-        "data",
-        "uri  lake/digits",
-        "version  7",
-        "digits  s3://lake  d1  train",
-        "code",
-        "revision  abc123",
-        "branch  main",
-        "dirty  true",
-        "checks",
-        "gates  passed",
-        "promoted",
-        "by  rollout",
-        "at  2026-11-29",
+        "served",
+        "vm:8000  READY, 100 % of the requests, since 2026-11-29",
+        "signature",
+        "signer  ops@example.org",
+        "release  5",
+        "created  2026-11-28",
+        "encrypted  yes",
+        f"digest  {DIGEST}",
+        "0123456789ab  model.onnx",
         "tags",
         "stage  x",
     ]
+
+
+def test_all_of_it() -> None:
+    lines = shown(WHOLE, everything=True)
+    at = lines.index("metrics")
+    assert lines[at : at + 6] == [
+        "metrics",
+        "accuracy  0.98125",
+        "system/cpu  98",
+        "parameters",
+        "lr  0.1",
+        "seed  7",
+    ]
+
+
+def of_tags(**tags: str) -> list[str]:
+    """What is shown of the first ones."""
+    given = {f"penstock.{name.replace('_', '.')}": text for name, text in tags.items()}
+    return shown({"model": "m", "version": "1", "registry": {"name": "m", "tags": given}})
+
+
+def test_what_was_not_promoted() -> None:
+    told = (
+        '{"status":"rolled_back","stable":2,"share":10.0,"at":"2026-11-29","reason":"it is slow"}'
+    )
+    assert of_tags(rollout=told, gates="failed: accuracy 0.5")[1:3] == [
+        "rollout  rolled back, beside version 2, at 10 %, 2026-11-29: it is slow",
+        "gates  failed: accuracy 0.5",
+    ]
+
+
+def test_a_promotion_of_nobody_who_is_known() -> None:
+    (line,) = [x for x in of_tags(promoted_by="rollout", promoted_at="now") if "promoted" in x]
+    assert line.startswith("promoted  now by its roll-out (who began it is not known")
+
+
+def test_tags_that_others_have_written() -> None:
+    lines = of_tags(rollout="by hand", deployment_x="yes")
+    assert "rollout  by hand" in lines and "x  yes" in lines
 
 
 def test_a_folder_alone() -> None:
@@ -111,11 +167,12 @@ def test_a_folder_alone() -> None:
     lines = shown(
         {"model": "m", "version": "1", "digest": DIGEST, "files": files, "registry": None}
     )
-    assert lines[-3:] == [
-        "and 3 more",
-        "signature  none was asked for",
+    assert lines[1:4] == [
         "registry  it comes from a folder, not from a registry",
+        "signature  none was asked for",
+        f"digest  {DIGEST}",
     ]
+    assert lines[-1] == "and 3 more: shown by --all" and len(lines) == 5 + MOST_FILES
 
 
 def test_another_model_than_the_one_that_was_trained() -> None:
@@ -123,14 +180,21 @@ def test_another_model_than_the_one_that_was_trained() -> None:
     registry = {"name": "m", "version": 1, "tags": tags, "data": [{"name": "d", "digest": "1"}]}
     lines = shown({"model": "m", "version": "1", "digest": DIGEST, "registry": registry})
     assert "digest  another one was trained: sha256:other" in lines
-    assert lines[-2:] == ["data", "d  1"]
+    assert lines[1:3] == ["data", "d  1"]
+
+
+def test_a_version_that_is_not_served() -> None:
+    registry = {"name": "m", "version": 1, "tags": {"penstock.model_digest": DIGEST}}
+    problem = "this server does not serve the version"
+    lines = shown({"model": "m", "version": "1", "digest_problem": problem, "registry": registry})
+    assert f"digest  {DIGEST}" in lines and lines[-1] == f"digest  {problem}"
 
 
 def test_what_is_not_known_is_said() -> None:
     lines = shown(
         {"model": "m", "version": "1", "digest_problem": "gone", "registry_problem": "it is away"}
     )
-    assert lines[1] == "digest  gone" and lines[-1] == "registry  it is away"
+    assert lines[1] == "registry  it is away" and lines[-1] == "digest  gone"
 
 
 def test_names_move_no_cursor() -> None:

@@ -188,10 +188,14 @@ def test_lineage_tells_run_and_registry(bench: Bench, capsys: pytest.CaptureFixt
     assert (registry["name"], registry["version"]) == (bench.model.name, 2)
     assert registry["aliases"] == ["challenger"]
     assert registry["run"]["params"] == {"factor": "5"}
-    assert main(["models", "lineage", "scaled", f"--url=http://{bench.served.http}"]) == 0
+    url = f"--url=http://{bench.served.http}"
+    assert main(["models", "lineage", "scaled", url]) == 0
     lines = capsys.readouterr().out
     assert told["digest"] not in lines
-    assert "run  times 1 " in lines and "factor  1" in lines and "aliases  champion" in lines
+    assert "run  times 1 " in lines and "aliases  champion" in lines
+    assert "parameters (1)" in lines and "factor" not in lines
+    assert main(["models", "lineage", "scaled", "--all", url]) == 0
+    assert "factor  1" in capsys.readouterr().out
 
 
 def test_an_entry_of_a_repository_has_its_configuration(bench: Bench) -> None:

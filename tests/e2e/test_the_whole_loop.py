@@ -215,6 +215,9 @@ def test_from_training_to_traffic(mlflow_server: MlflowServer, tmp_path: Path) -
         assert load.failures == [], server.log
         assert load.answers[str(bad)] == saw_the_bad_one < load.answers.total() / 4
         check_lineage(loop, server, good)
+        # it is not served any more, and what it was can be asked all the same
+        of_the_bad_one = penstock(server, "models", "lineage", loop.model, str(bad))["registry"]
+        assert json.loads(of_the_bad_one["tags"]["penstock.rollout"])["status"] == "rolled_back"
 
 
 def check_lineage(loop: Loop, server: Served, version: int) -> None:

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from penstock.access.session import OPEN
-from penstock.errors import NotFound, Unavailable
+from penstock.errors import Forbidden, LoadFailed, NotFound, PenstockError, Unavailable
 from penstock.gateway.http_types import HttpRequest, HttpResponse
-from penstock.gateway.lineage_api import LineageApi
+from penstock.gateway.lineage_api import NOT_SERVED, LineageApi
 from penstock.gateway.route_table import RouteTable
 from penstock.model_digest import folder_digest
 from penstock.repository.version_digest import VersionDigest
@@ -30,14 +30,14 @@ class Told(msgspec.Struct):
 class Registry:
     """Of `digits`."""
 
-    away = False
+    problem: PenstockError | None = None
 
     def serves(self, model: str) -> bool:
         return model == "digits"
 
     async def lineage(self, model: str, version: int) -> Told:
-        if self.away:
-            raise Unavailable("the registry is away")
+        if self.problem is not None:
+            raise self.problem
         return Told("team.digits", version)
 
 
@@ -129,12 +129,38 @@ async def test_what_the_registry_says(tmp_path: Path) -> None:
     model, registry = served(tmp_path / "digits"), Registry()
     told = await ask(Models(model), registry)
     assert told["registry"] == {"name": "team.digits", "version": 3, "aliases": ["champion"]}
-    registry.away = True
-    told = await ask(Models(model), registry)
-    assert (told["registry"], told["registry_problem"]) == (None, "the registry is away")
-    assert told["digest"]
+    for kind in (Unavailable, Forbidden, NotFound, LoadFailed):
+        registry.problem = kind("it does not say")
+        told = await ask(Models(model), registry)
+        assert (told["registry"], told["registry_problem"]) == (None, "it does not say")
+        assert told["digest"]
     other = served(tmp_path / "other", "other")
     assert (await ask(Models(other), registry, "other"))["registry"] is None
+
+
+async def test_a_version_that_is_not_served_any_more(tmp_path: Path) -> None:
+    """An answer of before can be traced back: what the registry knows is told."""
+    models, registry = Models(served(tmp_path)), Registry()
+    told = await ask(models, registry, "digits/versions/2")
+    assert told == {
+        "model": "digits",
+        "version": "2",
+        "digest": "",
+        "files": [],
+        "digest_problem": NOT_SERVED,
+        "release": None,
+        "steps": [],
+        "registry": {"name": "team.digits", "version": 2, "aliases": ["champion"]},
+    }
+    for path in ("other/versions/2", "digits/versions/0", "digits/versions/" + 30 * "9"):
+        with pytest.raises(NotFound, match="unknown model"):
+            await ask(models, registry, path)
+    registry.problem = NotFound("the registry has it not")
+    with pytest.raises(NotFound, match="unknown model"):
+        await ask(models, registry, "digits/versions/2")
+    registry.problem = Unavailable("the registry is away")
+    with pytest.raises(Unavailable, match="the registry is away"):
+        await ask(models, registry, "digits/versions/2")
 
 
 async def test_an_ensembles_steps_that_the_caller_may_know_of(tmp_path: Path) -> None:

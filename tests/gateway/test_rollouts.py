@@ -664,13 +664,15 @@ async def test_a_promotion_that_a_crash_has_cut_off_is_done_after_it(
     before = await serve(registry)
     await before.start("@challenger", **SLOW)
     registry.problem = Unavailable("away")
-    before.rollouts.promote("m")
+    before.rollouts.promote("m", "key:eve")
     await before.rollouts.close()
     registry.problem = None
     after = await serve(registry)
     run = after.rollouts.run_of("m")
     await until(lambda: run.done)
     assert registry.moves == [("champion", 2)]
+    # who promoted it, not who had begun it
+    assert (run.by, registry.tags["penstock.promoted.by"]) == ("key:ada", "key:eve")
     assert after.index.default_version("m") == 2
 
 

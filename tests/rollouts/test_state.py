@@ -94,6 +94,7 @@ def test_good_candidate_goes_through_all_steps_and_is_promoted(drive: Drive) -> 
     assert [event.what for event in drive.report.events] == [
         *("started", "advanced", "advanced", "promoted"),
     ]
+    assert drive.rollout.promoted_by == ""
     # nothing counts any more
     drive.answer(2, 5, ok=False)
     assert drive.report.candidate_errors == 0
@@ -257,6 +258,8 @@ def test_pause_stops_the_steps_and_not_the_guards(drive: Drive) -> None:
 
 def test_by_hand(drive: Drive) -> None:
     assert drive.rollout.promote(0.0, "ada") == Promote(by_hand=True)
+    drive.restart()
+    assert drive.rollout.promoted_by == "ada"
     assert drive.rollout.share == WHOLE
     other = Rollout.start(plan(), 0.0)
     assert other.abort(0.0, "too early") == RollBack("", "too early")

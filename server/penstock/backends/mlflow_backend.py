@@ -17,7 +17,7 @@ import numpy as np
 from penstock.backends.base import Batch, LoadSpec, Outputs, RequestInfo
 from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
 from penstock.backends.isolation import one_by_one, run_isolated
-from penstock.backends.mlflow_flavors import Flavor
+from penstock.backends.mlflow_flavors import Flavor, Probabilities
 from penstock.backends.mlflow_inputs import Inputs
 from penstock.backends.mlflow_loaders import holds_bytecode, load_flavor
 from penstock.backends.mlflow_model_file import FLAVOR, ModelFile, read_model_file
@@ -57,7 +57,9 @@ def load(spec: LoadSpec) -> MlflowModel:
     check_requirements(file, spec.config, flavor, bytecode=holds_bytecode(file, flavor))
     model = load_flavor(file, flavor, inputs, spec.threads)
     inputs = _as_exported(inputs, model.sizes())
-    probabilities = _probabilities(model, outputs)
+    probabilities = model.probabilities
+    if any(field.name == PROBABILITIES for field in outputs.fields):
+        probabilities = None
     config = complete(spec.config, _signature(inputs, outputs, probabilities))
     return MlflowModel(model, config, inputs, outputs, params, probabilities)
 
@@ -72,7 +74,7 @@ class MlflowModel:
         inputs: Schema,
         outputs: Schema,
         params: Params,
-        probabilities: Field | None,
+        probabilities: Probabilities | None,
     ) -> None:
         batching = config["max_batch_size"] > 0
         self._model = model
@@ -80,9 +82,10 @@ class MlflowModel:
         self._params = params
         self._inputs = Inputs(inputs)
         self._outputs = ModelOutputs(outputs, batching=batching)
-        self._probabilities = (
-            None if probabilities is None else OutputCheck(probabilities, batching=batching)
-        )
+        self._probabilities = None
+        if probabilities is not None:
+            check = OutputCheck(_field(probabilities), batching=batching)
+            self._probabilities = probabilities, check
         self._names = [tensor["name"] for tensor in config["output"]]
 
     @property
@@ -103,7 +106,7 @@ class MlflowModel:
 
     def close(self) -> None:
         """Let go of the model. It can't be run after it."""
-        del self._model
+        del self._model, self._probabilities
 
     def _by_group(
         self, batch: Batch, groups: Sequence[Sequence[int]]
@@ -134,8 +137,8 @@ class MlflowModel:
         if self._outputs.names.intersection(wanted):
             outputs = self._outputs(self._model.predict(data, params), rows)
         if self._probabilities is not None and PROBABILITIES in wanted:
-            given = self._model.probabilities(data)
-            outputs[PROBABILITIES] = self._probabilities(given, rows)
+            probabilities, check = self._probabilities
+            outputs[PROBABILITIES] = check(probabilities.of(data), rows)
         return {name: array for name, array in outputs.items() if name in wanted}
 
     def _wanted(self, batch: Batch) -> Sequence[str]:
@@ -211,16 +214,13 @@ def _as_exported(inputs: Schema, sizes: Sequence[tuple[int, ...]]) -> Schema:
     return replace(inputs, fields=tuple(fields))
 
 
-def _probabilities(model: Flavor, outputs: Schema) -> Field | None:
-    classes = model.classes()
-    if not classes or any(field.name == PROBABILITIES for field in outputs.fields):
-        return None
-    shape = (BATCH_DIM, classes)
+def _field(probabilities: Probabilities) -> Field:
+    shape = (BATCH_DIM, probabilities.classes)
     return Field(PROBABILITIES, PROBABILITIES, Kind.NUMBER, "TYPE_FP64", shape)
 
 
-def _signature(inputs: Schema, outputs: Schema, probabilities: Field | None) -> Signature:
+def _signature(inputs: Schema, outputs: Schema, probabilities: Probabilities | None) -> Signature:
     given: list[ModelTensor] = [field.tensor for field in outputs.fields]
     if probabilities is not None:
-        given.append(probabilities.tensor)
+        given.append(_field(probabilities).tensor)
     return Signature([field.tensor for field in inputs.fields], given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,15 @@ PICKLES_ALLOWED: Final = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 """MLflow's own switch: what it forbids is not read here either."""
 
 
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """A classifier's."""
+
+    classes: int
+    of: Callable[[Any], Any]
+    """The data → that of each class, for each row. Raises anything."""
+
+
 class Flavor(Protocol):
     """A model that is loaded."""
 
@@ -24,12 +34,9 @@ class Flavor(Protocol):
         """What MLflow's `predict` would return for it. Raises anything."""
         ...
 
-    def classes(self) -> int:
-        """How many classes `probabilities` tells of; 0: it tells of none."""
-        ...
-
-    def probabilities(self, data: Any) -> Any:
-        """Of each class, for each row."""
+    @property
+    def probabilities(self) -> Probabilities | None:
+        """What it says beside its prediction; None: nothing."""
         ...
 
     def sizes(self) -> tuple[tuple[int, ...], ...]:
@@ -40,13 +47,10 @@ class Flavor(Protocol):
 class Plain:
     """What most flavours have in common: no probabilities, and nothing to say of shapes."""
 
-    def classes(self) -> int:
+    @property
+    def probabilities(self) -> Probabilities | None:
         """None."""
-        return 0
-
-    def probabilities(self, data: Any) -> Any:
-        """Never called."""
-        raise NotImplementedError
+        return None
 
     def sizes(self) -> tuple[tuple[int, ...], ...]:
         """Unknown."""
@@ -65,16 +69,15 @@ class Sklearn(Plain):
         """Like MLflow, it takes no parameters."""
         return self._predict(data)
 
-    def classes(self) -> int:
-        """Those of a classifier of one label that has probabilities."""
+    @property
+    def probabilities(self) -> Probabilities | None:
+        """Those of a classifier of one label that has them."""
         if self._method != "predict" or not hasattr(self._estimator, "predict_proba"):
-            return 0
+            return None
         classes = getattr(self._estimator, "classes_", None)
-        return classes.shape[0] if isinstance(classes, np.ndarray) and classes.ndim == 1 else 0
-
-    def probabilities(self, data: Any) -> Any:
-        """Of `predict_proba`."""
-        return self._estimator.predict_proba(data)
+        if not isinstance(classes, np.ndarray) or classes.ndim != 1 or not len(classes):
+            return None
+        return Probabilities(len(classes), self._estimator.predict_proba)
 
 
 class Booster(Plain):

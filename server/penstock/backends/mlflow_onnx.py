@@ -62,7 +62,10 @@ def _parameters(options: Mapping[str, Any], where: str) -> Iterator[tuple[str, s
     mode = options.get("execution_mode")
     if mode:
         yield "execution_mode", _one_of(MODES, str(mode).upper(), f"{where}.execution_mode")
-    for key, value in (options.get("extra_session_config") or {}).items():
+    extra = options.get("extra_session_config") or {}
+    if not isinstance(extra, dict):
+        raise LoadFailed(f"{where}.extra_session_config is {extra!r}, expected a mapping")
+    for key, value in extra.items():
         if str(key).startswith("session."):
             yield str(key), str(value)
         else:

@@ -166,7 +166,8 @@ def configured_schema(config: ConfigDict, key: str, *, columns: bool | None) -> 
         fields.append(Field(tensor["name"], tensor["name"], kind, data_type, shape, optional))
     if columns is None:
         columns = len(fields) > 1 and all(field.shape[-1:] == (1,) for field in fields)
-    return Schema(tuple(fields), columns=columns, named=True)
+    # the only tensor needs no name; a table's columns do, and which one of several it is
+    return Schema(tuple(fields), columns=columns, named=columns or len(fields) > 1)
 
 
 def _tensor(given: Mapping[str, Any], where: str) -> Field:

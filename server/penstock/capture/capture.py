@@ -109,10 +109,11 @@ class Capture:
         return ModelCapture(self, version, config)
 
     def takes(self, plan: Plan, tenant: str, wanted: object) -> bool:
-        """Whether a request is kept whose turn it is. `wanted`: what its client says of it."""
+        """Whether a request is kept whose turn it is. `wanted`: what its client says of it; None: nothing."""
         counts = self.counts
         counts.sampled += 1
-        if wanted is False:
+        if wanted is not None and wanted is not True:
+            # also who says "false", or 0, does not want it
             return self._skip(Skipped.OPTED_OUT)
         if self._may_keep is not None and not self._may_keep(tenant, plan.table.model):
             return self._skip(Skipped.NOT_ALLOWED)

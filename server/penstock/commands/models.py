@@ -106,13 +106,17 @@ def lineage(
     version: Annotated[
         str, typer.Argument(metavar="[VERSION]", help="Its version; none: what is served.")
     ] = "",
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Show parameters, metrics of the machine, and all files too."),
+    ] = False,
     url: Url = "http://127.0.0.1:8000",
     as_json: AsJson = False,
     ca_file: CaFile = None,
     cert_file: CertFile = None,
     key_file: KeyFile = None,
 ) -> None:
-    """Show where a model version comes from: files, signature, run, data, code, metrics, and who promoted it.
+    """Show where a model version comes from: who promoted it, gates, data, code, run, metrics, signature and files.
 
     \f
     Raises PenstockError with one line for a person.
@@ -124,7 +128,7 @@ def lineage(
         typer.echo(_json(found))
         return
     try:
-        tree = as_tree(found)
+        tree = as_tree(found, everything=everything)
     except (KeyError, TypeError, AttributeError) as error:
         raise Unavailable(
             f"{url} tells a lineage in a way that is not known here: {error!r}"

@@ -22,7 +22,7 @@ from penstock.workers.request import Answer, Encode, Part, PendingRequest, Respo
 
 OK: Final = "ok"
 PARAMETER: Final = "capture"
-"""Of a request: `false` has it not kept."""
+"""Of a request: whatever is not `true` has it not kept."""
 RESPONSE_BYTES: Final = 256
 """What a response takes beside its tensors: a model may have any number of small ones."""
 

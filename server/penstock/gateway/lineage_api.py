@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -19,6 +20,9 @@ from penstock.trust.release import FILENAME, MAX_BYTES, parse_release
 from penstock.trust.staging import Staged
 from penstock.verbs import Verb
 
+NOT_SERVED: Final = "this server does not serve the version"
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
+
 
 class LineageSource(Protocol):
     """What knows of models that come from a registry."""
@@ -28,7 +32,7 @@ class LineageSource(Protocol):
         ...
 
     async def lineage(self, model: str, version: int) -> msgspec.Struct:
-        """Where the version comes from. Raises NotFound, Unavailable."""
+        """Where the version comes from. Raises NotFound, Unavailable, Forbidden, LoadFailed."""
         ...
 
 
@@ -46,7 +50,14 @@ class LineageApi:
         yield Route("GET", path, self._answer, described.LINEAGE)
 
     async def _answer(self, parameters: PathParameters, request: HttpRequest) -> HttpResponse:
-        model = self._models.get(parameters["model"], parameters.get("version", ""))
+        name, version = parameters["model"], parameters.get("version", "")
+        try:
+            model = self._models.get(name, version)
+        except (NotFound, Unavailable):
+            told = await self._not_served(name, version)
+            if told is None:
+                raise
+            return json_response(told)
         return json_response(
             {
                 "model": model.name,
@@ -78,14 +89,37 @@ class LineageApi:
             }
         return list(told.values())
 
+    async def _not_served(self, name: str, version: str) -> Mapping[str, Any] | None:
+        """Of a version that gave answers once, or never will: the registry knows it all the same. None: it does not.
+
+        Raises what the registry does not answer for.
+        """
+        source = self._source
+        if source is None or not source.serves(name) or not _NUMBER.fullmatch(version):
+            return None
+        try:
+            lineage = await source.lineage(name, int(version))
+        except NotFound:
+            return None
+        return {
+            "model": name,
+            "version": version,
+            "digest": "",
+            "files": [],
+            "digest_problem": NOT_SERVED,
+            "release": None,
+            "steps": [],
+            "registry": msgspec.to_builtins(lineage),
+        }
+
     async def _registered(self, model: ServedModel) -> Mapping[str, Any]:
-        """What the registry says. That it is away leaves the rest as it is."""
+        """What the registry says. That it does not leaves the rest as it is."""
         source = self._source
         if source is None or not source.serves(model.name):
             return {"registry": None}
         try:
             lineage = await source.lineage(model.name, model.version)
-        except (NotFound, Unavailable) as error:
+        except PenstockError as error:
             return {"registry": None, "registry_problem": str(error)}
         return {"registry": msgspec.to_builtins(lineage)}
 

@@ -94,10 +94,12 @@ class RolloutRecords:
         self._source.tag(plan.model, plan.candidate, tags)
 
     def promoted(self, rollout: Rollout, by: str, at: str) -> None:
-        """Have the registry know who promoted the candidate, and when."""
+        """Have the registry know who promoted the candidate, and when. `by`: who is told of where nobody who is known
+        has done it by hand."""
         plan = rollout.plan
         if self._source.serves(plan.model):
-            tags = {PROMOTED_BY: by, PROMOTED_AT: at}
+            # what an earlier gateway had no time for is known by the roll-out's own memory alone
+            tags = {PROMOTED_BY: rollout.promoted_by or by, PROMOTED_AT: at}
             self._source.tag(plan.model, plan.candidate, tags)
 
 

@@ -108,6 +108,14 @@ class Rollout:
         return self._state.decision
 
     @property
+    def promoted_by(self) -> str:
+        """Who has promoted the candidate by hand; empty: its steps have, or nobody was asked who he is."""
+        decision = self._state.decision
+        if not isinstance(decision, Promote) or not decision.by_hand:
+            return ""
+        return next(event.text for event in self._state.events if event.what == "promoted")
+
+    @property
     def salt(self) -> str:
         """For `unit_of`: with each version that is tried, other clients are the first."""
         return f"{self.plan.model}/{self.plan.candidate}"
