@@ -138,7 +138,7 @@ async def test_a_deleted_alias_or_version_leaves_what_is_served(
 
 
 async def test_away_at_the_start_what_was_fetched_is_served(
-    desk: MakeDesk, registry: FakeRegistry
+    desk: MakeDesk, registry: FakeRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     for version in (1, 2):
         registry.add("m", version)
@@ -158,10 +158,14 @@ async def test_away_at_the_start_what_was_fetched_is_served(
     assert other.desk.state is not None
     assert not other.desk.state.counts.reachable
     assert "it is away" in other.desk.state.problem
+    assert "it is away; nothing of it is served yet, and it is asked again" in caplog.text
     registry.away = False
     other.desk.look()
     await other.until(lambda m: versions(m) == [(1, True), (2, True)] and not m.problem)
     await other.until(lambda m: versions(m) == [(1, True)], "new")
+    registry.away = True
+    other.desk.look()
+    await until(lambda: "it is away; what was fetched goes on" in caplog.text)
 
 
 async def test_a_registry_that_says_nothing_is_not_waited_for(

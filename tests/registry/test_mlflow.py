@@ -111,8 +111,16 @@ def test_what_is_not_there(model: Registered) -> None:
 
 def test_a_server_that_is_away_is_said_soon() -> None:
     registry = MlflowRegistry("http://127.0.0.1:9")
-    with pytest.raises(Unavailable, match="the registry can't be asked: "):
+    with pytest.raises(Unavailable, match="the registry can't be asked: ") as error:
         registry.model("m", latest=False)
+    # one sentence, and nothing of the libraries below
+    assert str(error.value) == "the registry can't be asked: http://127.0.0.1:9: connection refused"
+    files = registry.artifacts(VersionFacts(1, READY, "mlflow-artifacts:/1/model"))
+    with pytest.raises(
+        Unavailable, match=r"^its files can't be read: http://127\.0\.0\.1:9/"
+    ) as error:
+        files.files()
+    assert str(error.value).endswith("/1/model: connection refused")
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_for_minutes(model: Registered) -> None:
@@ -121,8 +129,9 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_minutes(model: Registe
     assert registry.model(model.name, latest=False)
     model.server.stop()
     try:
-        with pytest.raises(Unavailable, match="the registry can't be asked"):
+        with pytest.raises(Unavailable, match="the registry can't be asked") as error:
             registry.model(model.name, latest=False)
+        assert str(error.value).endswith(f"{model.server.uri}: no answer in time")
     finally:
         model.server.go_on()
 

@@ -138,7 +138,9 @@ class Desk:
             self._bring_due(model)
         if away != self._problem:
             if away:
-                log.warning("%s; what was fetched goes on", away)
+                there = any(model.present for model in self._models.values())
+                goes_on = "what was fetched goes on" if there else "nothing of it is served yet"
+                log.warning("%s; %s, and it is asked again", away, goes_on)
             elif self._problem:
                 log.info("the registry answers again")
             self._problem = away

@@ -20,10 +20,10 @@ from penstock.redaction import redacted
 from penstock.registry.fetch import Artifacts
 from penstock.registry.local_artifacts import LocalArtifacts
 from penstock.registry.messages import RunFacts, VersionLineage
+from penstock.registry.reasons import brief, reason_of
 from penstock.registry.remote_artifacts import RemoteArtifacts
 from penstock.registry.source import READY, ModelFacts, VersionFacts
 
-MAX_TEXT: Final = 300
 LATEST_OF: Final = 10
 """So many of the highest versions are looked at for one that is ready."""
 
@@ -61,7 +61,7 @@ class MlflowRegistry:
 
     def model(self, name: str, *, latest: bool) -> ModelFacts:
         """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
-        with _asking(f"no registered model '{name}'"):
+        with self._asking(f"no registered model '{name}'"):
             client = self._client()
             found = client.get_registered_model(name)
             aliases = {str(alias): int(number) for alias, number in found.aliases.items()}
@@ -69,7 +69,7 @@ class MlflowRegistry:
 
     def version(self, name: str, version: int) -> VersionFacts:
         """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
-        with _asking(f"registered model '{name}' has no version {version}"):
+        with self._asking(f"registered model '{name}' has no version {version}"):
             client = self._client()
             found = client.get_model_version(name, str(version))
             source = client.get_model_version_download_uri(name, str(version))
@@ -87,7 +87,7 @@ class MlflowRegistry:
         folder = _local_folder(facts.source)
         if folder is not None:
             return self._local(folder)
-        with _asking(f"its files are not at {redacted(facts.source)}"):
+        with self._asking(f"its files are not at {redacted(facts.source)}"):
             repository = get_artifact_repository(
                 facts.source, tracking_uri=self._uri, registry_uri=self._uri
             )
@@ -99,7 +99,8 @@ class MlflowRegistry:
             return self._local(Path(inner.artifact_dir))
         if isinstance(inner, HttpArtifactRepository):
             self._check_host(inner.artifact_uri)
-        return RemoteArtifacts(repository, lambda: _asking("a file is not there"))
+        away = f"its files can't be read: {redacted(str(inner.artifact_uri))}"
+        return RemoteArtifacts(repository, lambda: _asking("a file is not there", away))
 
     def _local(self, folder: Path) -> LocalArtifacts:
         """Raises Forbidden."""
@@ -119,7 +120,7 @@ class MlflowRegistry:
 
     def lineage(self, name: str, version: int) -> VersionLineage:
         """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
-        with _asking(f"registered model '{name}' has no version {version}"):
+        with self._asking(f"registered model '{name}' has no version {version}"):
             client = self._client()
             found = client.get_model_version(name, str(version))
             run = self._run(client, found.run_id)
@@ -140,13 +141,16 @@ class MlflowRegistry:
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
-        with _asking(f"registered model '{name}' has no version {version}"):
+        with self._asking(f"registered model '{name}' has no version {version}"):
             self._client().set_registered_model_alias(name, alias, str(version))
 
     def set_tag(self, name: str, version: int, key: str, value: str) -> None:
         """Raises NotFound, Unavailable, Forbidden, LoadFailed."""
-        with _asking(f"registered model '{name}' has no version {version}"):
+        with self._asking(f"registered model '{name}' has no version {version}"):
             self._client().set_model_version_tag(name, str(version), key, value)
+
+    def _asking(self, missing: str) -> contextlib.AbstractContextManager[None]:
+        return _asking(missing, f"the registry can't be asked: {redacted(self._uri)}")
 
     def _client(self) -> MlflowClient:
         """Raises Unavailable."""
@@ -205,35 +209,27 @@ def _local_folder(source: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def _asking(missing: str) -> Iterator[None]:
-    """MLflow's errors, and those of what lies below it, as ours. `missing`: the text of a NotFound."""
+def _asking(missing: str, away: str) -> Iterator[None]:
+    """MLflow's errors, and those of what lies below it, as ours. `missing`: the text of a NotFound. `away`: that of an
+    Unavailable, as far as the reason."""
     try:
         yield
-    except (PenstockError, OSError) as error:
-        if _is_of_network(error):
-            raise Unavailable(_text(error)) from error
+    except PenstockError:
         raise
     except MlflowException as error:
         if error.error_code in _MISSING:
             raise NotFound(missing) from error
         if error.error_code in _REFUSED:
-            raise Forbidden(f"the registry refuses: {_text(error)}") from error
+            raise Forbidden(f"the registry refuses: {brief(error)}") from error
         if error.error_code in _WRONG:
-            raise LoadFailed(f"the registry does not take this: {_text(error)}") from error
-        raise Unavailable(f"the registry can't be asked: {_text(error)}") from error
+            raise LoadFailed(f"the registry does not take this: {brief(error)}") from error
+        raise Unavailable(f"{away}: {reason_of(error)}") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # of this machine's disk: those of requests have no number
+            raise
         # of databases and storage services, of which each has errors of its own
-        raise Unavailable(f"the registry can't be asked: {_text(error)}") from error
-
-
-def _is_of_network(error: Exception) -> bool:
-    """requests' errors are OSErrors, and have no number."""
-    return isinstance(error, OSError) and error.errno is None
-
-
-def _text(error: Exception) -> str:
-    line = " ".join(str(error).split()) or type(error).__name__
-    return redacted(line)[:MAX_TEXT]
+        raise Unavailable(f"{away}: {reason_of(error)}") from error
 
 
 def _texts(tags: Mapping[Any, Any]) -> dict[str, str]:
