@@ -118,6 +118,7 @@ def test_training_and_a_roll_out(tmp_path: Path) -> None:
     assert first.source is not None
     registry.set_registered_model_alias("digits", "champion", first.version)
     flags = shlex.split(serving.replace("$PWD", str(tmp_path)).replace("@challenger", "@champion"))
+    (tmp_path / "penstock.toml").write_text("[rollouts.guards]\nmin_windows = 1\n")
     quick = ["--registry-poll-secs=0.5", "--rollouts-step-secs=0.1", "--rollouts-min-requests=1"]
     served = Served(Path(flags[2]), "auto", *flags[3:], *quick, cwd=tmp_path)
     try:

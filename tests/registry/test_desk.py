@@ -445,3 +445,22 @@ async def test_what_can_t_be_kept_for_a_restart_is_said(
         bench.start()
         assert versions(await bench.settled()) == [(1, True)]
         await until(lambda: "can't be kept for a restart" in caplog.text)
+
+
+async def test_while_a_fetch_is_tried_again_the_registry_is_left_alone(
+    desk: MakeDesk, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.registry.followed.FIRST_RETRY_S", 0.01)
+    bad = registry.add("m", 1)
+    (bad / "link").symlink_to("/etc/passwd")
+    bench = desk("models:/m/1")
+    bench.start()
+    await bench.until(lambda m: "LinkOutside" in m.problem)
+    (bad / "link").unlink()
+    registry.gate = threading.Event()
+    await bench.until(lambda m: m.fetching == (1,))
+    asked = registry.questions
+    await asyncio.sleep(0.3)
+    assert registry.questions <= asked + 3
+    registry.gate.set()
+    await bench.until(lambda m: m.default == 1)
