@@ -1,0 +1,1 @@
+"""The operations' CUDA sources, and what compiles and launches them."""
