@@ -361,6 +361,44 @@ async def test_entries_of_repositories_come_and_go(
     assert not (bench.view.folder / "served").exists()
 
 
+async def test_two_names_of_one_model_are_both_remembered(
+    desk: MakeDesk, registry: FakeRegistry
+) -> None:
+    registry.add("m", 1)
+    registry.add("m", 2)
+    registry.aliases["m"] = {"champion": 1, "challenger": 2}
+    references = "models:/m@champion", "own=models:/m@challenger"
+    bench = desk(*references)
+    bench.start()
+    await bench.settled()
+    await bench.settled("own")
+    await until(lambda: len(bench.cache.known("m").meant) == 2)
+    registry.away = True
+    other = desk(*references, view="other")
+    other.start()
+    assert (await other.settled()).default == 1
+    assert (await other.settled("own")).default == 2
+
+
+async def test_an_alias_that_moves_to_what_is_there_already_is_remembered(
+    desk: MakeDesk, registry: FakeRegistry
+) -> None:
+    for version in (1, 2):
+        registry.add("m", version)
+    registry.aliases["m"] = {"champion": 1}
+    bench = desk("models:/m@champion")
+    bench.desk.hold({"m": (2,)})
+    bench.start()
+    await bench.until(lambda m: len(m.versions) == 2 and m.default == 1)
+    registry.aliases["m"] = {"champion": 2}
+    bench.desk.look()
+    await until(lambda: bench.cache.known("m").meant == {"@champion": 2})
+    registry.away = True
+    other = desk("models:/m@champion", view="other")
+    other.start()
+    assert (await other.settled()).default == 2
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -3,6 +3,7 @@
     blobs/ab/abcd…             a file, named by its SHA-256, read-only
     versions/KEY/MODEL/3.json  the files of a version: a Manifest
     known/KEY/MODEL.json       what references last meant, for a start without the registry
+    known.lock                 held while that is changed
     fetches/                   what is on its way
     views/RUN/                 what a server that runs serves: links to blobs
 
@@ -112,8 +113,16 @@ class Cache:
         return _read(self._known / f"{file_name(model)}.json", Known) or Known()
 
     def remember(self, model: str, known: Known) -> None:
-        """For the next start. Raises OSError."""
-        _write(self._known / f"{file_name(model)}.json", known)
+        """For the next start, beside what others remember of the model: it may be served under several names, and by
+        several servers. Raises OSError."""
+        lock = os.open(self.folder / "known.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            meant = {**self.known(model).meant, **known.meant}
+            together = Known(meant=meant, aliases=known.aliases)
+            _write(self._known / f"{file_name(model)}.json", together)
+        finally:
+            os.close(lock)
 
     # ── on the way ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ from penstock.registry.asking import Asking
 from penstock.registry.bringing import Bringing
 from penstock.registry.entries import RepositoryEntry
 from penstock.registry.followed import Followed
+from penstock.registry.manifest import Known
 from penstock.registry.messages import (
     FetchNote,
     RegistryState,
@@ -72,6 +73,8 @@ class Desk:
         self._fallback_s: Final = fallback_s
         self._tasks: dict[tuple[str, int], asyncio.Task[Exception | None]] = {}
         self._problem = ""
+        self._remembered: Final[dict[tuple[str, str], Known]] = {}
+        """Served and registered name → what was kept for a restart last."""
         self._threads: Final = ThreadPoolExecutor(THREADS, "fetch")
         self._wake = asyncio.Event()
         self._asked_for = False
@@ -137,6 +140,7 @@ class Desk:
                 model.away(away)
             self._bring_due(model)
         if away != self._problem:
+            await self._remember(model)
             if away:
                 there = any(model.present for model in self._models.values())
                 goes_on = "what was fetched goes on" if there else "nothing of it is served yet"
@@ -233,7 +237,7 @@ class Desk:
 
     async def _remember(self, model: Followed) -> None:
         try:
-            await asyncio.to_thread(self._bringing.cache.remember, model.registered, model.known())
+            await asyncio.to_thread(self._bringing.cache.remember, model.registered, known)
         except OSError as error:
             log.warning("what '%s' means can't be kept for a restart: %s", model.name, error)
 
@@ -251,6 +255,11 @@ class Desk:
             raise LoadFailed(f"version {version} can't be fetched: {error}")
 
     def hold(self, versions: Mapping[str, tuple[int, ...]]) -> None:
+        """What it means, if that is not what was remembered last."""
+        key, known = (model.name, model.registered), model.known()
+        if not known.meant or self._remembered.get(key) == known:
+            return
+        self._remembered[key] = known
         """These stay, whatever references mean."""
         self._roster.hold(versions)
         for model in self._roster.asked_for():

@@ -173,8 +173,7 @@ class Followed:
     def known(self) -> Known:
         """What to remember: only what can be served without the registry."""
         here = {part: version for part, version in self.meant.items() if version in self.present}
-        meant = {**self._known.meant, **here}
-        return Known(meant=meant, aliases=self.aliases)
+        return Known(meant=here, aliases=self.aliases)
 
     def state(self) -> RegistryModel:
         """For the gateway."""
