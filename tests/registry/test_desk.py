@@ -361,6 +361,129 @@ async def test_entries_of_repositories_come_and_go(
     assert not (bench.view.folder / "served").exists()
 
 
+async def test_an_entry_that_went_is_forgotten_also_where_nothing_of_it_was_there(
+    desk: MakeDesk, registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.registry.followed.FIRST_RETRY_S", 0.01)
+    bad = registry.add("m", 1)
+    (bad / "link").symlink_to("/etc/passwd")
+    repository = tmp_path / "repository"
+    folder = repository / "served"
+    folder.mkdir(parents=True)
+    (folder / "registry.toml").write_text('uri = "models:/m/1"')
+    (folder / "config.pbtxt").write_text("max_batch_size: 4")
+    bench = desk(entries=lambda: entries.find_entries([repository]), poll_s=0.02)
+    bench.start()
+    await bench.until(lambda m: "LinkOutside" in m.problem, "served")
+    shutil.rmtree(folder)
+    await until(lambda: bench.model("served") is None)
+    assert not (bench.view.folder / "served").exists()
+    asked = registry.questions
+    await asyncio.sleep(0.3)
+    assert registry.questions == asked
+
+
+def an_entry(folder: Path) -> Callable[[str], None]:
+    """A repository's; the function names what it is taken from."""
+    folder.mkdir(parents=True)
+    (folder / "config.pbtxt").write_text("max_batch_size: 4")
+
+    def name_it(reference: str) -> None:
+        (folder / "registry.toml").write_text(f'uri = "{reference}"')
+
+    return name_it
+
+
+async def test_an_entry_that_names_another_model_serves_that_one(
+    desk: MakeDesk, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    for name in ("m", "n"):
+        registry.add(name, 1)
+    registry.add("m", 2)
+    folder = tmp_path / "repository" / "served"
+    name_it = an_entry(folder)
+    name_it("models:/m/1")
+    bench = desk(entries=lambda: entries.find_entries([folder.parent]), poll_s=0.02)
+    bench.desk.hold({"served": (2,)})
+    bench.start()
+    before = await bench.until(lambda m: len(m.versions) == 2, "served")
+    bench.desk.hold({})
+    name_it("models:/n/1")
+    model = await bench.until(lambda m: m.registered == "n" and m.settled, "served")
+    assert versions(model) == [(1, True)]
+    assert model.revision > before.revision
+    assert bench.there("served") == [1]
+    assert (bench.view.folder / "served" / "1" / "weights").read_text() == "n 1"
+    assert (bench.view.folder / "served" / "config.pbtxt").exists()
+
+
+async def test_what_comes_for_a_model_that_is_not_served_any_more_is_not_taken_for_another_one(
+    desk: MakeDesk, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    for name in ("m", "n"):
+        registry.add(name, 1)
+    folder = tmp_path / "repository" / "served"
+    name_it = an_entry(folder)
+    name_it("models:/m/1")
+    registry.gate = threading.Event()
+    bench = desk(entries=lambda: entries.find_entries([folder.parent]), poll_s=0.02)
+    bench.start()
+    await bench.until(lambda m: m.fetching == (1,), "served")
+    name_it("models:/n/1")
+    await bench.until(lambda m: m.registered == "n", "served")
+    registry.gate.set()
+    await bench.until(lambda m: m.default == 1, "served")
+    assert (bench.view.folder / "served" / "1" / "weights").read_text() == "n 1"
+
+
+async def test_an_entry_that_named_another_model_while_no_agent_was_there(
+    desk: MakeDesk, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    for name in ("m", "n"):
+        registry.add(name, 1)
+    folder = tmp_path / "repository" / "served"
+    name_it = an_entry(folder)
+    name_it("models:/m/1")
+
+    def find() -> list[entries.RepositoryEntry]:
+        return entries.find_entries([folder.parent])
+
+    bench = desk(entries=find)
+    bench.start()
+    before = await bench.settled("served")
+    await bench.close()
+    name_it("models:/n/1")
+    other = desk(entries=find)
+    other.start()
+    model = await other.settled("served")
+    assert model.revision > before.revision
+    assert (other.view.folder / "served" / "1" / "weights").read_text() == "n 1"
+
+
+async def test_an_entry_that_went_while_no_agent_was_there_is_given_back(
+    desk: MakeDesk, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    registry.add("m", 1)
+    folder = tmp_path / "repository" / "served"
+    an_entry(folder)("models:/m/1")
+
+    def find() -> list[entries.RepositoryEntry]:
+        return entries.find_entries([folder.parent])
+
+    bench = desk(entries=find)
+    bench.start()
+    await bench.settled("served")
+    await bench.close()
+    shutil.rmtree(folder)
+    other = desk(entries=find)
+    other.start()
+    model = await other.until(lambda m: m.gone, "served")
+    assert versions(model) == [(1, False)]
+    await other.desk.release("served", 1)
+    assert other.model("served") is None
+    assert not (other.view.folder / "served").exists()
+
+
 async def test_two_names_of_one_model_are_both_remembered(
     desk: MakeDesk, registry: FakeRegistry
 ) -> None:

@@ -72,9 +72,9 @@ class Desk:
         self._poll_s: Final = poll_s
         self._fallback_s: Final = fallback_s
         self._tasks: dict[tuple[str, int], asyncio.Task[Exception | None]] = {}
-        self._problem = ""
         self._remembered: Final[dict[tuple[str, str], Known]] = {}
         """Served and registered name → what was kept for a restart last."""
+        self._problem = ""
         self._threads: Final = ThreadPoolExecutor(THREADS, "fetch")
         self._wake = asyncio.Event()
         self._asked_for = False
@@ -139,8 +139,8 @@ class Desk:
             if away:
                 model.away(away)
             self._bring_due(model)
-        if away != self._problem:
             await self._remember(model)
+        if away != self._problem:
             if away:
                 there = any(model.present for model in self._models.values())
                 goes_on = "what was fetched goes on" if there else "nothing of it is served yet"
@@ -204,15 +204,17 @@ class Desk:
                 version,
             )
         except (PenstockError, OSError) as error:
-            self._failed(model, version, error, what)
+            self._failed(self._now(model) or model, version, error, what)
             return error
         except BaseException:
             model.bringing.discard(version)
             raise
         else:
-            # its references may have become others meanwhile
-            now = self._models.get(model.name, model)
-            model = now if now.registered == model.registered else model
+            now = self._now(model)
+            if now is None:
+                await self._take_back(model, version)
+                return None
+            model = now
             model.brought(version, brought.manifest)
             self._ask.count(fetches=int(brought.fetched), fetched_bytes=brought.bytes)
             digest = {"digest": brought.manifest.digest}
@@ -231,11 +233,32 @@ class Desk:
         outcome: Outcome = "refused" if isinstance(error, (Untrusted, Forbidden)) else "failed"
         self._ask.count(**{f"{outcome}_fetches": 1})
         self._note(model, outcome, str(error), what)
+        if self._now(model) is None:
+            self._ask_now()
         # it is to be tried again
         self._wake.set()
         self.tell()
 
+    def _now(self, model: Followed) -> Followed | None:
+        """The model while a version of it was brought: it may have got other references. None: it is not served any
+        more, or its name stands for another registered model."""
+        now = self._models.get(model.name)
+        return now if now is not None and now.registered == model.registered else None
+
+    async def _take_back(self, model: Followed, version: int) -> None:
+        """It has come for a model that is not served any more."""
+        served = model.name in self._models
+        hidden = self._bringing.view.hide(model.name, version if served else None)
+        # the one that has its name may have waited with a version of that number
+        self._ask_now()
+        await asyncio.to_thread(self._bringing.view.discard, hidden)
+
     async def _remember(self, model: Followed) -> None:
+        """What it means, if that is not what was remembered last."""
+        key, known = (model.name, model.registered), model.known()
+        if not known.meant or self._remembered.get(key) == known:
+            return
+        self._remembered[key] = known
         try:
             await asyncio.to_thread(self._bringing.cache.remember, model.registered, known)
         except OSError as error:
@@ -245,21 +268,15 @@ class Desk:
 
     async def bring(self, name: str, version: int) -> None:
         """Have it in the view. It stays as long as it is held. Raises NotFound, Unavailable, LoadFailed."""
-        model = self._roster.served(name)
-        if version in model.present:
-            return
-        error = await asyncio.shield(self._begin(model, version))
-        if isinstance(error, PenstockError):
-            raise error
-        if error is not None:
-            raise LoadFailed(f"version {version} can't be fetched: {error}")
+        while version not in (model := self._roster.served(name)).present:
+            # one of a model that had this name before may be on its way still
+            error = await asyncio.shield(self._begin(model, version))
+            if isinstance(error, PenstockError):
+                raise error
+            if error is not None:
+                raise LoadFailed(f"version {version} can't be fetched: {error}")
 
     def hold(self, versions: Mapping[str, tuple[int, ...]]) -> None:
-        """What it means, if that is not what was remembered last."""
-        key, known = (model.name, model.registered), model.known()
-        if not known.meant or self._remembered.get(key) == known:
-            return
-        self._remembered[key] = known
         """These stay, whatever references mean."""
         self._roster.hold(versions)
         for model in self._roster.asked_for():
@@ -272,14 +289,12 @@ class Desk:
         if model is None or version not in model.present or not model.may_release(version):
             return
         # at once: the same version may be brought again meanwhile
-        hidden = [self._bringing.view.hide(name, version)]
+        hidden = self._bringing.view.hide(name, version)
         model.released(version)
-        if model.gone and not model.present:
-            hidden.append(self._bringing.view.hide(name))
-            del self._models[name]
         self.tell()
-        for folder in hidden:
-            await asyncio.to_thread(self._bringing.view.discard, folder)
+        await asyncio.to_thread(self._bringing.view.discard, hidden)
+        await self._roster.forget_if_over(model)
+        self.tell()
 
     def registered(self, name: str) -> str:
         """What the served model is called in the registry. Raises NotFound."""

@@ -73,6 +73,10 @@ class Followed:
             if before.default in present:
                 self.default = before.default
 
+    def replace(self, before: RegistryModel) -> None:
+        """Another registered model was served under this name, of which nothing is there any more."""
+        self._revision = before.revision + 1
+
     def take(self, facts: ModelFacts) -> None:
         """The registry has answered. What a part meant goes on where it means nothing now."""
         self._answered, self._problem, self._missing = True, "", {}
@@ -110,7 +114,7 @@ class Followed:
 
     def due(self, now: float) -> list[int]:
         """Versions to be brought now."""
-        if not self._may_bring:
+        if self.gone or not self._may_bring:
             return []
         return [
             version
@@ -144,8 +148,12 @@ class Followed:
 
     def next_due_at(self) -> float | None:
         """When a fetch is to be tried again; None: none is."""
+        if self.gone:
+            return None
         awaited = self.wanted - self.bringing
-        waiting = [failure.due_at for version, failure in self._failures.items() if version in awaited]
+        waiting = [
+            failure.due_at for version, failure in self._failures.items() if version in awaited
+        ]
         return min(waiting, default=None)
 
     def hold(self, versions: Collection[int]) -> None:
@@ -160,6 +168,11 @@ class Followed:
             return version not in self.held
         known = all(part in self.meant for part in self.parts)
         return known and version not in self.wanted and version != self.default
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing names it, and nothing of it is there, or on its way."""
+        return self.gone and not self.present and not self.bringing
 
     def released(self, version: int) -> None:
         """It is not in the view any more."""

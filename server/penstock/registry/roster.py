@@ -11,8 +11,9 @@ from penstock.errors import InvalidRequest, NotFound
 from penstock.registry.bringing import Bringing
 from penstock.registry.entries import RepositoryEntry
 from penstock.registry.followed import Followed
+from penstock.registry.manifest import Known
 from penstock.registry.messages import RegistryModel
-from penstock.registry_refs import RegistryRef, check_together
+from penstock.registry_refs import RegistryRef, check_together, parse_refs
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,24 @@ class Roster:
         await self.find()
         for old in () if before is None else before.models:
             model = self.models.get(old.name)
-            if model is None or model.registered != old.registered:
+            if model is None:
+                await self._adopt_gone(old)
+                continue
+            if model.registered != old.registered:
+                await self._replace(model, old)
                 continue
             present = await asyncio.to_thread(self._bringing.present, old.name, old.registered)
             model.adopt(present, old)
+
+    async def _adopt_gone(self, old: RegistryModel) -> None:
+        """Its entry went while there was no agent: a gateway may serve it still, and is to give it back."""
+        present = await asyncio.to_thread(self._bringing.present, old.name, old.registered)
+        if not present or not old.refs:
+            return
+        self.models[old.name] = model = Followed(parse_refs(old.refs), Known())
+        model.gone = True
+        model.adopt(present, old)
+        model.hold(self._held.get(old.name, ()))
 
     async def find(self) -> None:
         """Those of the settings, and those of repositories, as they are now."""
@@ -84,11 +99,24 @@ class Roster:
             by_name.setdefault(ref.name, []).append(ref)
         for name, refs in by_name.items():
             await self._follow(name, refs)
-        for model in self.models.values():
+        for model in list(self.models.values()):
             model.gone = model.name not in by_name
+            await self.forget_if_over(model)
         for entry in self.entries:
             if entry.ref is not None:
                 await self._put_beside(self.models[entry.ref.name], entry)
+
+    async def forget_if_over(self, model: Followed) -> None:
+        """It is in no state any more once there is nothing to be given back."""
+        if not model.is_over or self.models.get(model.name) is not model:
+            return
+        try:
+            hidden = self._view.hide(model.name)
+        except OSError as error:
+            log.warning("model '%s' can't be removed: %s. It is tried again.", model.name, error)
+            return
+        del self.models[model.name]
+        await asyncio.to_thread(self._view.discard, hidden)
 
     async def _put_beside(self, model: Followed, entry: RepositoryEntry) -> None:
         """What lies beside the entry's file lies beside the versions."""
@@ -110,7 +138,26 @@ class Roster:
             return
         cached = await asyncio.to_thread(self._cache.known, refs[0].model)
         model = Followed(refs, cached)
-        if known is not None and known.registered == model.registered:
-            model.adopt(known.present, known.state())
         model.hold(self._held.get(name, ()))
-        self.models[name] = model
+        if known is None:
+            self.models[name] = model
+        elif known.registered == model.registered:
+            model.adopt(known.present, known.state())
+            self.models[name] = model
+        else:
+            await self._replace(model, known.state())
+
+    async def _replace(self, model: Followed, before: RegistryModel) -> None:
+        """Its references name another registered model now: nothing of the one before may be taken for a version of
+        that. A gateway serves what it has loaded until there is something new."""
+        try:
+            versions = self._view.versions(model.name)
+            hidden = [self._view.hide(model.name, version) for version in versions]
+        except OSError as error:
+            text = "model '%s' can't become '%s' of the registry: %s. It is tried again."
+            log.warning(text, model.name, model.registered, error)
+            return
+        model.replace(before)
+        self.models[model.name] = model
+        for folder in hidden:
+            await asyncio.to_thread(self._view.discard, folder)
