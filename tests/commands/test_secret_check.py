@@ -46,6 +46,15 @@ def problem(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize(
+    ("content", "why"), [("", " is empty"), (" \t\n", ": it is blank: anybody could sign webhooks")]
+)
+def test_webhooks_are_signed_with_something(tmp_path: Path, content: str, why: str) -> None:
+    where = secret(tmp_path, "webhook", content)
+    text = problem(tmp_path, f'[registry]\nwebhook_secret = "{where}"\n')
+    assert text.startswith(f"registry.webhook_secret: {where}{why}")
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("artifacts.key_encryption_key", '[artifacts]\nkey_encryption_key = "{}"\n'),

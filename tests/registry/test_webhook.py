@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-
 import pytest
 
 from penstock.errors import Unauthenticated
 from penstock.registry.webhook import check_webhook
-
-SECRET = b"the secret"
-BODY = b'{"entity": "model_version_alias", "action": "created"}'
-
-
-def sign(
-    body: bytes = BODY, delivery: str = "d1", at: str = "1000", secret: bytes = SECRET
-) -> bytes:
-    content = f"{delivery}.{at}.".encode() + body
-    return b"v1," + base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest())
+from signed_webhooks import BODY, SECRET, sign
 
 
 def check(
@@ -62,6 +49,16 @@ def test_others_don_t(signature: bytes, why: str) -> None:
         check(signature)
     assert error.value.reason == why
     assert str(error.value) == "the webhook is not signed as it should be"
+
+
+@pytest.mark.parametrize("secret", [b"", b" \n"])
+def test_nothing_is_signed_with_a_blank_secret(secret: bytes) -> None:
+    signature = sign(secret=secret)
+    with pytest.raises(Unauthenticated) as error:
+        check_webhook(
+            secret, signature=signature, delivery=b"d1", timestamp=b"1000", body=BODY, now_s=1000
+        )
+    assert error.value.reason == "the secret is blank"
 
 
 @pytest.mark.parametrize("now_s", [1301, 699])

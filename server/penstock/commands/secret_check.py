@@ -50,3 +50,6 @@ def _check(settings: Settings, name: str, where: str, secret: Secret) -> None:
             secret_key_set(secret.reveal(), settings.access.jwt[int(at)].accepted_algorithms)
         case ["quotas", _]:
             secret.text()
+        case ["registry", "webhook_secret"]:
+            if not secret.reveal().strip():
+                raise ConfigError("it is blank: anybody could sign webhooks with it")

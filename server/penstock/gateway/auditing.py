@@ -64,9 +64,14 @@ class Auditing:
         self._refusals: Final = audit_log.settings.refusals
 
     def refused(
-        self, principal: Principal | None, error: PenstockError, verb: str, model: str
+        self,
+        principal: Principal | None,
+        error: PenstockError,
+        verb: str,
+        model: str,
+        count: int = 1,
     ) -> None:
-        """A request is refused. Raises Unavailable where that can't be recorded and has to be."""
+        """A request is refused, or so many. Raises Unavailable where that can't be recorded and has to be."""
         if not self._refusals:
             return
         action = next((name for cls, name in _REFUSALS.items() if isinstance(error, cls)), "refuse")
@@ -80,7 +85,9 @@ class Auditing:
                 reason=error.reason if isinstance(error, Unauthenticated) else str(error),
                 request_id=_request_id(),
                 client=client_of_call(),
-                details=({"verb": str(verb)} if verb else {}) | _route(),
+                details=({"verb": str(verb)} if verb else {})
+                | ({"count": str(count)} if count > 1 else {})
+                | _route(),
             )
         )
 

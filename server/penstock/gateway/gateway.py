@@ -156,8 +156,10 @@ class Gateway:
         reference, auditing = self.settings.registry.webhook_secret, self.auditing
         return RegistryApi(
             self.registry,
-            None if reference is None else lambda: self._secrets.get(reference).reveal(),
-            lambda error: None if auditing is None else auditing.refused(None, error, "", ""),
+            None if reference is None else lambda: self._secrets.get(reference),
+            lambda error, count: (
+                None if auditing is None else auditing.refused(None, error, "", "", count)
+            ),
         )
 
     def _inference(self) -> Inference:

@@ -16,13 +16,46 @@ from penstock.gateway.http_types import HttpRequest, HttpResponse, json_response
 from penstock.gateway.route_table import PathParameters, Route
 from penstock.registry.link import RegistryLink
 from penstock.registry.messages import RegistryModel
-from penstock.registry.webhook import DELIVERY, SIGNATURE, TIMESTAMP, check_webhook
+from penstock.registry.webhook import (
+    DELIVERY,
+    SIGNATURE,
+    TIMESTAMP,
+    check_headers,
+    check_webhook,
+)
+from penstock.secrets.secret import Secret
 from penstock.verbs import Verb
 
 MAX_WEBHOOK_BYTES: Final = 1 << 20
+SECRET_S: Final = 1.0
+"""How old the secret may be that a webhook is checked with: not each one that anybody sends has it read."""
+RECORDED_PER_MINUTE: Final = 10
+"""So many refused webhooks are recorded one by one: anybody may send them."""
 NO_REGISTRY: Final = "this server takes no models from a registry"
 
-Refused = Callable[[Unauthenticated], None]
+Refused = Callable[[Unauthenticated, int], None]
+"""Why, and how many it stands for."""
+
+
+class Recorded:
+    """Which refused webhooks are recorded. The others are counted with the next one that is."""
+
+    def __init__(self) -> None:
+        self._minute = -1
+        self._recorded = 0
+        self._left_out = 0
+
+    def take(self, now_s: float) -> int:
+        """How many a record of this one stands for; 0: it is not recorded."""
+        minute = int(now_s // 60)
+        if minute != self._minute:
+            self._minute, self._recorded = minute, 0
+        if self._recorded >= RECORDED_PER_MINUTE:
+            self._left_out += 1
+            return 0
+        self._recorded += 1
+        count, self._left_out = self._left_out + 1, 0
+        return count
 
 
 class RegistryApi:
@@ -31,16 +64,19 @@ class RegistryApi:
     def __init__(
         self,
         link: RegistryLink | None = None,
-        webhook_secret: Callable[[], bytes] | None = None,
-        refused: Refused = lambda _: None,
+        webhook_secret: Callable[[], Secret] | None = None,
+        refused: Refused = lambda *_: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`webhook_secret`: reads it; None: webhooks are refused. `refused`: hears of those whose signature is wrong.
-        `clock`: seconds since 1970, for tests."""
+        """`webhook_secret`: reads it, which may block; None: webhooks are refused. `refused`: hears of those whose
+        signature is wrong, of many of them only how many. `clock`: seconds since 1970, for tests."""
         self._link: Final = link
         self._secret: Final = webhook_secret
         self._refused: Final = refused
         self._clock: Final = clock
+        self._recorded: Final = Recorded()
+        self._read: asyncio.Future[Secret] | None = None
+        self._read_at_s = 0.0
 
     def routes(self) -> Iterator[Route]:
         """The routes."""
@@ -77,22 +113,29 @@ class RegistryApi:
             )
         if len(request.body) > MAX_WEBHOOK_BYTES:
             raise InvalidRequest(f"a webhook of over {MAX_WEBHOOK_BYTES} bytes")
-        secret = await asyncio.to_thread(self._secret)
-        headers = request.headers
+        signed = {
+            "signature": request.headers.get(SIGNATURE, b""),
+            "delivery": request.headers.get(DELIVERY, b""),
+            "timestamp": request.headers.get(TIMESTAMP, b""),
+        }
         try:
-            check_webhook(
-                secret,
-                signature=headers.get(SIGNATURE, b""),
-                delivery=headers.get(DELIVERY, b""),
-                timestamp=headers.get(TIMESTAMP, b""),
-                body=request.body,
-                now_s=self._clock(),
-            )
+            check_headers(**signed)
+            secret = (await self._current(self._secret)).reveal()
+            check_webhook(secret, **signed, body=request.body, now_s=self._clock())
         except Unauthenticated as error:
-            self._refused(error)
+            if count := self._recorded.take(self._clock()):
+                self._refused(error, count)
             raise
         self._link.look()
         return json_response({})
+
+    async def _current(self, read: Callable[[], Secret]) -> Secret:
+        """One thread at most reads it, however many webhooks come."""
+        now_s = self._clock()
+        if self._read is None or not 0 <= now_s - self._read_at_s < SECRET_S:
+            self._read_at_s = now_s
+            self._read = asyncio.ensure_future(asyncio.to_thread(read))
+        return await asyncio.shield(self._read)
 
 
 def _shown(model: RegistryModel, session: AnySession) -> dict[str, Any]:

@@ -20,16 +20,24 @@ MAX_HEADER_BYTES: Final = 4096
 _REFUSED: Final = "the webhook is not signed as it should be"
 
 
-def check_webhook(
-    secret: bytes, *, signature: bytes, delivery: bytes, timestamp: bytes, body: bytes, now_s: float
-) -> None:
-    """Raises Unauthenticated; its reason says exactly what is wrong."""
+def check_headers(*, signature: bytes, delivery: bytes, timestamp: bytes) -> None:
+    """What can be seen without the secret. Raises Unauthenticated; its reason says exactly what is wrong."""
     if not signature or not delivery or not timestamp:
         raise Unauthenticated(_REFUSED, "a header of the signature is missing")
     if max(map(len, (signature, delivery, timestamp))) > MAX_HEADER_BYTES:
         raise Unauthenticated(_REFUSED, "a header of the signature is too long")
     if not timestamp.isdigit() or len(timestamp) > 15:
         raise Unauthenticated(_REFUSED, "its timestamp is no number")
+
+
+def check_webhook(
+    secret: bytes, *, signature: bytes, delivery: bytes, timestamp: bytes, body: bytes, now_s: float
+) -> None:
+    """Raises Unauthenticated; its reason says exactly what is wrong."""
+    check_headers(signature=signature, delivery=delivery, timestamp=timestamp)
+    if not secret.strip():
+        # it was replaced while the server runs: anybody could sign with it
+        raise Unauthenticated(_REFUSED, "the secret is blank")
     content = b".".join((delivery, timestamp, body))
     expected = base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest())
     # of several signatures, as while a secret is changed, one has to fit
