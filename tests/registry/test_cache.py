@@ -406,6 +406,49 @@ def test_the_limit_takes_files_of_no_version_but_not_those_on_their_way(cache: C
     assert evict(cache, 1, time.time() + 10_000) == (0, 100)
 
 
+def test_the_limit_leaves_what_a_slow_fetch_has_brought(cache: Cache, tmp_path: Path) -> None:
+    source = write(tmp_path / "source", {"a": "a" * 100, "b": "b" * 100})
+    looked: list[tuple[int, int]] = []
+
+    class Slow(LocalArtifacts):
+        def copy(self, path: str, target: Path) -> str:
+            # an hour between two files
+            looked.append(evict(cache, 1, time.time() + 3600))
+            return super().copy(path, target)
+
+    manifest = fetch(cache, Slow(source), model="m", version=1, source=str(source), run_id="r")
+    assert looked == [(0, 0), (100, 0)]
+    assert cache.damaged(manifest) == []
+
+
+def test_the_limit_takes_what_a_fetch_has_brought_that_was_given_up(
+    cache: Cache, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "source", {"a": "a" * 100, "b": "b" * 100})
+
+    class Broken(LocalArtifacts):
+        def copy(self, path: str, target: Path) -> str:
+            if path == "b":
+                raise Unavailable("gone")
+            return super().copy(path, target)
+
+    with pytest.raises(Unavailable):
+        fetch(cache, Broken(source), model="m", version=1, source=str(source), run_id="r")
+    assert evict(cache, 1, time.time()) == (100, 0)
+    assert evict(cache, 1, time.time() + 3600) == (0, 100)
+    assert bring(cache, source).size == 200
+
+
+def test_how_old_a_file_says_to_be_does_not_matter(cache: Cache, tmp_path: Path) -> None:
+    file = cache.folder / "file"
+    file.write_text("x")
+    os.utime(file, (1, 1))
+    cache.put(file, "a" * 64)
+    assert evict(cache, 0, time.time()) == (1, 0)
+    write_atomically(cache.blob("b" * 64), b"x")
+    assert evict(cache, 1, time.time()) == (2, 0)
+
+
 def test_names_of_files() -> None:
     assert file_name("digits") == "digits"
     assert file_name("..") == "%2E%2E"

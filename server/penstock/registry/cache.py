@@ -69,6 +69,8 @@ class Cache:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.fchmod(descriptor, 0o444)
+            # since when it is here, whatever it says of itself
+            os.utime(descriptor)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -143,6 +145,18 @@ class Cache:
     def finished(self, folder: Path) -> None:
         """Nothing of what the fetch had is of use any more."""
         shutil.rmtree(folder, ignore_errors=True)
+
+    def being_fetched(self) -> Iterator[Path]:
+        """Folders of the fetches that go on now, here or in another process."""
+        for lock in self._fetches.glob("*.lock"):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    yield lock.with_suffix("")
+                finally:
+                    os.close(descriptor)
 
     def remove_abandoned(self, now_s: float) -> None:
         """What fetches have left that nobody went on with."""

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from penstock.registry.cache import Cache
+from penstock.registry.fetch import on_their_way
 from penstock.registry.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
 FRESH_S: Final = 600.0
-"""A file that no version has yet may be of one that is on its way."""
+"""A file that no version has, and no fetch's journal, may have come this moment."""
 
 
 def evict(cache: Cache, limit: int, now_s: float) -> tuple[int, int]:
@@ -34,10 +35,11 @@ def evict(cache: Cache, limit: int, now_s: float) -> tuple[int, int]:
         for path, _, m in versions
         if (path.parent.parent.name, path.parent.name, m.version) in needed
     ]
-    kept_files = _files(kept)
+    coming = on_their_way(cache)
+    kept_files = _files(kept) | coming
     free = [(path, m) for path, _, m in versions if m not in kept]
     # what belongs to no version at all goes first
-    orphans = blobs.keys() - _files(m for _, _, m in versions)
+    orphans = blobs.keys() - _files(m for _, _, m in versions) - coming
     for digest in orphans:
         if blobs[digest].st_mtime < now_s - FRESH_S and blobs[digest].st_nlink == 1:
             removed += _remove(cache, digest, blobs[digest].st_size)

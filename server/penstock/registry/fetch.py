@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -127,6 +127,21 @@ def _check_room(cache: Cache, needed: int) -> None:
         raise OSError(errno.ENOSPC, text)
 
 
+def on_their_way(cache: Cache) -> set[str]:
+    """Digests of files that fetches which are going on have brought so far: no version has them yet."""
+    return {line.sha256 for folder in cache.being_fetched() for line in _lines(folder / _JOURNAL)}
+
+
+def _lines(journal: Path) -> Iterator[Fetched]:
+    try:
+        lines = journal.read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        with contextlib.suppress(msgspec.MsgspecError):
+            yield msgspec.json.decode(line, type=Fetched)
+
+
 class _Journal:
     """Which files a fetch has brought so far. A line is written when its file is in the cache."""
 
@@ -137,17 +152,11 @@ class _Journal:
 
     def read(self) -> dict[str, CachedFile]:
         """What an earlier fetch of the same source has brought. A line that was cut off is left out."""
-        found = {}
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return {}
-        for line in lines:
-            with contextlib.suppress(msgspec.MsgspecError):
-                fetched = msgspec.json.decode(line, type=Fetched)
-                if fetched.source == self._source:
-                    found[fetched.path] = CachedFile(fetched.sha256, fetched.size)
-        return found
+        return {
+            line.path: CachedFile(line.sha256, line.size)
+            for line in _lines(self._path)
+            if line.source == self._source
+        }
 
     def add(self, path: str, file: CachedFile) -> None:
         """Raises OSError."""
