@@ -155,6 +155,8 @@ def test_what_was_not_promoted() -> None:
 def test_a_promotion_of_nobody_who_is_known() -> None:
     (line,) = [x for x in of_tags(promoted_by="rollout", promoted_at="now") if "promoted" in x]
     assert line.startswith("promoted  now by its roll-out (who began it is not known")
+    (line,) = [x for x in of_tags(promoted_by="hand", promoted_at="now") if "promoted" in x]
+    assert line.startswith("promoted  now by hand (whose is not known")
 
 
 def test_tags_that_others_have_written() -> None:

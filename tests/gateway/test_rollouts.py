@@ -676,6 +676,22 @@ async def test_a_promotion_that_a_crash_has_cut_off_is_done_after_it(
     assert after.index.default_version("m") == 2
 
 
+async def test_a_promotion_by_hand_is_told_of_as_one_also_where_nobody_is_asked_who_he_is(
+    serve: Make,
+) -> None:
+    registry = FakeRegistry()
+    before = await serve(registry)
+    await before.start("@challenger", **SLOW)
+    registry.problem = Unavailable("away")
+    before.rollouts.promote("m")
+    await before.rollouts.close()
+    registry.problem = None
+    after = await serve(registry)
+    await until(lambda: after.rollouts.run_of("m").done)
+    # not the one who had begun the roll-out
+    assert registry.tags["penstock.promoted.by"] == "hand"
+
+
 async def test_a_promotion_that_was_cut_off_after_its_alias_moved_moves_no_other_one(
     serve: Make,
 ) -> None:

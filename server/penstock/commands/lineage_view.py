@@ -27,8 +27,11 @@ _CHECKS: Final = {
 _ROLLOUT: Final = "penstock.rollout"
 _PROMOTED_BY: Final = "penstock.promoted.by"
 _PROMOTED_AT: Final = "penstock.promoted.at"
-_UNKNOWN: Final = "rollout"
-"""Has promoted what nobody who is known has asked for."""
+_UNKNOWN: Final = {
+    "rollout": "its roll-out (who began it is not known: access was not controlled)",
+    "hand": "hand (whose is not known: access was not controlled)",
+}
+"""What has promoted a version where nobody who is known has asked for it → what is told of that."""
 _CODE: Final = {
     "penstock.git.revision": "revision",
     "penstock.git.dirty": "dirty",
@@ -104,8 +107,7 @@ def _origin(tree: Tree, registry: Mapping[str, Any], *, everything: bool) -> Non
 
 def _promoted(tree: Tree, tags: Mapping[str, str]) -> None:
     by = tags.get(_PROMOTED_BY, "")
-    if by == _UNKNOWN:
-        by = "its roll-out (who began it is not known: access was not controlled)"
+    by = _UNKNOWN.get(by, by)
     if told := " by ".join(filter(None, (tags.get(_PROMOTED_AT, ""), by))):
         tree.add(_line("promoted", told))
     text = tags.get(_ROLLOUT)

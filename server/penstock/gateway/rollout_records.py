@@ -21,6 +21,8 @@ TAG: Final = "penstock.rollout"
 """Of the candidate's version in the registry: JSON of what became of it."""
 PROMOTED_BY: Final = "penstock.promoted.by"
 PROMOTED_AT: Final = "penstock.promoted.at"
+BY_HAND: Final = "hand"
+"""Has promoted what somebody has asked for whom nobody has asked who he is."""
 
 
 class RolloutTag(msgspec.Struct, frozen=True):
@@ -94,12 +96,14 @@ class RolloutRecords:
         self._source.tag(plan.model, plan.candidate, tags)
 
     def promoted(self, rollout: Rollout, by: str, at: str) -> None:
-        """Have the registry know who promoted the candidate, and when. `by`: who is told of where nobody who is known
-        has done it by hand."""
-        plan = rollout.plan
+        """Have the registry know who promoted the candidate, and when. `by`: who is told of where nobody has done it by
+        hand."""
+        plan, decision = rollout.plan, rollout.decision
         if self._source.serves(plan.model):
-            # what an earlier gateway had no time for is known by the roll-out's own memory alone
-            tags = {PROMOTED_BY: rollout.promoted_by or by, PROMOTED_AT: at}
+            if isinstance(decision, Promote) and decision.by_hand:
+                # what an earlier gateway had no time for is known by the roll-out's own memory alone
+                by = rollout.promoted_by or BY_HAND
+            tags = {PROMOTED_BY: by, PROMOTED_AT: at}
             self._source.tag(plan.model, plan.candidate, tags)
 
 
