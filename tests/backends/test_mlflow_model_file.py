@@ -181,7 +181,7 @@ def test_no_signature(model_dir: Path) -> None:
 
 
 def test_the_configuration_in_its_place() -> None:
-    config = {
+    config: dict[str, Any] = {
         "max_batch_size": 8,
         "input": [
             {"name": "a", "data_type": "TYPE_STRING", "dims": [1]},
