@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from penstock_training.register_config import CLASSIFIER_METRICS
 from penstock_training.report.statistics import BINS, Evaluation, accuracy_interval, softmax
 
 
@@ -20,6 +21,10 @@ def some(samples: int, classes: int, seed: int) -> Evaluation:
 
 
 evaluations = st.builds(some, st.integers(1, 200), st.integers(2, 6), st.integers(0, 2**32 - 1))
+
+
+def test_gates_know_all_that_is_counted() -> None:
+    assert tuple(some(10, 2, 0).metrics) == CLASSIFIER_METRICS
 
 
 @given(evaluations)

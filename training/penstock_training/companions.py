@@ -13,7 +13,7 @@ from penstock_training.config import TrainConfig
 from penstock_training.data_config import TableSettings
 from penstock_training.errors import DataError
 from penstock_training.finished import FinishedRun
-from penstock_training.recipe import Lake
+from penstock_training.recipe import Lake, Recipe, Splits
 from penstock_training.tracking import NoTracker, Tracker
 from penstock_training.world import World
 
@@ -37,6 +37,13 @@ def lake_of(config: TrainConfig, folder: Path) -> Lake:
         return NoLake()
     lake: Lake = importlib.import_module("penstock_training.data.lake").Lake(folder)
     return lake
+
+
+def check_gates(config: TrainConfig, recipe: Recipe, splits: Splits, source: Path) -> None:
+    """Gates name metrics of the run. Raises ConfigError."""
+    if config.register_as is not None:
+        names = importlib.import_module("penstock_training.gate_names")
+        names.check_gates(config.register_as.gates, recipe, splits, source)
 
 
 def tracker_of(config: TrainConfig, world: World) -> Tracker:

@@ -49,6 +49,8 @@ def train(folder: RunFolder, stop_wanted: Callable[[], bool], out: TextIO | None
     world = join(run.config.run)
     config = _settled(folder, run, world)
     recipe, splits = _opened(config, run.source, folder)
+    if world.is_first:
+        companions.check_gates(config, recipe, splits, run.source)
     learner = _learner(config, recipe, len(splits.train), world)
     state = _taken_up(folder, learner)
 

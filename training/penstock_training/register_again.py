@@ -50,7 +50,7 @@ def register_again(place: str, config: Path | None = None, uri: str = "") -> Reg
         )
     with folder.opened(alone=True):
         config_now = run.config if given is None else _mixed(run, given)
-        return _finish(folder, run, mark, _at(config_now, uri))
+        return _finish(folder, run, mark, _at(config_now, uri), config or run.source)
 
 
 def folder_of(run_id: str, uri: str) -> Path:
@@ -72,9 +72,13 @@ def folder_of(run_id: str, uri: str) -> Path:
     return path
 
 
-def _finish(folder: RunFolder, run: Run, mark: Mark, config: TrainConfig) -> Registered | None:
+def _finish(
+    folder: RunFolder, run: Run, mark: Mark, config: TrainConfig, source: Path
+) -> Registered | None:
+    """`source`: the file that `[register]` is of."""
     recipe = load_recipe(config, run.source)
     splits = recipe.datasets(companions.lake_of(config, folder.lake))
+    companions.check_gates(config, recipe, splits, source)
     best = mark.state.best
     assert best.step is not None
     model = recipe.model()

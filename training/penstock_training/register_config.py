@@ -17,6 +17,8 @@ Alias = Annotated[str, StringConstraints(pattern=_ALIAS_PATTERN)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+CLASSIFIER_METRICS: Final = ("accuracy", "macro_f1", "log_loss", "brier", "ece")
+"""What is counted of each classifier's probabilities."""
 LOWER_IS_BETTER: Final = frozenset({"loss", "log_loss", "brier", "ece"})
 _VERSION_ALIAS: Final = re.compile(r"v\d+", re.IGNORECASE)
 
