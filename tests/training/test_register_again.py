@@ -68,9 +68,11 @@ def test_a_registry_that_was_away_gets_the_version_later(
     curve = folder.metrics.read_text()
 
     uri = mlflow_server.store_uri
-    path = written(tmp_path, uri)
-    assert main(["register", str(folder.path), "--config", str(path)]) == 0
-    assert "version 1, not signed: passed; it is @challenger now" in capsys.readouterr().out
+    # --uri is stronger than what the configuration says
+    path = written(tmp_path, "http://127.0.0.1:9")
+    assert main(["register", str(folder.path), "--config", str(path), "--uri", uri]) == 0
+    said = capsys.readouterr().out
+    assert f" in {uri}, version 1, not signed: passed; it is @challenger now" in said
     name = load_config(path).tracking.experiment
     client = connect(uri)
     version = client.get_model_version_by_alias(name, "challenger")
@@ -87,7 +89,7 @@ def test_a_registry_that_was_away_gets_the_version_later(
     assert outcome.status == "finished"
 
     # by the run's id, and with other gates
-    written(tmp_path, uri, accuracy=1.0)
+    path = written(tmp_path, uri, accuracy=1.0)
     given = ["register", version.run_id, "--config", str(path)]
     assert main(given) == 0
     assert "version 1, not signed: failed: accuracy 0.9" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from penstock.errors import Untrusted
 from penstock.model_digest import folder_digest
+from penstock.redaction import redacted
 from penstock_training.errors import RegistrationError
 from penstock_training.gates import Verdict
 from penstock_training.mlflow_link import persistently
@@ -42,6 +43,8 @@ class Registered:
     version: int
     digest: str
     verdict: Verdict
+    registry: str
+    """Where, without credentials."""
     signed_by: str
     """Empty: it is not signed."""
     alias: str
@@ -51,7 +54,8 @@ class Registered:
         """For people."""
         signed = f"signed by {self.signed_by}" if self.signed_by else "not signed"
         outcome = f"it is @{self.alias} now" if self.alias else "it has no alias"
-        return f"registered {self.name}, version {self.version}, {signed}: {self.verdict.summary}; {outcome}"
+        what = f"registered {self.name} in {self.registry}, version {self.version}, {signed}"
+        return f"{what}: {self.verdict.summary}; {outcome}"
 
 
 class Registration:
@@ -189,6 +193,7 @@ class Registration:
             version,
             self.digest,
             verdict,
+            redacted(registry.uri),
             signed_by,
             alias if verdict.passed else "",
         )

@@ -25,7 +25,7 @@ class Registry:
         self.client: Final = client
         self.name: Final = name
         self.run_id: Final = run_id
-        self._uri: Final = uri
+        self.uri: Final = uri
 
     def logged_model(self, step: int) -> Any:
         """The run's model, which is made where there is none. Its files come later."""
@@ -132,7 +132,7 @@ class Registry:
         draft = folder.with_name(f".{folder.name}")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        repository: Any = get_artifact_repository(location, self._uri, self._uri)
+        repository: Any = get_artifact_repository(location, self.uri, self.uri)
         repository.download_artifacts("", str(draft))
         (draft / META).unlink(missing_ok=True)
         if not any(draft.iterdir()):
@@ -146,7 +146,7 @@ class Registry:
 
     def _source(self, model_id: str) -> str:
         """A store without a server would look for the model in the store of MLflow's global setting."""
-        if self._uri.startswith(("http://", "https://")):
+        if self.uri.startswith(("http://", "https://")):
             return f"models:/{model_id}"
         return str(self.client.get_logged_model(model_id).artifact_location)
 
