@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from penstock.registry.reasons import MAX_TEXT, brief, reason_of
+from penstock.registry.reasons import MAX_TEXT, brief, network_reason, reason_of
 
 
 def below(error: Exception, cause: BaseException) -> Exception:
@@ -38,6 +38,21 @@ REFUSED = ConnectionRefusedError(111, "Connection refused")
 )
 def test_the_first_cause_is_told(error: Exception, said: str) -> None:
     assert reason_of(error) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (below(Exception("Max retries exceeded with url: /api"), REFUSED), "connection refused"),
+        (OSError(113, "No route to host"), "no route to host"),
+        (below(Exception("retries"), TimeoutError("timed out")), "no answer in time"),
+        (below(OSError(), untrusted()), "its certificate does not hold: self-signed certificate"),
+        (OSError(28, "No space left on device"), ""),
+        (ValueError("a b"), ""),
+    ],
+)
+def test_what_the_network_says(error: Exception, said: str) -> None:
+    assert network_reason(error) == said
 
 
 def test_a_text_is_cut_between_words_and_without_credentials() -> None:

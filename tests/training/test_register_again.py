@@ -60,11 +60,19 @@ def began(path: Path) -> RunFolder:
 
 
 def test_a_registry_that_was_away_gets_the_version_later(
-    mlflow_server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mlflow_server: MlflowServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = began(written(tmp_path, "http://127.0.0.1:9", patience=0.2))
-    with pytest.raises(Unavailable, match=f"penstock-train register {folder.path}"):
+    with pytest.raises(Unavailable, match=f"penstock-train register {folder.path}") as failed:
         train(folder, lambda: False, sys.stderr)
+    # why is told once, and in few words
+    told = f"{caplog.text}{failed.value}{capsys.readouterr().err}"
+    assert told.count("refused") == 1, told
+    assert "until it is back (connection refused)" in told
+    assert "HTTPConnectionPool" not in told
     curve = folder.metrics.read_text()
 
     uri = mlflow_server.store_uri

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from penstock.errors import Unavailable
 from penstock.redaction import redacted
+from penstock.registry.reasons import network_reason
 from penstock_training.errors import RegistrationError
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def is_missing(error: BaseException) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """An error's text for people: one line, without credentials."""
+    """An error's text for people: one line, without credentials; of a connection what the network said alone."""
+    if network := network_reason(error):
+        return network
     return redacted(" ".join(str(error).split()))[:400] or type(error).__name__
 
 

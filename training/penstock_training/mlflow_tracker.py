@@ -118,8 +118,9 @@ class _Session:
         done = threading.Event()
         self._outbox.put(Task("send what is left", done.set))
         if not done.wait(self._settings.finish_secs):
-            reason = self._outbox.reason or "it does not answer"
-            raise Unavailable(f"{self._name} can't be reached: {reason}")
+            # the reason was told when it went away
+            reason = "" if self._outbox.reason else ": it does not answer"
+            raise Unavailable(f"{self._name} can't be reached{reason}")
         if not self._run.run_id:
             raise RegistrationError(f"{self._name} has refused the run; the log says why")
         return self._run
@@ -131,9 +132,9 @@ class _Session:
         if self._outbox.drain(self._settings.finish_secs):
             return
         log.warning(
-            "%s is away (%s): what it has not got of this run, %d bytes of metrics, is kept in %s; "
+            "%s %s: what it has not got of this run, %d bytes of metrics, is kept in %s; "
             "`penstock-train register %s` sends it",
-            *(self._name, self._outbox.reason or "it does not answer"),
+            *(self._name, "is still away" if self._outbox.reason else "does not answer"),
             *(self.journal.unsent_bytes, self._folder, self._facts.folder),
         )
 

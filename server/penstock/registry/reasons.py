@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 import textwrap
 from collections.abc import Iterator
@@ -12,12 +14,25 @@ from penstock.redaction import redacted
 
 MAX_TEXT: Final = 300
 MAX_REASON: Final = 120
+_UNREACHABLE: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
 
 def reason_of(error: BaseException) -> str:
     """What the network, the disk or the database said first; of other errors the first sentence."""
     below = list(_below(error, set()))
+    if network := network_reason(error):
+        return network
     for each in below:
+        if isinstance(each, OSError) and each.errno is not None and each.strerror:
+            return each.strerror.lower()
+    # a KeyError's text is a key
+    first = next((each for each in below if " " in str(each)), error)
+    return brief(first, MAX_REASON).split(". ")[0]
+
+
+def network_reason(error: BaseException) -> str:
+    """What the network said first; empty: it is nothing of the network's."""
+    for each in _below(error, set()):
         if isinstance(each, ssl.SSLCertVerificationError):
             return f"its certificate does not hold: {each.verify_message}"
         if isinstance(each, ssl.SSLError):
@@ -25,11 +40,13 @@ def reason_of(error: BaseException) -> str:
             return f"no TLS: {why.lower().replace('_', ' ')}"
         if isinstance(each, TimeoutError):
             return "no answer in time"
-        if isinstance(each, OSError) and each.errno is not None and each.strerror:
+        if isinstance(each, OSError) and _is_networks(each) and each.strerror:
             return each.strerror.lower()
-    # a KeyError's text is a key
-    first = next((each for each in below if " " in str(each)), error)
-    return brief(first, MAX_REASON).split(". ")[0]
+    return ""
+
+
+def _is_networks(error: OSError) -> bool:
+    return isinstance(error, (ConnectionError, socket.gaierror)) or error.errno in _UNREACHABLE
 
 
 def brief(error: BaseException, width: int = MAX_TEXT) -> str:
