@@ -41,4 +41,4 @@ def with_little_room(folder: Path) -> None:
 
 def _main(folder: Path) -> None:
     with open(os.devnull, "w") as out:
-        os._exit(main(folder, StopSignal(), out))
+        os._exit(main(folder, StopSignal(), out, last_words_s=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from penstock_training import rank
 from penstock_training.cli import main
 from penstock_training.run_folder import RunFolder
+from penstock_training.stopping import StopSignal
 from supervised import MARK, eventually, marked
 from tiny_run import RECIPE, curve, run_here, tiny
 
@@ -129,8 +132,9 @@ def test_a_killed_process_is_started_again_and_the_curve_goes_on(
     started.append(train)
     code, said = train.ended()
     assert code == 0, said
-    # torch's launcher names one of those that it finds ended: the killed one, or the other that noticed
-    assert "process 1 was killed by signal 9" in said or "process 0 has lost the others" in said
+    assert "process 1 was killed by signal 9" in said
+    # that follows from it
+    assert "has lost the others" not in said
     assert "2 processes (ddp) on cpu, goes on after step 9 of 24, restart 1" in said
     assert_whole(train, said, undisturbed)
 
@@ -174,6 +178,50 @@ def test_the_reason_of_a_failure_is_told_once(tmp_path: Path, started: list[Star
     assert said.splitlines() == [
         "penstock-train: the recipe has 256 training rows, fewer than training.batch_size (320)"
     ]
+
+
+def lost(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: RunFolder,
+    signals: StopSignal,
+    last_words_s: float = 30,
+) -> str:
+    """What a process says when it has lost the others."""
+
+    def train(*_: object) -> None:
+        raise RuntimeError(
+            "[/pytorch/gloo/pair.cc:1] Connection closed by peer [127.0.0.1]:1. Why?"
+        )
+
+    monkeypatch.setattr(rank, "train", train)
+    monkeypatch.setenv("RANK", "1")
+    out = io.StringIO()
+    code = rank.main(folder.path, signals, out, last_words_s=last_words_s)
+    assert code == rank.EXIT_FAILED
+    return out.getvalue()
+
+
+def test_a_process_that_has_lost_the_others_says_so_where_nobody_knows_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = lost(monkeypatch, RunFolder(tmp_path), StopSignal(), last_words_s=0.01)
+    assert said == "process 1 has lost the others: Connection closed by peer [127.0.0.1]:1\n"
+
+
+@pytest.mark.parametrize("who", ["the one that failed", "the launcher"])
+def test_a_process_that_has_lost_the_others_leaves_it_to_who_knows_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    folder, signals = RunFolder(tmp_path), StopSignal()
+
+    def tell(_: float) -> None:
+        if who == "the launcher":
+            signals.received = True
+        else:
+            folder.fail("the disk is full")
+
+    monkeypatch.setattr("penstock_training.rank.time.sleep", tell)
+    assert lost(monkeypatch, folder, signals) == ""
 
 
 def test_who_asks_twice_does_not_wait() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ from penstock_training.tracking import RunFacts, Tracker
 from penstock_training.world import World, is_loss_of_others, join, reason
 
 EXIT_FAILED: Final = 1
+LAST_WORDS_S: Final = 3.0
+"""How long a process that has lost the others waits to hear why, before it says so itself."""
 
 
 def train(folder: RunFolder, stop_wanted: Callable[[], bool], out: TextIO | None = None) -> None:
@@ -197,7 +200,9 @@ def _end(folder: RunFolder, reporter: Reporter, state: State, done: bool, became
     folder.end(outcome)
 
 
-def main(path: Path, signals: StopSignal, out: TextIO) -> int:
+def main(
+    path: Path, signals: StopSignal, out: TextIO, *, last_words_s: float = LAST_WORDS_S
+) -> int:
     """Says in `out` what is worth knowing. Returns the exit code: 1 has the engine start all processes anew, as often
     as it may."""
     folder = RunFolder(path)
@@ -211,12 +216,25 @@ def main(path: Path, signals: StopSignal, out: TextIO) -> int:
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001
         if is_loss_of_others(error):
+            if _is_told(folder, signals, last_words_s):
+                return EXIT_FAILED
             rank = os.environ.get("RANK", "0")
             out.write(f"process {rank} has lost the others: {reason(error)}\n")
         else:
             _crash(folder, error, out)
         return EXIT_FAILED
     return 0
+
+
+def _is_told(folder: RunFolder, signals: StopSignal, patience_s: float) -> bool:
+    """Whether somebody who knows more says why the others are gone: the one that failed, or the launcher, which ends
+    this process then. What only follows from that is not worth a word."""
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        if signals.received or folder.outcome() is not None:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _crash(folder: RunFolder, error: Exception, out: TextIO) -> None:
