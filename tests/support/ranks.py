@@ -75,4 +75,4 @@ def _run(
 def _train(folder: Path) -> None:
     signals = StopSignal()
     signals.listen()
-    sys.exit(main(folder, signals, sys.stderr))
+    sys.exit(main(folder, signals, sys.stderr, last_words_s=0))

@@ -30,9 +30,9 @@ def check_gates(gates: GateSettings, recipe: Recipe, splits: Splits, source: Pat
     if all(name in known for _, name in named):
         return
     known |= _served_metrics(recipe, splits)
-    for place, name in named:
+    for where, name in named:
         if name not in known:
-            raise ConfigError(_worded(setting_in(source, "register", "gates", *place), name, known))
+            raise ConfigError(_worded(setting_in(source, "register", "gates", *where), name, known))
 
 
 def _named(gates: GateSettings) -> Iterator[tuple[Place, str]]:
