@@ -46,7 +46,7 @@ class PlaneRecipe(Recipe):
 
     inputs: ClassVar[tuple[str, ...]] = ("POINT",)
     outputs: ClassVar[tuple[str, ...]] = ("PROBABILITY",)
-    class_names = CLASSES
+    class_names: tuple[str, ...] = CLASSES
 
     def model(self) -> nn.Module:
         return nn.Linear(2, 3)
