@@ -13,7 +13,8 @@ __device__ double block_sum(double x) {
 }
 
 template <typename Mask>
-__device__ __forceinline__ void masked_mean(const float* x, const Mask* mask, float* out, long long batch, long long tokens, long long width, int normalise) {
+__device__ __forceinline__ void masked_mean(
+    const float* x, const Mask* mask, float* out, long long batch, long long tokens, long long width, int normalise) {
   for (long long row = blockIdx.x; row < batch; row += gridDim.x) {
     const float* vectors = x + row * tokens * width;
     const Mask* own = mask + row * tokens;

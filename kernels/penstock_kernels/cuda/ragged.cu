@@ -13,8 +13,10 @@ __device__ __forceinline__ long long length_of(const long long* splits, long lon
 }
 
 template <typename T>
-__device__ __forceinline__ void pack(const T* padded, T* flat, const long long* splits, long long rows, long long size, long long width) {
+__device__ __forceinline__ void pack(
+    const T* padded, T* flat, const long long* splits, long long rows, long long size, long long width) {
   long long elements = rows * size * width, step = gridDim.x * (long long)blockDim.x;
+#pragma unroll 1
   for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < elements; i += step) {
     long long place = i / width, row = place / size, token = place % size;
     if (token < length_of(splits, row, size)) flat[(splits[row] + token) * width + i % width] = padded[i];
@@ -30,8 +32,11 @@ __device__ __forceinline__ void put(void* mask, long long place, u64 bits, int b
 }
 
 template <typename T>
-__device__ __forceinline__ void pad(const T* flat, T* padded, void* mask, const long long* splits, long long rows, long long size, long long width, T fill, u64 one, int mask_bytes) {
+__device__ __forceinline__ void pad(
+    const T* flat, T* padded, void* mask, const long long* splits, long long rows, long long size, long long width,
+    T fill, u64 one, int mask_bytes) {
   long long elements = rows * size * (width ? width : 1), step = gridDim.x * (long long)blockDim.x;
+#pragma unroll 1
   for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < elements; i += step) {
     long long place = width ? i / width : i, row = place / size, token = place % size;
     bool inside = token < length_of(splits, row, size);

@@ -18,9 +18,12 @@ __device__ __forceinline__ void copy(const char* from, char* to, long long bytes
 
 // `lanes`: threads a row, which divides a block's. Rows that aren't wholly in the slab are left out.
 template <bool GATHER>
-__device__ __forceinline__ void all_rows(char* slab, const long long* offsets, char* batch, long long slab_bytes, long long rows, long long row_bytes, int lanes) {
+__device__ __forceinline__ void all_rows(
+    char* slab, const long long* offsets, char* batch, long long slab_bytes, long long rows, long long row_bytes,
+    int lanes) {
   int lane = threadIdx.x % lanes, groups = blockDim.x / lanes;
-  for (long long row = blockIdx.x * (long long)groups + threadIdx.x / lanes; row < rows; row += gridDim.x * (long long)groups) {
+  long long step = gridDim.x * (long long)groups;
+  for (long long row = blockIdx.x * (long long)groups + threadIdx.x / lanes; row < rows; row += step) {
     long long offset = offsets[row];
     char* own = batch + row * row_bytes;
     bool inside = offset >= 0 && offset <= slab_bytes - row_bytes;
@@ -31,10 +34,14 @@ __device__ __forceinline__ void all_rows(char* slab, const long long* offsets, c
   }
 }
 
-extern "C" __global__ void gather_rows(char* slab, const long long* offsets, char* batch, long long slab_bytes, long long rows, long long row_bytes, int lanes) {
+extern "C" __global__ void gather_rows(
+    char* slab, const long long* offsets, char* batch, long long slab_bytes, long long rows, long long row_bytes,
+    int lanes) {
   all_rows<true>(slab, offsets, batch, slab_bytes, rows, row_bytes, lanes);
 }
 
-extern "C" __global__ void scatter_rows(char* slab, const long long* offsets, char* batch, long long slab_bytes, long long rows, long long row_bytes, int lanes) {
+extern "C" __global__ void scatter_rows(
+    char* slab, const long long* offsets, char* batch, long long slab_bytes, long long rows, long long row_bytes,
+    int lanes) {
   all_rows<false>(slab, offsets, batch, slab_bytes, rows, row_bytes, lanes);
 }

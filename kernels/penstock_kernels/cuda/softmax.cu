@@ -72,7 +72,8 @@ __device__ __forceinline__ void by_blocks(const float* x, float* out, long long 
 template <bool LOG>
 __device__ __forceinline__ void by_warps(const float* x, float* out, long long rows, long long columns) {
   int lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  for (long long row = blockIdx.x * (long long)warps + threadIdx.x / 32; row < rows; row += gridDim.x * (long long)warps) {
+  long long step = gridDim.x * (long long)warps;
+  for (long long row = blockIdx.x * (long long)warps + threadIdx.x / 32; row < rows; row += step) {
     const float* own = x + row * columns;
     Sum sum = nothing();
     for (long long i = lane; i < columns; i += 32) add(sum, own[i]);
@@ -110,8 +111,10 @@ __device__ __forceinline__ Entry entry(float x, long long index) {
 __device__ __forceinline__ long long index_of(Entry entry) { return 0xffffffffu - (unsigned)entry; }
 
 // Bitonic, in descending order.
-__device__ void sort(Entry* entries) {
+__device__ __noinline__ void sort(Entry* entries) {
+#pragma unroll 1
   for (int size = 2; size <= ENTRIES; size *= 2)
+#pragma unroll 1
     for (int stride = size / 2; stride; stride /= 2) {
       for (int i = threadIdx.x; i < ENTRIES / 2; i += blockDim.x) {
         int low = 2 * i - (i & (stride - 1)), high = low + stride;
@@ -152,7 +155,8 @@ __device__ void select(const float* x, long long columns, int k, Entry* entries,
 }
 
 template <bool PROBABILITIES>
-__device__ __forceinline__ void best(const float* x, float* values, long long* indices, long long rows, long long columns, int k) {
+__device__ __forceinline__ void best(
+    const float* x, float* values, long long* indices, long long rows, long long columns, int k) {
   __shared__ Entry entries[ENTRIES];
   __shared__ int count;
   __shared__ Sum shared[32];
@@ -173,10 +177,12 @@ __device__ __forceinline__ void best(const float* x, float* values, long long* i
   }
 }
 
-extern "C" __global__ void top_k_f32(const float* x, float* values, long long* indices, long long rows, long long columns, int k) {
+extern "C" __global__ void top_k_f32(
+    const float* x, float* values, long long* indices, long long rows, long long columns, int k) {
   best<false>(x, values, indices, rows, columns, k);
 }
 
-extern "C" __global__ void softmax_top_k_f32(const float* x, float* values, long long* indices, long long rows, long long columns, int k) {
+extern "C" __global__ void softmax_top_k_f32(
+    const float* x, float* values, long long* indices, long long rows, long long columns, int k) {
   best<true>(x, values, indices, rows, columns, k);
 }
