@@ -96,11 +96,11 @@ def test_exponentials_have_all_their_digits(cpu: Cpu) -> None:
 
 @given(
     x=arrays(np.float32, st.tuples(st.integers(0, 4), st.integers(1, 150)), elements=FLOATS),
-    k=st.data(),
+    data=st.data(),
 )
-def test_any_rows(x: Array, k: st.DataObject) -> None:
+def test_any_rows(x: Array, data: st.DataObject) -> None:
     cpu = Cpu()
-    assert_top(x, k.draw(st.integers(0, x.shape[-1])), cpu)
+    assert_top(x, data.draw(st.integers(0, x.shape[-1])), cpu)
     np.testing.assert_allclose(kernels.softmax(x, cpu), reference(x), rtol=2e-5, atol=2e-38)
 
 
@@ -192,8 +192,10 @@ class TestGpu:
         from penstock_kernels.cuda.runner import Cuda
 
         x = torch.zeros((1, 1000), device="cuda")
+        cuda = Cuda()
         with pytest.raises(ValueError, match="k is 513; expected 0 up to 512"):
-            kernels.top_k(x, 513, Cuda(), (x, x))  # type: ignore[arg-type]
+            kernels.top_k(x, 513, cuda, (x, x))  # type: ignore[arg-type]
+        cuda.close()
 
 
 def on_gpu(x: Array) -> tuple[Array, Array]:
