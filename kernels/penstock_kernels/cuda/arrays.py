@@ -10,7 +10,7 @@ from cuda.core.utils import StridedMemoryView
 
 def view_of(array: Any) -> StridedMemoryView:
     """Its memory and shape. The caller sees to the order of streams."""
-    return StridedMemoryView(array, stream_ptr=-1)
+    return StridedMemoryView.from_any_interface(array, stream_ptr=-1)
 
 
 def pointer(array: Any) -> int:

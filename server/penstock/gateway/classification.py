@@ -37,7 +37,11 @@ def classify(output: OutputTensor, k: int, labels: Sequence[str], batched: bool)
 
 def _top(scores: Array, k: int) -> Array:
     """Indices of the `k` largest of scores[n], descending, ties by index, NaN last."""
-    keys = ~scores if scores.dtype.kind in "iu" else -scores.astype(np.float64)
+    if scores.dtype.kind in "iu":
+        keys = ~scores
+    else:
+        # NumPy partitions these with vectors, FP32 twice as fast as FP64, but not halves
+        keys = -(scores if scores.dtype.char in "fd" else scores.astype(np.float32))
     if k == 0 or k == len(keys):
         return np.argsort(keys, kind="stable")[:k]
     threshold = np.partition(keys, k - 1)[k - 1]
