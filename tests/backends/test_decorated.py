@@ -52,7 +52,7 @@ def test_declaration_fills_the_configuration(given: ConfigDict, model_dir: Path)
     config = loaded(model_dir, ADD, given).config
     assert config["max_batch_size"] == 16
     assert config["dynamic_batching"] == {"max_queue_delay_microseconds": 300}
-    assert config["instance_group"] == [{"kind": "KIND_AUTO", "count": 2}]
+    assert config["instance_group"] == [{"kind": "KIND_CPU", "count": 2}]
     parsed = parse(config)
     assert [(t.name, t.datatype, t.dims, t.optional) for t in parsed.input] == [
         ("A", "FP32", (2,), False),

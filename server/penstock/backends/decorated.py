@@ -75,6 +75,12 @@ class DecoratedModel:
         """The configuration, with what the declaration filled in."""
         return self._config
 
+    @property
+    def fallback(self) -> str:
+        """The model's own attribute of that name, where it is a text."""
+        fallback = getattr(self._instance, "fallback", "")
+        return fallback if isinstance(fallback, str) else ""
+
     def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
         """Call the model once. When that fails, it is called for each request alone."""
         begin(batch.number, len(batch.requests))
@@ -197,7 +203,7 @@ def completed(
         delay_us = declaration.max_queue_delay_us
         full["dynamic_batching"] = {"max_queue_delay_microseconds": delay_us}
     if not full.get("instance_group"):
-        full["instance_group"] = [{"kind": "KIND_AUTO", "count": declaration.instances}]
+        full["instance_group"] = [{"kind": "KIND_CPU", "count": declaration.instances}]
     signature = Signature(
         [_tensor(name, spec, batching) for name, spec in declaration.inputs.items()],
         [_tensor(name, spec, batching) for name, spec in declaration.outputs.items()],
