@@ -27,7 +27,8 @@ from penstock.backends.completion import (
     says_nothing_of_batching,
     with_tensors,
 )
-from penstock.backends.isolation import check_rows, run_isolated
+from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
+from penstock.backends.isolation import check_rows, one_line, run_isolated
 from penstock.backends.model_module import load_failed
 from penstock.backends.parameters import string_parameters
 from penstock.backends.ragged import BatchInputs, scattered_names
@@ -98,7 +99,13 @@ class DecoratedModel:
 
     def _run(self, batch: Batch) -> Outputs:
         inputs = {n: _read_only(array) for n, array in self._batch_inputs.added(batch).items()}
-        return self._checked(self._instance(**inputs), sum(r.rows for r in batch.requests))
+        try:
+            returned = self._instance(**inputs)
+        except Exception as error:
+            if is_out_of_device_memory(error):
+                raise OutOfDeviceMemory(one_line(error)) from error
+            raise
+        return self._checked(returned, sum(r.rows for r in batch.requests))
 
     def _checked(self, returned: Any, rows: int) -> Outputs:
         if not isinstance(returned, Mapping) or returned.keys() != self._outputs.keys():
