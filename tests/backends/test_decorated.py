@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,18 @@ def test_context(model_dir: Path) -> None:
     assert f"directory={model_dir / '1'!r}, device='cpu', threads=3" in text
     assert "parameters={'key': 'value'}" in text
     assert text.endswith("(1/model.py:16)")
+
+
+def test_on_any_gpu_the_context_has_the_only_one_it_sees(model_dir: Path) -> None:
+    body = """
+    def __init__(self, context: Context) -> None:
+        self.fallback = f"on {context.device}"
+
+    def __call__(self, A, B=0): ...
+"""
+    write_python(model_dir, CLASS + body)
+    model = load(replace(load_spec(model_dir), device="cuda:3"))
+    assert getattr(model, "fallback", "") == "on cuda:0"
 
 
 def test_init_without_context_and_close(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import pytest
+from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -83,7 +86,8 @@ def test_the_page_has_tritons_names() -> None:
     assert ("nv_gpu_power_usage", "GPU-b") not in values
     assert 'nv_energy_consumption{gpu_uuid="GPU-a"} 0.0' in text.splitlines()
     modern = page.render("application/openmetrics-text")[0].decode()
-    names = {s.name for f in openmetrics.text_string_to_metric_families(modern) for s in f.samples}
+    parse: Callable[[str], Iterable[Metric]] = openmetrics.text_string_to_metric_families
+    names = {sample.name for family in parse(modern) for sample in family.samples}
     assert "nv_energy_consumption_total" in names
 
 

@@ -229,7 +229,7 @@ def _context(spec: LoadSpec) -> Context:
         name=spec.model_name,
         version=spec.version,
         directory=spec.version_dir,
-        device=spec.device,
+        device="cpu" if spec.device == "cpu" else "cuda:0",
         threads=spec.threads,
         parameters=string_parameters(spec.config),
         infer=_infer(spec.others),

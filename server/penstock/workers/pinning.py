@@ -7,6 +7,7 @@ import ctypes
 import logging
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final, Protocol
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def cuda_registrar() -> Registrar:
         cudart = torch.cuda.cudart()
         return CudaRegistrar(cudart.cudaHostRegister, cudart.cudaHostUnregister)
     try:
-        from cuda.bindings import runtime
+        runtime: Any = import_module("cuda.bindings.runtime")
     except ImportError:
         return _by_ctypes()
     return CudaRegistrar(runtime.cudaHostRegister, runtime.cudaHostUnregister)
