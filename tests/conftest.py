@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from mlflow_server import QUIET, MlflowServer
+from penstock.devices.discovery import VISIBLE, Inventory
 
 # Tests start processes while gRPC's clients run, and gRPC's handlers of forks may abort the child, which needs none: it
 # runs another program at once.
@@ -20,6 +21,15 @@ os.environ["XDG_STATE_HOME"] = STATE.name
 # Libraries that phone home don't.
 os.environ.update(QUIET)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are skipped where there is none, with the reason."""
+    marked = [item for item in items if item.get_closest_marker("gpu") is not None]
+    found = Inventory(os.environ.get(VISIBLE)).found() if marked else None
+    if found is not None and not found.gpus:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"no GPU: {found.reason}"))
 
 
 def pytest_unconfigure() -> None:

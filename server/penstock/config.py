@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """Serve gRPC."""
     allow_metrics: bool = True
     """Serve metrics."""
+    allow_gpu_metrics: bool = True
+    """Have metrics of GPUs, where there are some."""
     allow_sagemaker: bool = False
     """Serve SageMaker's protocol."""
     sagemaker_port: Port = 8080

@@ -63,7 +63,7 @@ class Context:
     directory: Path
     """The version's folder: weights and other files lie here."""
     device: str
-    """`cpu` or `cuda:N`."""
+    """`cpu`, or `cuda:0`: the one GPU that this instance sees."""
     threads: int
     """Compute threads this instance may use."""
     parameters: Mapping[str, str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_declaration_fills_the_configuration(given: ConfigDict, model_dir: Path)
     config = loaded(model_dir, ADD, given).config
     assert config["max_batch_size"] == 16
     assert config["dynamic_batching"] == {"max_queue_delay_microseconds": 300}
-    assert config["instance_group"] == [{"kind": "KIND_AUTO", "count": 2}]
+    assert config["instance_group"] == [{"kind": "KIND_CPU", "count": 2}]
     parsed = parse(config)
     assert [(t.name, t.datatype, t.dims, t.optional) for t in parsed.input] == [
         ("A", "FP32", (2,), False),
@@ -155,6 +156,18 @@ def test_context(model_dir: Path) -> None:
     assert f"directory={model_dir / '1'!r}, device='cpu', threads=3" in text
     assert "parameters={'key': 'value'}" in text
     assert text.endswith("(1/model.py:16)")
+
+
+def test_on_any_gpu_the_context_has_the_only_one_it_sees(model_dir: Path) -> None:
+    body = """
+    def __init__(self, context: Context) -> None:
+        self.fallback = f"on {context.device}"
+
+    def __call__(self, A, B=0): ...
+"""
+    write_python(model_dir, CLASS + body)
+    model = load(replace(load_spec(model_dir), device="cuda:3"))
+    assert getattr(model, "fallback", "") == "on cuda:0"
 
 
 def test_init_without_context_and_close(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from model_files import load_spec
+from penstock.backends.triton_python import initialize_arguments
 from penstock.errors import LoadFailed
 from penstock.model_config import parse
 from triton_models import ADD_SUB, executing, loaded
@@ -89,3 +92,9 @@ def test_logger_and_model_dir(model_dir: Path, caplog: pytest.LogCaptureFixture)
         ("WARNING", str(model_dir / "1")),
         ("ERROR", "said"),
     ]
+
+
+def test_a_model_on_any_gpu_is_told_of_the_only_one_it_sees(model_dir: Path) -> None:
+    spec = replace(load_spec(model_dir), device="cuda:3")
+    arguments = initialize_arguments(spec, {})
+    assert (arguments["model_instance_kind"], arguments["model_instance_device_id"]) == ("GPU", "0")

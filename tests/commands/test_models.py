@@ -113,6 +113,7 @@ FULL: Mapping[str, Any] = {
     "instances": [
         {
             "name": "busy_0",
+            "device": "cuda:1",
             "state": "running",
             "running_rows": [16, 8],
             "busy_us": 3300,
@@ -140,9 +141,15 @@ EXPLAINED = {
     "strange": {"model": "strange", "queue": "none of our kind"},
 }
 INDEX = [
-    {"name": "bare", "version": "1", "state": "READY", "reason": ""},
-    {"name": "brok[e]n", "version": "", "state": "UNAVAILABLE", "reason": "no model file"},
-    {"name": "busy", "version": "3", "state": "READY", "reason": ""},
+    {"name": "bare", "version": "1", "state": "READY", "reason": "", "devices": ""},
+    {
+        "name": "brok[e]n",
+        "version": "",
+        "state": "UNAVAILABLE",
+        "reason": "no model file",
+        "devices": "",
+    },
+    {"name": "busy", "version": "3", "state": "READY", "reason": "", "devices": "cpu, cuda:1"},
 ]
 
 
@@ -270,8 +277,8 @@ def test_all_parts(url: str, capsys: pytest.CaptureFixture[str]) -> None:
         "of these, waited for the same 7",
         "too large 3",
         "wait for these 5",
-        "busy_0 running 16 + 8 3.3 ms 8 ms",
-        "busy_1 idle - - -",
+        "busy_0 cuda:1 running 16 + 8 3.3 ms 8 ms",
+        "busy_1 - idle - - -",
         "queue full 1,500",
         "too late 7",
         "expired 0",
@@ -345,9 +352,9 @@ def test_list(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, "list", "--url", url)
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
     assert cells == [
-        ["bare", "1", "READY", ""],
-        ["brok[e]n", "", "UNAVAILABLE", "no model file"],
-        ["busy", "3", "READY", ""],
+        ["bare", "1", "READY", "", ""],
+        ["brok[e]n", "", "UNAVAILABLE", "", "no model file"],
+        ["busy", "3", "READY", "cpu, cuda:1", ""],
     ]
 
 

@@ -33,6 +33,7 @@ def warmup(given: dict[str, Any], **fields: Any) -> dict[str, Any]:
         {"input": [{**TENSOR, "dims": [2, 4, -1, 6], "reshape": {"shape": [8, -1, 1, 6]}}]},
         {"input": [{**TENSOR, "dims": [1], "reshape": {"shape": []}}]},
         {"instance_group": [{"kind": "KIND_CPU"}, {"kind": "KIND_AUTO", "count": 3}]},
+        {"instance_group": [{"kind": "KIND_GPU", "gpus": [0, 3]}, {"gpus": [1]}]},
         {"version_policy": {"specific": {"versions": [1, 2]}}},
         {"model_transaction_policy": {"decoupled": False}},
         {"model_transaction_policy": {"decoupled": True}, "dynamic_batching": {}},
@@ -225,11 +226,6 @@ def test_good_ones(changes: dict[str, Any]) -> None:
             "model_transaction_policy.decoupled is true beside dynamic_batching.preserve_ordering;"
             " expected one of them",
         ),
-        (
-            {"instance_group": [{"kind": "KIND_GPU", "gpus": [0]}]},
-            "instance_group[0].kind KIND_GPU is not supported yet; expected KIND_AUTO or KIND_CPU",
-        ),
-        ({"instance_group": [{"gpus": [0]}]}, "instance_group[0].gpus are not supported yet"),
     ],
 )
 def test_bad_ones(changes: dict[str, Any], expected: str) -> None:

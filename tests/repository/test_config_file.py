@@ -152,9 +152,9 @@ def test_both_files_are_one_too_many(model: Path) -> None:
             " expected one of them",
         ),
         (
-            "instance_group [\n {kind: KIND_CPU},\n {kind: KIND_GPU}]",
-            "3: instance_group[1].kind KIND_GPU is not supported yet;"
-            " expected KIND_AUTO or KIND_CPU",
+            "instance_group [\n {kind: KIND_CPU},\n {kind: KIND_MODEL\n gpus: [0]}]",
+            "4: instance_group[1].gpus are given with KIND_MODEL;"
+            " expected them only with KIND_GPU or KIND_AUTO",
         ),
         (
             'cc_model_filenames {\n key: "7.5"\n value: "a/b" }',

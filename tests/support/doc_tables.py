@@ -33,6 +33,7 @@ from penstock.scheduling.sequence_backlog import Ending
 from penstock.telemetry import (
     audit_metrics,
     capture_metrics,
+    gpu_metrics,
     registry_metrics,
     rollout_metrics,
     secret_metrics,
@@ -47,6 +48,8 @@ from penstock.telemetry.families import (
     ENDED_SEQUENCES_NAME,
     FAILURE_HELP,
     FAILURE_NAME,
+    FALLBACK_HELP,
+    FALLBACK_NAME,
     FIRST_RESPONSE_HELP,
     GAUGES,
     HISTOGRAMS,
@@ -137,6 +140,10 @@ def statuses_table() -> str:
     return table(("error", "HTTP", "gRPC", "meaning"), rows)
 
 
+GPUS = "Label `gpu_uuid`. With [GPUs](gpu.md)"
+FALLBACKS = (
+    "Label `reason`: `device`, `backend`. Models that [fall back](gpu.md#a-gpu-that-is-not-there)"
+)
 CAPTURING = "With [capture](capture.md)"
 ROLLED_OUT = "Of models that were [rolled out](rollouts.md)"
 TLS_KINDS = "Label `kind`: `server`, `client_ca`. With TLS"
@@ -151,6 +158,7 @@ def metrics_table() -> str:
         *((f.name, "counter", f"{f.help}. {CACHED}") for f in (*CACHE_COUNTERS, *CACHE_DURATIONS)),
         *((f"{f.name}_total", "counter", f"{f.help}. {CACHED}") for f in OWN_CACHE_COUNTERS),
         *((f.name, "gauge", f"{f.help}. {CACHED}") for f in CACHE_GAUGES),
+        (FALLBACK_NAME, "gauge", f"{FALLBACK_HELP}. {FALLBACKS}"),
         (f"{REFUSED_NAME}_total", "counter", f"{REFUSED_HELP}. Label `reason`: {_reasons()}"),
         (
             f"{ENDED_SEQUENCES_NAME}_total",
@@ -172,6 +180,8 @@ def metrics_table() -> str:
             for f in CACHE_SUMMARIES
         ),
         *((name, "gauge", f"{text}. Of the machine") for name, text, _ in HOST),
+        *((name, "gauge", f"{text}. {GPUS}") for name, text, _ in gpu_metrics.GAUGES),
+        (gpu_metrics.ENERGY[0], "counter", f"{gpu_metrics.ENERGY[1]}. {GPUS}"),
         (tls_metrics.EXPIRY[0], "gauge", f"{tls_metrics.EXPIRY[1]}. {TLS_KINDS}"),
         *(
             (f"{name}_total", "counter", f"{text}. With TLS")

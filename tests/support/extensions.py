@@ -46,6 +46,7 @@ EXTENSIONS: Final[Mapping[str, str]] = {
     "ragged_batching": "requests of different shapes in one batch, by batch inputs",
     "padded_buckets": "requests of different shapes in one batch, by padding",
     "response_cache": "answers that were given before",
+    "gpu_placement": "instances on GPUs, and in the place of them",
     "warmup": "samples that are run before a model serves",
     "system_shared_memory": "tensors in POSIX shared memory",
     "cuda_shared_memory": "tensors in a GPU's memory",

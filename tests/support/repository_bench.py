@@ -13,6 +13,7 @@ from typing import Any
 from fake_workers import FakeLink
 from penstock import model_config
 from penstock.config import Settings
+from penstock.devices.discovery import NO_DEVICES, Devices
 from penstock.repository.repository import ModelRepository
 from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
@@ -25,8 +26,14 @@ _pids = count(4242)
 class PlayedWorker:
     """A worker's end. It answers at once, unless it is `mute`, or refuses to load with the reason given."""
 
-    def __init__(self, channel: Channel, refuse: Callable[[messages.Load], str | None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        refuse: Callable[[messages.Load], str | None],
+        fallback: str = "",
+    ) -> None:
         self._channel = channel
+        self._fallback = fallback
         self._refuse = refuse
         self._loop = asyncio.get_running_loop()
         self._config = b""
@@ -56,7 +63,7 @@ class PlayedWorker:
         match command:
             case messages.Reset(number=number):
                 self.resets += 1
-                self._answer = messages.Ready(self._config, 1, number)
+                self._answer = messages.Ready(self._config, 1, number, self._fallback)
             case messages.Load():
                 self.loads.append(command)
                 self._answer = self._load(command)
@@ -71,7 +78,7 @@ class PlayedWorker:
         given = model_config.from_json(command.config_json)
         config = {"input": [TENSOR], "output": [TENSOR]} | {k: v for k, v in given.items() if v}
         self._config = model_config.to_json(config)
-        return messages.Ready(self._config, 1, 0)
+        return messages.Ready(self._config, 1, 0, self._fallback)
 
 
 class LoadingLink(FakeLink):
@@ -80,6 +87,8 @@ class LoadingLink(FakeLink):
     def __init__(self) -> None:
         super().__init__()
         self.refuse: dict[str, str] = {}
+        self.fallback = ""
+        """What all backends say of their models."""
         self.mute: set[str] = set()
         """Names of workers that don't answer by themselves."""
         self.started: list[str] = []
@@ -99,7 +108,7 @@ class LoadingLink(FakeLink):
         self.started.append(name)
         self.environments.append(environment)
         ours, theirs = Channel.pair()
-        played = self.played[name] = PlayedWorker(theirs, self._refusal)
+        played = self.played[name] = PlayedWorker(theirs, self._refusal, self.fallback)
         played.mute = name in self.mute
         self._open += [ours, played]
         worker = self.workers[name] = WorkerProcess(len(self._open), next(_pids), ours)
@@ -132,12 +141,13 @@ class LoadingLink(FakeLink):
 class Bench:
     """A repository over folders."""
 
-    def __init__(self, folders: list[Path], **settings: Any) -> None:
+    def __init__(self, folders: list[Path], devices: Devices = NO_DEVICES, **settings: Any) -> None:
         self.link = LoadingLink()
         self.changes = 0
         self.repository = ModelRepository(
             Settings(model_repository=tuple(folders), default_threads=4, **settings),
             self.link,  # type: ignore[arg-type]
+            devices=lambda: devices,
         )
         self.repository.on_change = self._changed
 

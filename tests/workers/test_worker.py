@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -42,6 +43,7 @@ class Model:
     def __init__(self) -> None:
         self.config = CONFIG
         self.live = False
+        self.fallback = ""
         self.spec: LoadSpec | None = None
         self.batches: list[Batch] = []
         self.closed = 0
@@ -319,3 +321,57 @@ def test_another_gateway_begins_with_new_slabs(bench: Bench) -> None:
     assert len(open_descriptors()) == before
     assert isinstance(bench.run([request(1)]), messages.Done)
     assert bench.model.closed == 0
+
+
+# ── on a GPU ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Pinned:
+    """In CUDA's place."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, int] = {}
+
+    def register(self, address: int, nbytes: int) -> None:
+        self.sizes[address] = nbytes
+
+    def unregister(self, address: int) -> None:
+        del self.sizes[address]
+
+
+def load_on(bench: Bench, device: str, fallback: str) -> tuple[messages.Ready, Pinned]:
+    """Load there, and attach a slab."""
+    pinned = Pinned()
+    bench.worker = Worker(
+        bench._theirs,
+        bench._load,
+        find_registrar=lambda: pinned,
+    )
+    bench.model.fallback = fallback
+    ready = bench.step(msgspec.structs.replace(load(), device=device))
+    assert isinstance(ready, messages.Ready)
+    bench.gateway.send(messages.AttachSlab(0), (bench.slab.fd,))
+    bench.worker.step()
+    return ready, pinned
+
+
+def test_slabs_of_a_model_on_a_gpu_are_pinned(bench: Bench) -> None:
+    ready, pinned = load_on(bench, "cuda:3", "")
+    assert ready.fallback == ""
+    assert list(pinned.sizes.values()) == [PAGE_BYTES]
+    # more outputs than the slab holds
+    bench.model.run = lambda batch: {"Y": np.zeros((1, PAGE_BYTES), np.float32)}
+    done = bench.run([request(1)])
+    assert isinstance(done, messages.Done)
+    assert list(pinned.sizes.values()) == [done.slab_bytes]
+    bench.gateway.send(messages.DetachSlab(0))
+    bench.worker.step()
+    assert pinned.sizes == {}
+
+
+@pytest.mark.parametrize(("device", "fallback"), [("cpu", ""), ("cuda:0", "no TensorRT")])
+def test_those_of_others_are_not(bench: Bench, device: str, fallback: str) -> None:
+    ready, pinned = load_on(bench, device, fallback)
+    assert (ready.fallback, pinned.sizes) == (fallback, {})
+    again = bench.step(messages.Reset(7))
+    assert again == msgspec.structs.replace(ready, number=7)

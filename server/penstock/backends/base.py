@@ -102,8 +102,9 @@ class LoadSpec:
     """Triton's ModelConfig as JSON, maybe with inputs and outputs still to be filled in."""
     instance_name: str
     device: str
-    """`cpu`, or `cuda:N`, where N is the machine's number of the GPU, as nvidia-smi shows it. The worker sees that GPU
-    alone: CUDA and torch call it `cuda:0` there."""
+    """`cpu`, or `cuda:N`, where N is the GPU's place among those of the server, as configurations say it: nvidia-smi's
+    number, unless CUDA_VISIBLE_DEVICES leaves some out. The worker sees that GPU alone: CUDA and torch call it `cuda:0`
+    there."""
     threads: int
     """Compute threads this instance may use."""
     others: OtherModels | None = None
@@ -204,7 +205,8 @@ class LoadedModel(Protocol):
     """A model that is ready to run, in one worker, called by one thread.
 
     Where it has an attribute `live` that is true, its requests are LiveRequests. Where it has an attribute `fallback`
-    that is not empty, the model does not run as it was asked for, and that is the reason, for a person."""
+    that is not empty, the model does not run as it was asked for, and that is the reason, for a person. The `platform`
+    of its `config` then names what really runs."""
 
     @property
     def config(self) -> ConfigDict:

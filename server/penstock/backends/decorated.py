@@ -27,7 +27,8 @@ from penstock.backends.completion import (
     says_nothing_of_batching,
     with_tensors,
 )
-from penstock.backends.isolation import check_rows, run_isolated
+from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
+from penstock.backends.isolation import check_rows, one_line, run_isolated
 from penstock.backends.model_module import load_failed
 from penstock.backends.parameters import string_parameters
 from penstock.backends.ragged import BatchInputs, scattered_names
@@ -75,6 +76,12 @@ class DecoratedModel:
         """The configuration, with what the declaration filled in."""
         return self._config
 
+    @property
+    def fallback(self) -> str:
+        """The model's own attribute of that name, where it is a text."""
+        fallback = getattr(self._instance, "fallback", "")
+        return fallback if isinstance(fallback, str) else ""
+
     def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
         """Call the model once. When that fails, it is called for each request alone."""
         begin(batch.number, len(batch.requests))
@@ -92,7 +99,13 @@ class DecoratedModel:
 
     def _run(self, batch: Batch) -> Outputs:
         inputs = {n: _read_only(array) for n, array in self._batch_inputs.added(batch).items()}
-        return self._checked(self._instance(**inputs), sum(r.rows for r in batch.requests))
+        try:
+            returned = self._instance(**inputs)
+        except Exception as error:
+            if is_out_of_device_memory(error):
+                raise OutOfDeviceMemory(one_line(error)) from error
+            raise
+        return self._checked(returned, sum(r.rows for r in batch.requests))
 
     def _checked(self, returned: Any, rows: int) -> Outputs:
         if not isinstance(returned, Mapping) or returned.keys() != self._outputs.keys():
@@ -197,7 +210,7 @@ def completed(
         delay_us = declaration.max_queue_delay_us
         full["dynamic_batching"] = {"max_queue_delay_microseconds": delay_us}
     if not full.get("instance_group"):
-        full["instance_group"] = [{"kind": "KIND_AUTO", "count": declaration.instances}]
+        full["instance_group"] = [{"kind": "KIND_CPU", "count": declaration.instances}]
     signature = Signature(
         [_tensor(name, spec, batching) for name, spec in declaration.inputs.items()],
         [_tensor(name, spec, batching) for name, spec in declaration.outputs.items()],
@@ -216,7 +229,7 @@ def _context(spec: LoadSpec) -> Context:
         name=spec.model_name,
         version=spec.version,
         directory=spec.version_dir,
-        device=spec.device,
+        device="cpu" if spec.device == "cpu" else "cuda:0",
         threads=spec.threads,
         parameters=string_parameters(spec.config),
         infer=_infer(spec.others),

@@ -6,9 +6,12 @@ A batch that raises is run again request by request, so the model sees the good 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from penstock.backends.base import Batch, Outputs
+import numpy as np
+
+from penstock.backends.base import Answers, Batch, Outputs, RequestInfo
+from penstock.backends.device_memory import OutOfDeviceMemory
 from penstock.backends.ragged import ragged_one_by_one
 from penstock.errors import ModelFailed, PenstockError
 from penstock.types import Array
@@ -19,12 +22,18 @@ Run = Callable[[Batch], Outputs]
 
 
 def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
-    """Run the whole batch; if that raises, run each of its requests alone, where that is allowed.
+    """Run the whole batch; if that raises, run each of its requests alone, where that is allowed. A batch that does not
+    fit into a GPU's memory (OutOfDeviceMemory) runs in halves, and these too.
 
     Raises ModelFailed when the batch fails, and has one request or may not be run again.
     """
+    too_large = ""
     try:
         return run(batch)
+    except OutOfDeviceMemory as error:
+        if len(batch.requests) == 1 or not batch.repeatable:
+            raise _too_large(error, batch.requests) from error
+        too_large = one_line(error)
     except Exception as error:
         if len(batch.requests) == 1 or not batch.repeatable:
             failed = as_client_sees(error)
@@ -35,6 +44,9 @@ def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | Penstoc
         _logger.info(
             "a batch of %d requests failed, each runs alone: %s", requests, one_line(error)
         )
+    # not before the exception is gone, whose traceback may hold what has filled the memory
+    if too_large:
+        return _run_in_halves(run, batch, too_large)
     return [_run_alone(run, alone) for alone in one_by_one(batch)]
 
 
@@ -81,8 +93,66 @@ def check_rows(name: str, array: Array, rows: int) -> None:
         )
 
 
+def _run_in_halves(run: Run, batch: Batch, why: str) -> Answers:
+    requests = len(batch.requests)
+    _logger.warning("a batch of %d requests does not fit, it runs in halves: %s", requests, why)
+    if batch.uneven is not None:
+        return [_run_alone(run, alone) for alone in one_by_one(batch)]
+    halves = list(_halves(batch))
+    answers = [_run_half(run, half) for half in halves]
+    wholes = [answer for answer in answers if isinstance(answer, Mapping)]
+    if len(wholes) == 2 and wholes[0].keys() == wholes[1].keys():
+        return {name: np.concatenate([whole[name] for whole in wholes]) for name in wholes[0]}
+    return [
+        each
+        for half, answer in zip(halves, answers, strict=True)
+        for each in (_divided(answer, half) if isinstance(answer, Mapping) else answer)
+    ]
+
+
+def _run_half(run: Run, half: Batch) -> Answers:
+    if len(half.requests) > 1:
+        return run_isolated(run, half)
+    answer = _run_alone(run, half)
+    return [answer] if isinstance(answer, PenstockError) else answer
+
+
+def _halves(batch: Batch) -> Iterator[Batch]:
+    """Two batches of half the requests each, whose arrays are views of the whole batch's."""
+    middle = len(batch.requests) // 2
+    cut = sum(request.rows for request in batch.requests[:middle])
+    for requests, rows in (
+        (batch.requests[:middle], slice(cut)),
+        (batch.requests[middle:], slice(cut, None)),
+    ):
+        yield Batch({name: array[rows] for name, array in batch.inputs.items()}, requests)
+
+
+def _divided(outputs: Outputs, batch: Batch) -> Iterator[Outputs]:
+    """Each request's rows."""
+    if len(batch.requests) == 1:
+        yield outputs
+        return
+    start = 0
+    for request in batch.requests:
+        stop = start + request.rows
+        yield {name: array[start:stop] for name, array in outputs.items()}
+        start = stop
+
+
+def _too_large(error: Exception, requests: Sequence[RequestInfo]) -> ModelFailed:
+    rows = sum(request.rows for request in requests)
+    what = (
+        f"this request alone, of {rows} rows," if len(requests) == 1 else f"a batch of {rows} rows"
+    )
+    detail = " ".join(str(error).split())
+    return ModelFailed(f"out of GPU memory: {what} does not fit{': ' + detail if detail else ''}")
+
+
 def _run_alone(run: Run, batch: Batch) -> Outputs | PenstockError:
     try:
         return run(batch)
+    except OutOfDeviceMemory as error:
+        return _too_large(error, batch.requests)
     except Exception as error:  # noqa: BLE001 (logged and handed on as this request's answer)
         return as_client_sees(error)

@@ -44,6 +44,7 @@ class ReshapedModel:
         self._batching = bool(model.config.get("max_batch_size"))
         self._decoupled = asks_decoupled(model.config)
         self.live = getattr(model, "live", False)
+        self.fallback: str = getattr(model, "fallback", "")
 
     @property
     def config(self) -> ConfigDict:

@@ -56,6 +56,7 @@ class SequenceModel:
     ) -> None:
         self._model = model
         self.live = getattr(model, "live", False)
+        self.fallback: str = getattr(model, "fallback", "")
         self._config = config
         self._controls = batching.control_input
         self._states = states

@@ -183,12 +183,13 @@ class TritonPythonModelRunner:
 
 def initialize_arguments(spec: LoadSpec, config: ConfigDict) -> dict[str, str]:
     """What Triton hands to `initialize`: strings only, the configuration as JSON."""
-    kind, _, ordinal = spec.device.partition(":")
+    on_gpu = spec.device != "cpu"
     return {
         "model_config": json.dumps(without(config, spec.hidden)),
-        "model_instance_kind": "GPU" if kind == "cuda" else "CPU",
+        "model_instance_kind": "GPU" if on_gpu else "CPU",
         "model_instance_name": spec.instance_name,
-        "model_instance_device_id": ordinal or "0",
+        # as models make `cuda:…` of it: the worker sees one GPU, whatever its number
+        "model_instance_device_id": "0",
         "model_repository": str(spec.model_dir),
         "model_version": str(spec.version),
         "model_name": spec.model_name,

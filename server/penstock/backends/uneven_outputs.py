@@ -74,6 +74,7 @@ class UnevenOutputs:
         self, model: LoadedModel, scattered: Mapping[str, Scattered], cuts: Sequence[Cut]
     ) -> None:
         self._model = model
+        self.fallback: str = getattr(model, "fallback", "")
         self._scattered = scattered
         self._cuts = cuts
 

@@ -205,6 +205,7 @@ def _instances(explanation: Explanation) -> Table:
     rows = [
         (
             instance.name,
+            instance.device or NOTHING,
             instance.state,
             " + ".join(map(str, instance.running_rows)) or NOTHING,
             _ms(instance.busy_us),
@@ -212,7 +213,7 @@ def _instances(explanation: Explanation) -> Table:
         )
         for instance in explanation.instances
     ]
-    return _table("instances", ("instance", "state", "rows", "busy for", "done in"), rows)
+    return _table("instances", ("instance", "device", "state", "rows", "busy for", "done in"), rows)
 
 
 def _resources(resources: Sequence[Stock]) -> Table:

@@ -103,6 +103,8 @@ class InstanceState(msgspec.Struct, frozen=True):
     """One instance, and what it is doing."""
 
     name: str
+    device: str = ""
+    """`cpu`, or `cuda:N`."""
     state: str = ""
     running_rows: list[int] = []
     """Of each batch that it has, the one that runs first."""

@@ -50,9 +50,10 @@ def list_models(
     if as_json:
         typer.echo(_json(index))
         return
-    table = Table("model", "version", "state", "reason")
+    table = Table("model", "version", "state", "devices", "reason")
     for entry in index:
-        table.add_row(*map(Text, (entry.name, entry.version, entry.state, entry.reason)))
+        row = (entry.name, entry.version, entry.state, entry.devices, entry.reason)
+        table.add_row(*map(Text, row))
     Console().print(table)
 
 

@@ -77,6 +77,8 @@ class IndexEntry(msgspec.Struct, frozen=True):
     version: str = ""
     state: str = ""
     reason: str = ""
+    devices: str = ""
+    """Where its instances run; empty also where the server does not tell."""
 
 
 class RegistryVersionView(msgspec.Struct, frozen=True):

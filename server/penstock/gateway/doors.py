@@ -98,7 +98,7 @@ class Doors:
 
     def _metrics_table(self) -> RouteTable:
         async def metrics(_: PathParameters, request: HttpRequest) -> HttpResponse:
-            return self.routes.metrics(request)
+            return await self.routes.metrics(request)
 
         return RouteTable([Route("GET", "/metrics", metrics, described.METRICS)])
 

@@ -16,6 +16,8 @@ from penstock.access.assembly import Access
 from penstock.access.tenant_audit import recorded_in
 from penstock.audit.opening import open_log
 from penstock.config import Settings
+from penstock.devices.discovery import VISIBLE, Inventory
+from penstock.devices.usage import UsageReader
 from penstock.errors import ConfigError, Unavailable
 from penstock.gateway.artifact_audit import recorded_checks
 from penstock.gateway.asgi import App, Receive, Scope, Send
@@ -53,6 +55,7 @@ from penstock.repository.response_cache import response_cache
 from penstock.scheduling.weights import TenantWeights
 from penstock.secrets.source import SecretSource
 from penstock.telemetry.audit_metrics import audit_metrics
+from penstock.telemetry.gpu_metrics import gpu_metrics
 from penstock.telemetry.host import HostReader
 from penstock.telemetry.jwt_metrics import jwt_metrics
 from penstock.telemetry.metrics import MetricsPage
@@ -78,6 +81,8 @@ class Gateway:
         self.settings = settings
         self.link = link
         self._secrets = SecretSource(settings.secrets)
+        self._gpus = Inventory(os.environ.get(VISIBLE))
+        self._gpu_usage = UsageReader(self._gpus) if settings.allow_gpu_metrics else None
         self._audit_log = open_log(settings.audit, self._secrets)
         self.auditing = None if self._audit_log is None else Auditing(self._audit_log)
         weights = TenantWeights(settings.tenant_weights)
@@ -130,6 +135,7 @@ class Gateway:
             response_cache(self.settings),
             weights,
             lambda reference: self._secrets.get(reference).reveal(),
+            self._gpus.found,
         )
         if self._audit_log is not None:
             loop = asyncio.get_running_loop()
@@ -185,6 +191,7 @@ class Gateway:
     def _metrics(self) -> MetricsPage:
         """Those of models, and of each part that there is."""
         settings, quotas, tokens = self.settings, self._access.quotas, self._access.tokens
+        usage = self._gpu_usage
         return MetricsPage(
             lambda: (model.statistics for model in self.repository.served()),
             HostReader(interval_ns=settings.metrics_interval_ms * 1_000_000),
@@ -199,7 +206,9 @@ class Gateway:
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),
                 *([] if self._capturing is None else [self._capturing.metrics]),
                 *self._registry_metrics(),
+                *([] if usage is None else [gpu_metrics(lambda: usage.last)]),
             ],
+            None if usage is None else usage.read,
         )
 
     def _registry_metrics(self) -> list[Callable[[], Iterator[Metric]]]:
@@ -319,6 +328,7 @@ class Gateway:
                 return
             if self._capturing is not None:
                 self._capturing.start()
+            await asyncio.to_thread(self._look_for_gpus)
             await self._rollouts.restore()
             if self._registry_models is None:
                 await self.repository.start()
@@ -340,6 +350,16 @@ class Gateway:
         self.state.started = True
         _spare_the_collector()
         self._changed()
+
+    def _look_for_gpus(self) -> None:
+        """Before any model is loaded. Energy counts from here on."""
+        found = self._gpus.found()
+        if self._gpu_usage is not None:
+            self._gpu_usage.read()
+        if found.gpus:
+            log.info("GPUs: %s (driver %s)", ", ".join(map(str, found.gpus)), found.driver)
+        else:
+            log.debug("no GPUs: %s", found.reason)
 
     async def _start_access(self) -> bool:
         """Whether to go on: a gateway that takes the place of another serves whom it can."""

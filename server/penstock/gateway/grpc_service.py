@@ -215,7 +215,7 @@ class GrpcService:
 
     async def _model_config(self, request: Any, _: AnySession) -> Message:
         model = self._repository.get(request.name, request.version)
-        return _make("ModelConfigResponse", config=config_to_proto(model.config_dict))
+        return _make("ModelConfigResponse", config=config_to_proto(model.described))
 
     async def _model_statistics(self, request: Any, session: AnySession) -> Message:
         response: Any = _make("ModelStatisticsResponse")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
@@ -46,8 +47,10 @@ class HttpRoutes:
         """Answer a request. Raises NotFound on an unknown route, and whatever the handler raises."""
         return await self.table(path, request)
 
-    def metrics(self, request: HttpRequest) -> HttpResponse:
+    async def metrics(self, request: HttpRequest) -> HttpResponse:
         """The page for Prometheus."""
+        if self._metrics.prepare is not None:
+            await asyncio.to_thread(self._metrics.prepare)
         body, content_type = self._metrics.render(header(request.headers, b"accept"))
         return HttpResponse(body, HTTPStatus.OK, content_type)
 
@@ -141,22 +144,22 @@ class HttpRoutes:
             shape = wire_shape(tensor, largest)
             return {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
 
-        return json_response(
-            {
-                "name": model.name,
-                "versions": [str(number) for number in self._repository.versions(name)],
-                "platform": model.config.platform or model.config.backend,
-                "inputs": [described(tensor) for tensor in model.config.input],
-                "outputs": [described(tensor) for tensor in model.config.output],
-            }
-        )
+        told = {
+            "name": model.name,
+            "versions": [str(number) for number in self._repository.versions(name)],
+            "platform": model.config.platform or model.config.backend,
+            "inputs": [described(tensor) for tensor in model.config.input],
+            "outputs": [described(tensor) for tensor in model.config.output],
+        }
+        properties = model.properties
+        return json_response({**told, "properties": properties} if properties else told)
 
     async def _model_ready(self, name: str, version: str) -> HttpResponse:
         ready = self._repository.is_ready(name, version)
         return HttpResponse(status=HTTPStatus.OK if ready else HTTPStatus.BAD_REQUEST)
 
     async def _config(self, name: str, version: str) -> HttpResponse:
-        return json_response(self._repository.get(name, version).config_dict)
+        return json_response(self._repository.get(name, version).described)
 
     async def _statistics(self, parameters: PathParameters, request: HttpRequest) -> HttpResponse:
         """Of one model, or of all that its reader may know of."""

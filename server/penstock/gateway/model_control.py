@@ -46,7 +46,9 @@ class ModelControl:
         if not isinstance(only_ready, bool):
             raise InvalidRequest("'ready' must be true or false")
         lines = await self._lines(repository, request.session, only_ready=only_ready)
-        return json_response(list(lines))
+        return json_response(
+            [{**_told(line, request.session), "devices": line.devices} for line in lines]
+        )
 
     async def load(self, name: str, request: HttpRequest, repository: str = "") -> HttpResponse:
         """Load a model, with what the body's parameters give."""
@@ -93,7 +95,8 @@ class ModelControl:
 
     async def _index_rpc(self, request: Any, session: AnySession) -> Message:
         lines = await self._lines(request.repository_name, session, only_ready=request.ready)
-        return message_class("inference.RepositoryIndexResponse")(models=lines)
+        models = [_told(line, session) for line in lines]
+        return message_class("inference.RepositoryIndexResponse")(models=models)
 
     async def _load_rpc(self, request: Any, session: AnySession) -> Message:
         self._repository.check_control_allowed()
@@ -121,17 +124,17 @@ class ModelControl:
 
     async def _lines(
         self, repository: str, session: AnySession, *, only_ready: bool
-    ) -> Iterator[dict[str, str]]:
+    ) -> Iterator[ModelReport]:
         lines = await self._repository.listing(repository)
         return (
-            _line(line, session)
+            line
             for line in lines
             if (line.state == "READY" or not only_ready)
             and session.may(Verb.READ_METADATA, line.name)
         )
 
 
-def _line(line: ModelReport, session: AnySession) -> dict[str, str]:
+def _told(line: ModelReport, session: AnySession) -> dict[str, str]:
     """Why a model can't be loaded is for those to know who load it: it may tell of files."""
     return {
         "name": line.name,

@@ -45,7 +45,7 @@ PARAMETERS: Final[Schema] = {
 _DECLARED: Final = _array(
     _object(("name", "datatype", "shape"), name=TEXT, datatype=DATATYPE, shape=_array(INTEGER))
 )
-_VERSION_LINE: Final = _object(name=TEXT, version=TEXT, state=TEXT, reason=TEXT)
+_VERSION_LINE: Final = _object(name=TEXT, version=TEXT, state=TEXT, reason=TEXT, devices=TEXT)
 _OR_NULL: Final[Schema] = {"type": ["number", "null"]}
 _TENANT: Final = _object(
     ("name",),
@@ -139,6 +139,11 @@ SHARED: Final[dict[str, Schema]] = {
         platform=TEXT,
         inputs=_DECLARED,
         outputs=_DECLARED,
+        properties={
+            "type": "object",
+            "additionalProperties": TEXT,
+            "description": "`fallback`: why the model does not run as it was asked for, where it does not",
+        },
     ),
     "Lineage": _object(
         ("model", "version", "digest", "files"),

@@ -72,7 +72,7 @@ class VertexAi:
             return InferCall(self._wire, target[0], target[1])
         if path == "/metrics":
             request.session.check(Verb.METRICS)
-            return self._all.metrics(request)
+            return await self._all.metrics(request)
         if not path.startswith("/v2"):
             raise NotFound(f"unknown route {path[:200]}")
         # predictions are POST, whatever the route behind them wants

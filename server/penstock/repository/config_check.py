@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from penstock.devices.placement import MAX_INSTANCES
 from penstock.errors import ConfigError
 from penstock.model_config import ANY_SIZE, ConfigDict, known_datatypes
 from penstock.repository.config_ensemble import ensemble_problems
@@ -19,8 +20,6 @@ from penstock.repository.config_unsupported import unsupported
 from penstock.repository.labels import label_path
 from penstock.workers import warmup_samples
 
-MAX_INSTANCES: Final = 1024
-"""Of a version, each of them a process. What asks for more is a slip, or means to end the server."""
 KINDS_WITHOUT_GPUS: Final = ("KIND_CPU", "KIND_MODEL")
 
 

@@ -15,9 +15,3 @@ def unsupported(config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield path, "is true beside dynamic_batching.preserve_ordering; expected one of them"
     if config.get("sequence_batching", {}).get("iterative_sequence"):
         yield "sequence_batching.iterative_sequence", "is not supported; expected false"
-    for index, group in enumerate(config["instance_group"]):
-        path = f"instance_group[{index}]"
-        if group["kind"] == "KIND_GPU":
-            yield f"{path}.kind", "KIND_GPU is not supported yet; expected KIND_AUTO or KIND_CPU"
-        elif group["gpus"]:
-            yield f"{path}.gpus", "are not supported yet; expected none"

@@ -100,5 +100,8 @@ def _report(name: str, number: int, entry: VersionEntry) -> ModelReport:
     state, reason = entry.state, entry.reason
     if model is not None and not model.ready:
         state, reason = "UNAVAILABLE", model.pool.last_crash
+    elif model is not None and state == "READY":
+        reason = reason or model.fallback
     instances = len(model.pool.instances) if model is not None else 0
-    return ModelReport(name, str(number), state, reason, entry.backend, instances)
+    devices = ", ".join(model.statistics.devices()) if model is not None else ""
+    return ModelReport(name, str(number), state, reason, entry.backend, instances, devices)

@@ -109,6 +109,7 @@ def _instance(
     since_us = scheduler.busy_since_us(instance)
     return {
         "name": f"worker {instance.process.pid}",
+        "device": instance.device,
         "state": "idle" if since_us is None else "busy",
         "running_rows": [rows for rows, _ in load.running],
         "busy_us": 0.0 if since_us is None else now_us - since_us,

@@ -14,9 +14,12 @@ import msgspec
 
 from penstock import model_config
 from penstock.config import Settings
+from penstock.devices.discovery import NO_DEVICES, Devices
+from penstock.devices.placement import Placement, threads_of
 from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
 from penstock.repository.fingerprint import fingerprint
+from penstock.repository.placing import placed
 from penstock.workers.control import ControlLink
 from penstock.workers.instance import Instance
 from penstock.workers.messages import Load, Ready
@@ -45,12 +48,13 @@ class InstanceStarter:
     fills in follows from them."""
     config: ConfigDict
     """What new workers are told: `source`, or that completed by the first of them."""
+    devices: Devices = NO_DEVICES
+    """GPUs that workers may be put on."""
 
     @property
-    def count(self) -> int:
-        """How many instances the configuration asks for."""
-        groups = self.config.get("instance_group") or [{}]
-        return sum(group.get("count") or 1 for group in groups)
+    def placements(self) -> tuple[Placement, ...]:
+        """Where each instance that the configuration asks for runs. Raises LoadFailed."""
+        return placed(self.config, self.model_dir / str(self.version), self.devices)
 
     def completed(self, config: ConfigDict) -> InstanceStarter:
         """For all further workers, with the complete configuration."""
@@ -66,31 +70,41 @@ class InstanceStarter:
         name = f"{worker_prefix(self.model_dir.name, self.version)}{index}"
         # before the load: what changes meanwhile must not be taken for what was loaded
         digest = await asyncio.to_thread(self._digest)
-        key = hashlib.blake2b(name.encode() + b"\0" + digest, digest_size=32).digest()
+        placements = self.placements
+        # a completed configuration may ask for fewer than the one before it
+        placement = placements[min(index, len(placements) - 1)]
+        where = ",".join(placement.visible or (placement.device,))
+        identity = f"{name}\0{where}\0".encode() + digest
+        key = hashlib.blake2b(identity, digest_size=32).digest()
         kept = self.link.claim(name, key)
         if kept is not None:
             try:
-                return await self._take_over(Instance(self.link, kept, digest))
+                instance = Instance(self.link, kept, digest)
+                return instance, await self._take_over(instance, placement)
             except LoadFailed as error:
                 log.warning("worker %d of %s is replaced: %s", kept.pid, name, error)
-        threads = max(1, self.settings.compute_threads // self.count)
-        environment: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, str(threads))
+        threads = threads_of(placements, index, self.settings.compute_threads)
+        environment = {**dict.fromkeys(THREAD_VARIABLES, str(threads)), **placement.environment}
         process = await self.link.start_worker(name, environment)
         instance = Instance(self.link, process, digest)
-        ready = await self._load(instance, index, threads)
+        ready = await self._load(instance, index, threads, placement)
         self.link.loaded(process, key)
         return instance, ready
 
-    async def _take_over(self, instance: Instance) -> tuple[Instance, Ready]:
+    async def _take_over(self, instance: Instance, placement: Placement) -> Ready:
         # it may be busy with a last batch, for as long as any batch may take
         timeout_s = self.settings.execution_timeout_secs or self.settings.model_load_timeout_secs
         try:
-            return instance, await instance.take_over(timeout_s)
+            ready = await instance.take_over(timeout_s)
         except BaseException:
             instance.close()
             raise
+        instance.placed(placement.device, placement.fallback, ready.fallback)
+        return ready
 
-    async def _load(self, instance: Instance, index: int, threads: int) -> Ready:
+    async def _load(
+        self, instance: Instance, index: int, threads: int, placement: Placement
+    ) -> Ready:
         name = self.model_dir.name
         command = Load(
             model_name=name,
@@ -98,14 +112,16 @@ class InstanceStarter:
             model_dir=str(self.model_dir),
             config_json=model_config.to_json(self.config),
             instance_name=f"{name}_{index}",
-            device="cpu",
+            device=placement.device,
             threads=threads,
         )
         try:
-            return await instance.load(command, self.settings.model_load_timeout_secs)
+            ready = await instance.load(command, self.settings.model_load_timeout_secs)
         except BaseException:
             instance.close()
             raise
+        instance.placed(placement.device, placement.fallback, ready.fallback)
+        return ready
 
     def _digest(self) -> bytes:
         """What a worker has loaded, if it loads now."""

@@ -68,6 +68,10 @@ class Pool:
         self.scheduler = self._new_scheduler()
         statistics.refused = self.scheduler.refused
         statistics.worker_pids = lambda: [each.process.pid for each in self._instances]
+        statistics.devices = lambda: sorted({each.device for each in self._instances})
+        statistics.fallbacks = lambda: dict(
+            [told for each in self._instances for told in each.fallbacks.items()]
+        )
         self._batcher = self.scheduler.batcher
         statistics.delayed = lambda: self._batcher.delayed
         self._answers = Answers(

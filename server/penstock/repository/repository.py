@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from penstock.config import Settings
+from penstock.devices.discovery import NO_DEVICES, Devices
 from penstock.errors import InvalidRequest, LoadFailed, Unavailable
 from penstock.logs import LogSettings
 from penstock.repository.ensembles import Ensembles
@@ -43,9 +44,10 @@ class ModelRepository(ModelIndex):
         cache: ResponseCache | None = None,
         weights: TenantWeights | None = None,
         read_secret: ReadSecret = no_secrets,
+        devices: Callable[[], Devices] = lambda: NO_DEVICES,
     ) -> None:
         """`linked`: models that are added while the server runs. `weights`: of tenants; None: those of the settings.
-        `read_secret`: where keys of encrypted models are."""
+        `read_secret`: where keys of encrypted models are. `devices`: GPUs for models."""
         super().__init__()
         self._settings = settings
         self._link = link
@@ -69,6 +71,7 @@ class ModelRepository(ModelIndex):
             RateLimiter(settings.rate_limits) if limited else None,
             cache,
             weights,
+            devices,
         )
         self._loads = ModelLoads(
             shared,

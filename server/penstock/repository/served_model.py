@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from penstock import model_config
 from penstock.backends.hidden_tensors import without
 from penstock.config import Settings
+from penstock.devices.discovery import NO_DEVICES, Devices
 from penstock.errors import LoadFailed, PenstockError
 from penstock.model_config import ConfigDict, ModelConfig
 from penstock.padding_config import padding_of
@@ -41,6 +43,9 @@ from penstock.workers.instance import Instance
 
 log = logging.getLogger(__name__)
 
+FALLBACK: Final = "penstock_fallback"
+"""Among the `parameters` of a configuration that is shown: why the model does not run as it was asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
@@ -67,6 +72,25 @@ class ServedModel:
     def digest_text(self) -> str:
         """The digest, empty while it is not known."""
         return "" if self.digest is None else self.digest.text
+
+    @property
+    def fallback(self) -> str:
+        """Why it does not run as it was asked for; empty: it does."""
+        return "; ".join(self.statistics.fallbacks().values())
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """What its metadata says beside Triton's fields."""
+        return {"fallback": reason} if (reason := self.fallback) else {}
+
+    @property
+    def described(self) -> ConfigDict:
+        """The configuration as clients are shown it: with what is worth knowing among its `parameters`."""
+        reason = self.fallback
+        if not reason:
+            return self.config_dict
+        told = {FALLBACK: {"string_value": reason}}
+        return {**self.config_dict, "parameters": {**self.config_dict["parameters"], **told}}
 
     @property
     def ready(self) -> bool:
@@ -106,6 +130,8 @@ class Shared:
     """Keeps the answers of the models that ask for that."""
     weights: TenantWeights | None = None
     """Of tenants, as they are now; None: those of the settings."""
+    devices: Callable[[], Devices] = lambda: NO_DEVICES
+    """The server's GPUs. The first call may take seconds."""
 
 
 async def load(shared: Shared, model_dir: Path, version: int, config: ConfigDict) -> ServedModel:
@@ -115,24 +141,32 @@ async def load(shared: Shared, model_dir: Path, version: int, config: ConfigDict
     Raises LoadFailed or ConfigError with the reason, or Unavailable without memory for slabs.
     """
     limiter = shared.limiter
-    turns = None if limiter is None else Turns(limiter, model_dir.name, config)
+    first = InstanceStarter(
+        shared.link,
+        shared.settings,
+        model_dir,
+        version,
+        source=config,
+        config=config,
+        devices=await asyncio.to_thread(shared.devices),
+    )
+    placements = first.placements
+    turns = None if limiter is None else Turns(limiter, model_dir.name, config, placements)
     try:
-        return await _load(shared, model_dir, version, config, turns)
+        return await _load(shared, first, turns)
     except BaseException:
         if turns is not None:
             turns.close()
         raise
 
 
-async def _load(
-    shared: Shared, model_dir: Path, version: int, config: ConfigDict, turns: Turns | None
-) -> ServedModel:
+async def _load(shared: Shared, first: InstanceStarter, turns: Turns | None) -> ServedModel:
     settings = shared.settings
     started = time.monotonic()
+    model_dir, version, config = first.model_dir, first.version, first.source
     name = model_dir.name
     own = own_parameters(config)
     statistics = ModelStatistics(name, str(version), config.get("metric_tags", {}))
-    first = InstanceStarter(shared.link, settings, model_dir, version, source=config, config=config)
     instance, ready = await first.start(0)
     try:
         # through the message and back: the full form, with all fields, as `GET /config` shows it
@@ -157,6 +191,8 @@ async def _load(
     if not pool.ready:
         raise LoadFailed(f"the worker process ended right after loading: {pool.last_crash}")
     statistics.load_duration_s = time.monotonic() - started
+    for reason in statistics.fallbacks().values():
+        log.warning("model '%s' version %d does not run as asked for: %s", name, version, reason)
     return ServedModel(
         name,
         version,
@@ -179,7 +215,7 @@ def _kind_of_pool(config: ModelConfig) -> type[Pool]:
 async def _add_others(pool: Pool, starter: InstanceStarter) -> None:
     """Start all instances but the first. When one can't be, the pool is closed and its error raised."""
     others = await asyncio.gather(
-        *(starter(index) for index in range(1, starter.count)), return_exceptions=True
+        *(starter(index) for index in range(1, len(starter.placements))), return_exceptions=True
     )
     for index, other in enumerate(others, start=1):
         if isinstance(other, Instance):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from penstock.devices.placement import Placement
 from penstock.model_config import ConfigDict
 from penstock.rate_limit_config import Resource
 from penstock.scheduling.rate_limiter import Member, RateLimiter
@@ -16,10 +17,17 @@ from penstock.workers.request import PendingRequest
 class Turns:
     """Of one model version, from before its load to its end."""
 
-    def __init__(self, limiter: RateLimiter, model: str, config: ConfigDict) -> None:
-        """Raises ConfigError where some instance could never run."""
+    def __init__(
+        self,
+        limiter: RateLimiter,
+        model: str,
+        config: ConfigDict,
+        placements: Sequence[Placement] = (),
+    ) -> None:
+        """`placements`: of its instances; none: all are on the CPU. Raises ConfigError where some instance could never
+        run."""
         self._limiter = limiter
-        self._needs = needs_of(config)
+        self._needs = needs_of(config, placements)
         self._members: dict[Instance, Member] = {}
         self._urgent: dict[PendingRequest, None] = {}
         """Requests that instances of other models wait for."""
@@ -105,16 +113,21 @@ class Turns:
         return {"name": resource.name, "device": device, "held": held, "count": count}
 
 
-def needs_of(config: ConfigDict) -> list[Needs]:
+def needs_of(config: ConfigDict, placements: Sequence[Placement] = ()) -> list[Needs]:
     """What each instance of a configuration needs, in the order of their numbers."""
-    needs = []
-    for group in config.get("instance_group") or [{}]:
-        limiter = group.get("rate_limiter") or {}
-        # without GPUs, all is device 0, as in Triton
-        device = (group.get("gpus") or [0])[0]
-        resources = {
-            Resource(each["name"], GLOBAL if each.get("global") else device): each.get("count", 0)
-            for each in limiter.get("resources") or []
-        }
-        needs += [Needs(resources, limiter.get("priority") or 1)] * (group.get("count") or 1)
-    return needs
+    groups = config.get("instance_group") or [{}]
+    if not placements:
+        return [_needs(group, 0) for group in groups for _ in range(group.get("count") or 1)]
+    # without GPUs, all is device 0, as in Triton
+    return [
+        _needs(groups[each.group], 0 if each.gpu is None else each.gpu.index) for each in placements
+    ]
+
+
+def _needs(group: dict[str, Any], device: int) -> Needs:
+    limiter = group.get("rate_limiter") or {}
+    resources = {
+        Resource(each["name"], GLOBAL if each.get("global") else device): each.get("count", 0)
+        for each in limiter.get("resources") or []
+    }
+    return Needs(resources, limiter.get("priority") or 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from msgspec import structs
 from penstock import model_config
 from penstock.backends.hidden_tensors import without
 from penstock.config import Settings
+from penstock.devices.discovery import NO_DEVICES, VISIBLE, Devices, Inventory
 from penstock.model_config import ConfigDict
 from penstock.padding_config import padding_of
 from penstock.repository.config_check import check_complete
@@ -36,7 +38,10 @@ from penstock.workers.messages import (
 class Trial:
     """Supervisor and gateway in one, as far as loading goes. `trial` makes and ends it."""
 
-    def __init__(self, settings: Settings, link: ControlLink) -> None:
+    def __init__(
+        self, settings: Settings, link: ControlLink, devices: Devices = NO_DEVICES
+    ) -> None:
+        self._devices = devices
         self._settings = settings
         self._link = link
         self._loads = asyncio.Semaphore(settings.model_load_thread_count)
@@ -47,7 +52,13 @@ class Trial:
         Raises LoadFailed or ConfigError with the reason.
         """
         starter = InstanceStarter(
-            self._link, self._settings, model_dir, version, source=config, config=config
+            self._link,
+            self._settings,
+            model_dir,
+            version,
+            source=config,
+            config=config,
+            devices=self._devices,
         )
         async with self._loads:
             own_parameters(config)
@@ -85,7 +96,8 @@ async def trial(settings: Settings) -> AsyncIterator[Trial]:
     link = ControlLink(theirs)
     link.logging = structs.replace(settings.log_settings, info=False)
     try:
-        yield Trial(settings, link)
+        found = await asyncio.to_thread(Inventory(os.environ.get(VISIBLE)).found)
+        yield Trial(settings, link, found)
     finally:
         await workers.stop_all(0)
         link.close()

@@ -193,6 +193,9 @@ GAUGES: Final = (
     ),
 )
 
+FALLBACK_NAME: Final = "penstock_model_fallback"
+FALLBACK_HELP: Final = "1 while the model does not run as it was asked for"
+
 REFUSED_NAME: Final = "penstock_refused_requests"
 REFUSED_HELP: Final = "Requests that the scheduler did not let run, or end"
 

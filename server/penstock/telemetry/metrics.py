@@ -31,6 +31,8 @@ from penstock.telemetry.families import (
     ENDED_SEQUENCES_NAME,
     FAILURE_HELP,
     FAILURE_NAME,
+    FALLBACK_HELP,
+    FALLBACK_NAME,
     FIRST_RESPONSE_HELP,
     GAUGES,
     HISTOGRAMS,
@@ -75,8 +77,11 @@ class MetricsPage:
         host: HostReader | None = None,
         config: MetricsConfig | None = None,
         others: Sequence[Callable[[], Iterable[Metric]]] = (),
+        prepare: Callable[[], object] | None = None,
     ) -> None:
-        """`others`: what is not of models. Called at each scrape."""
+        """`others`: what is not of models. Called at each scrape. `prepare`: to be called by a thread before `render`,
+        for it takes its time; None: there is no such thing."""
+        self.prepare: Final = prepare
         self._others: Final = others
         self._models: Final = models
         self._config: Final = config or MetricsConfig()
@@ -126,6 +131,7 @@ class _Page(Collector):
         for family in OWN_COUNTERS:
             yield self._counter(family, "_total")
         yield from self._cache()
+        yield self._fallbacks()
         yield self._refused()
         yield self._sequences()
         yield self._ended_sequences()
@@ -145,12 +151,20 @@ class _Page(Collector):
         if self._host is not None:
             for name, text, read in HOST:
                 yield GaugeMetricFamily(name, text, read(self._host))
-        yield from self._others
+        for other in self._others:
+            yield self._as_triton_names(other)
         custom = merged(model.custom for _, model in self._models)
         for name, own in custom.items():
             if _OURS.match(name) is None:
                 yield exposed(name, own, self._triton_suffix)
         yield InfoMetricFamily("penstock_build", "The server's version", {"version": __version__})
+
+    def _as_triton_names(self, metric: Metric) -> Metric:
+        """Samples of Triton's counters have their names' ending by the format of the page."""
+        if metric.type == "counter" and metric.name.startswith("nv_"):
+            name = metric.name + self._triton_suffix
+            metric.samples = [sample._replace(name=name) for sample in metric.samples]
+        return metric
 
     def _counter(self, family: Family, suffix: str) -> Metric:
         metric = CounterMetricFamily(family.name, family.help)
@@ -190,6 +204,13 @@ class _Page(Collector):
         for labels, model in self._cached:
             if model.cache is not None:
                 metric.add_sample(family.name + suffix, labels, family.read(model.cache))
+        return metric
+
+    def _fallbacks(self) -> Metric:
+        metric = GaugeMetricFamily(FALLBACK_NAME, FALLBACK_HELP)
+        for labels, model in self._models:
+            for reason in model.fallbacks():
+                metric.add_sample(FALLBACK_NAME, {**labels, "reason": reason}, 1)
         return metric
 
     def _refused(self) -> Metric:

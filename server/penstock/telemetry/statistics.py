@@ -73,6 +73,10 @@ class ModelStatistics:
     """Requests that waited for too long, and went behind the others of their level."""
     worker_pids: Callable[[], Sequence[int]] = tuple
     """Processes that hold the model."""
+    devices: Callable[[], Sequence[str]] = tuple
+    """Where they run: `cpu`, `cuda:N`."""
+    fallbacks: Callable[[], Mapping[str, str]] = dict
+    """Why some of them do not run as they were asked to: `device` or `backend` → the reason."""
     latencies: Latencies | None = None
     """What `--metrics-config` asks for beside the counters; None: nothing."""
     sequences: SequenceCounts | None = None

@@ -96,6 +96,10 @@ class Instance:
         """Those of a decoupled model that are executed, and have requests without their final responses."""
         self._opened: dict[PendingRequest, OpenRequest] = {}
         """These, and those that run."""
+        self.device = "cpu"
+        """Or `cuda:N`."""
+        self.fallbacks: dict[str, str] = {}
+        """Why it does not run as it was asked for: `device` (it has no GPU) or `backend` → the reason."""
         self.heard_ns = 0
         """When a response came last."""
         self._logging: LogSettings | None = None
@@ -148,6 +152,12 @@ class Instance:
         self.tell_logging()
         self._slabs.fill()
         return ready
+
+    def placed(self, device: str, no_gpu: str, of_backend: str) -> None:
+        """Where it runs, and why not otherwise; empty: there is nothing to tell."""
+        self.device = device
+        told = {"device": no_gpu, "backend": of_backend}
+        self.fallbacks = {kind: reason for kind, reason in told.items() if reason}
 
     def tell_logging(self) -> None:
         """Have the worker log what the link says, if it does not yet."""

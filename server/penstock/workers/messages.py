@@ -73,6 +73,8 @@ class ModelReport(Message, frozen=True):
     reason: str
     backend: str
     instances: int
+    devices: str = ""
+    """Where these run: `cpu`, or such as `cuda:0, cuda:1`."""
 
 
 class Report(Message, frozen=True):
@@ -284,6 +286,8 @@ class Ready(Message, frozen=True):
     load_us: int
     number: int
     """Of the Reset that it answers; 0: of Load."""
+    fallback: str = ""
+    """Why the model does not run as it was asked for, as its backend says it; empty: it does."""
 
 
 class LoadRefused(Message, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from collections.abc import Callable
 from typing import Final
 
 from penstock.errors import Unavailable
@@ -31,8 +32,10 @@ def align(offset: int) -> int:
 class Slab:
     """A mapped memfd. Owns the descriptor; the mapping lives as long as any view of it."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, mapped: Callable[[memoryview], None] | None = None) -> None:
+        """`mapped` hears of each mapping while the one before is still there, and of the end, with no bytes."""
         self.fd: Final = fd
+        self._mapped = mapped
         self.size_bytes = 0
         self.view = memoryview(b"")
         self.refresh()
@@ -60,11 +63,16 @@ class Slab:
         size_bytes = os.fstat(self.fd).st_size
         if size_bytes != self.size_bytes:
             # the old mapping is not closed: views of it may still be in use, and it goes with the last of them
-            self.view = memoryview(mmap.mmap(self.fd, size_bytes))
+            view = memoryview(mmap.mmap(self.fd, size_bytes))
+            if self._mapped is not None:
+                self._mapped(view)
+            self.view = view
             self.size_bytes = size_bytes
 
     def close(self) -> None:
         """Close the descriptor and drop the mapping."""
+        if self._mapped is not None:
+            self._mapped(memoryview(b""))
         self.view = memoryview(b"")
         self.size_bytes = 0
         os.close(self.fd)

@@ -31,6 +31,7 @@ from penstock.workers import messages
 from penstock.workers.channel import Channel
 from penstock.workers.inbox import Inbox
 from penstock.workers.other_models import OtherModels
+from penstock.workers.pinning import Pinning, Registrar, cuda_registrar
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import Slab
 from penstock.workers.streams import MAX_REASON, Lines, RunningLine, run_decoupled
@@ -45,9 +46,14 @@ class Worker:
     end any more: the supervisor is gone."""
 
     def __init__(
-        self, channel: Channel, load: Callable[[LoadSpec], LoadedModel], name: str = "worker"
+        self,
+        channel: Channel,
+        load: Callable[[LoadSpec], LoadedModel],
+        name: str = "worker",
+        find_registrar: Callable[[], Registrar] = cuda_registrar,
     ) -> None:
-        """`name`: as its log lines show it."""
+        """`name`: as its log lines show it. `find_registrar` gives what pins the slabs of a model on a GPU."""
+        self._find_registrar = find_registrar
         self._inbox = Inbox(channel)
         self._lines = Lines(self._inbox, self._tell_metrics)
         self._others = OtherModels(self._inbox)
@@ -59,6 +65,8 @@ class Worker:
         """Its requests have lines."""
         self._ready = messages.Ready(b"", 0, 0)
         self._config = model_config.ModelConfig(name="")
+        self._pinning: Pinning | None = None
+        """Of a model on a GPU."""
 
     def step(self) -> None:
         """Take one command, do it, answer."""
@@ -70,7 +78,8 @@ class Worker:
                 self._tell_metrics()
                 self._inbox.send(answer)
             case messages.AttachSlab(slab=slab):
-                self._slabs[slab] = Slab(descriptors[0])
+                mapped = None if self._pinning is None else self._pinning.follow()
+                self._slabs[slab] = Slab(descriptors[0], mapped)
             case messages.DetachSlab(slab=slab):
                 self._slabs.pop(slab).close()
             case messages.Load() as command:
@@ -202,11 +211,15 @@ class Worker:
         except Exception as error:
             log.exception("model %s can't be loaded", command.model_name)
             return messages.LoadRefused(messages.sendable(one_line(error)[:MAX_REASON]))
+        fallback: str = getattr(self._model, "fallback", "")
         self._ready = messages.Ready(
             config_json=model_config.to_json(self._model.config),
             load_us=(time.perf_counter_ns() - started) // 1000,
             number=0,
+            fallback=messages.sendable(fallback[:MAX_REASON]),
         )
+        if command.device != "cpu" and not fallback:
+            self._pinning = Pinning(self._find_registrar)
         return self._ready
 
 
