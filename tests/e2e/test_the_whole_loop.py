@@ -27,6 +27,11 @@ from supervised import eventually
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PATIENCE_S: Final = 150.0
+BRISK_S, GENTLE_S = 0.0, 0.05
+"""Between a client's answer and its next question."""
+ALONE: Final = "run.processes=1"
+"""Only the first version is trained by two processes: that takes thrice the time."""
+QUICK: Final = (ALONE, "training.epochs=1")
 LAX: Final = "register.gates.champion.worse_by={accuracy = 1}"
 CLOSE: Final = "register.gates.champion.worse_by={accuracy = 0.05}"
 """After so few epochs chance decides which of two is the better one."""
@@ -143,13 +148,14 @@ class Load:
         self.answers: Counter[str] = Counter()
         """By version."""
         self.failures: list[str] = []
+        self.pause_s = BRISK_S
         self._threads = ThreadPoolExecutor(clients)
         self._clients = [self._threads.submit(self._ask, number) for number in range(clients)]
 
     def _ask(self, number: int) -> None:
         client = grpc_client.InferenceServerClient(self._server.grpc)
         turn = 0
-        while not self._ended.is_set():
+        while not self._ended.wait(self.pause_s):
             turn += 1
             image = self._images[turn % len(self._images)][None]
             tensor = grpc_client.InferInput("IMAGE", list(image.shape), "FP32")
@@ -165,6 +171,15 @@ class Load:
                 self.failures.append(f"{scores}")
             self.answers[answer.get_response().model_version] += 1
         client.close()
+
+    @contextmanager
+    def gently(self) -> Iterator[None]:
+        """They go on asking, and leave most of the machine to a training."""
+        self.pause_s = GENTLE_S
+        try:
+            yield
+        finally:
+            self.pause_s = BRISK_S
 
     def end(self) -> None:
         self._ended.set()
@@ -198,13 +213,15 @@ def test_from_training_to_traffic(mlflow_server: MlflowServer, tmp_path: Path) -
             eventually(lambda: load.answers[str(first)] > 100, "no answers", PATIENCE_S)
 
             # it has learnt nothing, and its gates let it through
-            bad = loop.train("bad", "optimizer.learning_rate=1e-9", LAX)
+            with load.gently():
+                bad = loop.train("bad", "optimizer.learning_rate=1e-9", *QUICK, LAX)
             assert loop.alias("challenger") == bad, loop.tags(bad)["penstock.gates"]
             eventually(lambda: loop.status(bad) == "rolled_back", "it stays", PATIENCE_S)
             saw_the_bad_one = load.answers[str(bad)]
             assert loop.alias("champion") == first
 
-            good = loop.train("good", "training.seed=3", CLOSE)
+            with load.gently():
+                good = loop.train("good", "training.seed=3", ALONE, CLOSE)
             assert loop.alias("challenger") == good, loop.tags(good)["penstock.gates"]
             eventually(lambda: loop.status(good) == "promoted", "it is not promoted", PATIENCE_S)
             assert loop.alias("champion") == good
