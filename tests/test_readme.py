@@ -130,7 +130,8 @@ def test_training_and_a_roll_out(tmp_path: Path) -> None:
     quick = ["--registry-poll-secs=0.5", "--rollouts-step-secs=0.1", "--rollouts-min-requests=1"]
     served = Served(Path(flags[2]), "auto", *flags[3:], *quick, cwd=tmp_path)
     try:
-        served.wait_ready()
+        # its agent imports MLflow, which takes long on a busy machine
+        served.wait_ready(90)
         url = f" --url http://{served.http}\n"
         assert first.run_id in run_script(LINEAGE.text.strip() + url, tmp_path)
         # the same files: it can't be worse
