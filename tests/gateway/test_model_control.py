@@ -22,7 +22,7 @@ from penstock.workers.messages import ModelReport
 pytestmark = pytest.mark.extension("model_repository")
 
 LINES = [
-    ModelReport("m", "1", "READY", "", "python", 1),
+    ModelReport("m", "1", "READY", "", "python", 1, "cpu"),
     ModelReport("n", "", "UNAVAILABLE", "no weights", "", 0),
 ]
 
@@ -241,8 +241,14 @@ async def test_bad_unloads(wires: Wires) -> None:
 
 async def test_index(wires: Wires) -> None:
     whole = [
-        {"name": "m", "version": "1", "state": "READY", "reason": ""},
-        {"name": "n", "version": "", "state": "UNAVAILABLE", "reason": "no weights"},
+        {"name": "m", "version": "1", "state": "READY", "reason": "", "devices": "cpu"},
+        {
+            "name": "n",
+            "version": "",
+            "state": "UNAVAILABLE",
+            "reason": "no weights",
+            "devices": "",
+        },
     ]
     asked: list[tuple[Any, Any]] = [
         (b"", whole),
