@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def inlined(function: Function) -> Function:
+    """For what other twins call for each element: compiled into them."""
+    return cast(Function, numba.njit(forceinline=True, error_model="numpy")(function))
 
 
 def jit(function: Function) -> Function:
@@ -24,4 +31,19 @@ def jit(function: Function) -> Function:
     except RuntimeError:
         # neither the package's folder nor the user's can be written
         compiled = compiler()(function)
+    else:
+        _stamp(compiled)
     return cast(Function, compiled)
+
+
+def _stamp(compiled: Any) -> None:
+    """What is kept is also dropped when another of the twins' files has changed, for what is inlined may be there.
+    Numba itself looks at the time and size of the function's own file alone."""
+    file = compiled._cache._cache_file
+    file._source_stamp = (file._source_stamp, _sources())
+
+
+@cache
+def _sources() -> str:
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join([file.read_bytes() for file in files])).hexdigest()
