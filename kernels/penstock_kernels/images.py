@@ -32,7 +32,7 @@ class ImageRecipe:
     """One for all channels, or one each."""
     shorter_side: int = 0
     """What the shorter side is resized to, before the middle is cut out; 0: all of the image is stretched to fit."""
-    smooth: bool = True
+    antialias: bool = True
     """Each pixel is made of all that it covers, as Pillow does; False: of its neighbours only, as OpenCV's
     INTER_LINEAR does. It makes a difference where images become smaller."""
 
@@ -169,7 +169,7 @@ def _run(
         np.int64,
     )
     factor, added = recipe.factor, recipe.added
-    smooth, kind = recipe.smooth, DTYPES.index(out.dtype)
+    antialias, kind = recipe.antialias, DTYPES.index(out.dtype)
     # each twin is compiled once, not for each kind of arrays: all are given
     wide = out if kind == 0 else np.empty((0, 0, 0, 0), np.float32)
     short = np.empty((0, 0, 0, 0), np.uint16) if kind == 0 else out.view(np.uint16)
@@ -180,7 +180,7 @@ def _run(
         len(sizes) * recipe.height,
         touched,
         lambda begin, end: images.preprocess(
-            data, places, smooth, factor, added, wide, short, kind, begin, end
+            data, places, antialias, factor, added, wide, short, kind, begin, end
         ),
     )
 
@@ -209,7 +209,7 @@ def _on_gpu(images: Any, recipe: ImageRecipe, on: Any, out: Any, single: bool) -
         np.int64(pitch),
         np.int64(strides[-3]),
         *map(np.int32, (count, recipe.channels, height, width, resized_height, resized_width)),
-        *map(np.int32, (top, left, recipe.height, recipe.width, recipe.smooth)),
+        *map(np.int32, (top, left, recipe.height, recipe.width, recipe.antialias)),
         *each[0],
         *each[1],
         pointer(out),

@@ -1,4 +1,4 @@
-"""Images to planes, against a float64 reference: a matrix for the lines, one for the columns."""
+"""Images to planes, against a float64 reference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 from PIL import Image
 
+from image_reference import reference
 from machines import Machine
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.images import ImageRecipe, preprocess, preprocess_ragged
@@ -19,35 +20,6 @@ Array = np.ndarray[Any, Any]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [(1, 1), (1, 9), (7, 1), (5, 6), (31, 17), (224, 224), (301, 97), (333, 500)]
-
-
-def matrix(size: int, resized: int, at: int, count: int, smooth: bool) -> Array:
-    """[count, size]: which part of each pixel a resized one is."""
-    scale = size / resized
-    reach = max(scale, 1.0) if smooth else 1.0
-    centres = (np.arange(at, at + count) + 0.5) * scale - 0.5
-    if smooth:
-        weights = np.maximum(1 - np.abs(np.arange(size) - centres[:, None]) / reach, 0)
-        weights /= weights.sum(axis=1, keepdims=True)
-        return weights
-    low = np.clip(np.floor(centres).astype(int), 0, size - 1)
-    high, part = np.minimum(low + 1, size - 1), np.clip(centres, 0, size - 1) - low
-    weights = np.zeros((count, size))
-    np.add.at(weights, (np.arange(count), low), 1 - part)
-    np.add.at(weights, (np.arange(count), high), part)
-    return weights
-
-
-def reference(image: Array, recipe: ImageRecipe) -> Array:
-    height, width, top, left = recipe.place(*image.shape[:2])
-    rows = matrix(image.shape[0], height, top, recipe.height, recipe.smooth)
-    columns = matrix(image.shape[1], width, left, recipe.width, recipe.smooth)
-    resized = np.einsum("yi,ijc,xj->cyx", rows, image.astype(np.float64), columns, optimize=True)
-    mean, std = (
-        np.broadcast_to(v, recipe.channels)[:, None, None] for v in (recipe.mean, recipe.std)
-    )
-    normalised: Array = (resized / 255 - mean) / std
-    return normalised
 
 
 def check(found: Array, expected: Array) -> None:
@@ -60,19 +32,19 @@ def check(found: Array, expected: Array) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "sharp"])
+@pytest.mark.parametrize("antialias", [True, False], ids=["smooth", "sharp"])
 @pytest.mark.parametrize("shorter_side", [0, 40], ids=["stretched", "cropped"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_one_image(
     size: tuple[int, int],
-    smooth: bool,
+    antialias: bool,
     shorter_side: int,
     channels: int,
     machine: Machine,
     rng: Any,
 ) -> None:
     mean, std = (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))
-    recipe = ImageRecipe(channels, 29, 32, mean, std, shorter_side, smooth)
+    recipe = ImageRecipe(channels, 29, 32, mean, std, shorter_side, antialias)
     image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
     out = machine.empty((channels, 29, 32), np.float32)
     found = machine.get(preprocess(machine.put(image), recipe, machine.on, out), np.float32)
@@ -131,9 +103,11 @@ def test_it_is_what_pillow_makes(cpu: Cpu, rng: Any) -> None:
     st.integers(0, 30),
     st.booleans(),
 )
-def test_any_size(size: tuple[int, int], wanted: tuple[int, int], more: int, smooth: bool) -> None:
+def test_any_size(
+    size: tuple[int, int], wanted: tuple[int, int], more: int, antialias: bool
+) -> None:
     shorter = max(wanted) + more if more else 0
-    recipe = ImageRecipe(3, *wanted, shorter_side=shorter, smooth=smooth)
+    recipe = ImageRecipe(3, *wanted, shorter_side=shorter, antialias=antialias)
     image = np.random.default_rng(size).integers(0, 256, (*size, 3), dtype=np.uint8)
     check(preprocess(image, recipe, Cpu(1)), reference(image, recipe))
 

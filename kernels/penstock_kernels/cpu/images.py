@@ -18,12 +18,12 @@ BF16: Final = 2
 
 @inlined
 def fill_taps(
-    size: Any, resized: Any, at: Any, smooth: Any, start: Any, count: Any, weights: Any
+    size: Any, resized: Any, at: Any, antialias: Any, start: Any, count: Any, weights: Any
 ) -> Any:
     """Which of `size` pixels in a line, from `start` on, make up each of those from `at` on of the `resized` ones, and
-    how much of each. `smooth`: all that a pixel covers; else its two neighbours. Pixels' centres are at their half."""
+    how much of each. `antialias`: of all that it covers; else of two neighbours. Pixels' centres are at their half."""
     scale = size / resized
-    reach = max(scale, 1.0) if smooth else 1.0
+    reach = max(scale, 1.0) if antialias else 1.0
     for index in range(start.size):
         centre = (at + index + 0.5) * scale
         low = min(max(int(np.floor(centre - reach + 0.5)), 0), size - 1)
@@ -39,9 +39,9 @@ def fill_taps(
 
 
 @inlined
-def most_taps(size: Any, resized: Any, smooth: Any) -> Any:
+def most_taps(size: Any, resized: Any, antialias: Any) -> Any:
     """As many as `fill_taps` has at most."""
-    return int(np.ceil(max(size / resized, 1.0))) * 2 + 1 if smooth else 3
+    return int(np.ceil(max(size / resized, 1.0))) * 2 + 1 if antialias else 3
 
 
 @inlined
@@ -137,7 +137,7 @@ def store(
 def preprocess(
     data: Array,
     places: Array,
-    smooth: bool,
+    antialias: bool,
     factor: Array,
     added: Array,
     wide: Array,
@@ -163,14 +163,14 @@ def preprocess(
         image, y = row // height, row % height
         place = places[image]
         if image != known:
-            taps = most_taps(place[3], place[5], smooth)
+            taps = most_taps(place[3], place[5], antialias)
             weights = np.empty((width, taps), np.float32)
-            fill_taps(place[3], place[5], place[7], smooth, start, count, weights)
-            row_weights = np.empty((1, most_taps(place[2], place[4], smooth)), np.float32)
+            fill_taps(place[3], place[5], place[7], antialias, start, count, weights)
+            row_weights = np.empty((1, most_taps(place[2], place[4], antialias)), np.float32)
             columns = start[width - 1] + count[width - 1] - start[0]
             line = np.empty(columns * channels, np.float32)
             known = image
-        fill_taps(place[2], place[4], place[6] + y, smooth, row_start, row_count, row_weights)
+        fill_taps(place[2], place[4], place[6] + y, antialias, row_start, row_count, row_weights)
         first = place[0] + row_start[0] * place[1] + start[0] * channels
         for k in range(0, row_count[0], 4):
             part = row_weights[0, k : min(k + 4, row_count[0])]

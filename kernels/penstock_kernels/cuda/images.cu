@@ -3,9 +3,9 @@
 struct Taps { int start; int count; float centre; float reach; };
 
 // Which of `size` pixels in a line make up the one at `at` of the `resized` ones.
-__device__ __forceinline__ Taps taps_of(int size, int resized, int at, int smooth) {
+__device__ __forceinline__ Taps taps_of(int size, int resized, int at, int antialias) {
   double scale = (double)size / resized;
-  double reach = smooth && scale > 1 ? scale : 1;
+  double reach = antialias && scale > 1 ? scale : 1;
   double centre = (at + 0.5) * scale;
   int low = min(max((int)floor(centre - reach + 0.5), 0), size - 1);
   int high = max(min((int)floor(centre + reach + 0.5), size), low + 1);
@@ -20,14 +20,14 @@ __device__ __forceinline__ float weight(const Taps& taps, int k) {
 template <typename T>
 __device__ __forceinline__ void preprocess(const unsigned char* images, long long image_pitch, long long line_pitch,
     int count, int channels, int height, int width, int resized_height, int resized_width, int top, int left,
-    int out_height, int out_width, int smooth, float4 factor, float4 added, T* out) {
+    int out_height, int out_width, int antialias, float4 factor, float4 added, T* out) {
   long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
   long long plane = (long long)out_height * out_width;
   if (i >= count * plane) return;
   long long image = i / plane;
   int y = (int)(i % plane / out_width), x = (int)(i % out_width);
-  Taps rows = taps_of(height, resized_height, top + y, smooth);
-  Taps columns = taps_of(width, resized_width, left + x, smooth);
+  Taps rows = taps_of(height, resized_height, top + y, antialias);
+  Taps columns = taps_of(width, resized_width, left + x, antialias);
   float sums[4] = {0, 0, 0, 0};
   float row_total = 0, column_total = 0;
   for (int k = 0; k < columns.count; k++) column_total += weight(columns, k);
@@ -51,10 +51,10 @@ __device__ __forceinline__ void preprocess(const unsigned char* images, long lon
 #define PREPROCESS(NAME, T)                                                                                           \
   extern "C" __global__ void NAME(const unsigned char* images, long long image_pitch, long long line_pitch, int count,  \
       int channels, int height, int width, int resized_height, int resized_width, int top, int left, int out_height,   \
-      int out_width, int smooth, float f0, float f1, float f2, float f3, float a0, float a1, float a2, float a3,       \
+      int out_width, int antialias, float f0, float f1, float f2, float f3, float a0, float a1, float a2, float a3,       \
       T* out) {                                                                                                        \
     preprocess<T>(images, image_pitch, line_pitch, count, channels, height, width, resized_height, resized_width, top, \
-        left, out_height, out_width, smooth, make_float4(f0, f1, f2, f3), make_float4(a0, a1, a2, a3), out);           \
+        left, out_height, out_width, antialias, make_float4(f0, f1, f2, f3), make_float4(a0, a1, a2, a3), out);           \
   }
 
 PREPROCESS(preprocess_fp32, float)

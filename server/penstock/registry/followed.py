@@ -145,7 +145,9 @@ class Followed:
     def next_due_at(self) -> float | None:
         """When a fetch is to be tried again; None: none is."""
         awaited = self.wanted - self.bringing
-        waiting = [failure.due_at for version, failure in self._failures.items() if version in awaited]
+        waiting = [
+            failure.due_at for version, failure in self._failures.items() if version in awaited
+        ]
         return min(waiting, default=None)
 
     def hold(self, versions: Collection[int]) -> None:
