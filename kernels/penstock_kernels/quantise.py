@@ -134,9 +134,10 @@ def absmax_scale(
         )
         if parts < flat.size:
             twins.largest(flat[parts:], 1, flat.size - parts, found[:1], 0, 1)
-    sizes = found.view(np.float32)
-    sizes = sizes.max(initial=0, keepdims=True) if axis is None else sizes
-    scales = _safe(sizes / np.float32(LARGEST[wanted]))
+    if axis is None and channels > 1:
+        found = found.max(keepdims=True)
+    scales = np.empty(found.size, np.float32)
+    twins.fit_largest(found, np.float32(LARGEST[wanted]), scales)
     return _given(scales.reshape(()) if axis is None else scales, out)
 
 
@@ -159,12 +160,10 @@ def range_scale(x: Array, on: Cpu, axis: int | None = None) -> tuple[Array, Arra
         )
         if parts < flat.size:
             twins.extremes(flat[parts:], 1, flat.size - parts, low[:1], high[:1], 0, 1)
-    lows, highs = _values(low).astype(np.float64), _values(high).astype(np.float64)
-    if axis is None:
-        lows, highs = lows.min(initial=0, keepdims=True), highs.max(initial=0, keepdims=True)
-    scale = _safe(((highs - lows) / 255).astype(np.float32))
-    zero = np.clip(np.rint(-128 - lows / scale), -128, 127).astype(np.int8)
-    zero = np.where(lows == highs, np.int8(0), zero)
+    if axis is None and channels > 1:
+        low, high = low.min(keepdims=True), high.max(keepdims=True)
+    scale, zero = np.empty(low.size, np.float32), np.empty(low.size, np.int8)
+    twins.fit_range(low, high, scale, zero)
     return (scale.reshape(()), zero.reshape(())) if axis is None else (scale, zero)
 
 
@@ -196,7 +195,7 @@ def _per_channel(given: Array | float, layout: Layout, name: str) -> Array:
     values = np.ascontiguousarray(given, np.float32).reshape(-1)
     if values.size not in (1, layout.channels):
         raise ValueError(f"{name} has {values.size} values; expected 1 or {layout.channels}")
-    if values.size == 1:
+    if values.size == 1 and layout.channels != 1:
         values = np.full(layout.channels, values[0])
     return values
 
@@ -228,18 +227,6 @@ def _parts(layout: Layout, size: int, axis: int | None) -> tuple[int, int, int]:
     if axis is not None or size <= RUN:
         return layout.channels, max(layout.inner, 1), size
     return size // RUN, RUN, size // RUN * RUN
-
-
-def _values(ordered: Array) -> Array:
-    """What the twin's ordered integers stand for."""
-    values: Array = (ordered ^ ((ordered >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
-    return values
-
-
-def _safe(scale: Array) -> Array:
-    """Without 0, which nothing can be divided by."""
-    usable: Array = np.where(scale > 0, scale, np.float32(1))
-    return usable
 
 
 def _given(values: Array, out: Array | None) -> Array:

@@ -1,4 +1,7 @@
-"""The kernels' CPU twins against what they replace, in one process: ratios, and bandwidth as a share of a copy's."""
+"""The kernels' CPU twins against what they replace, in one process: ratios, and bandwidth as a share of a copy's.
+
+With one thread it is that thread's CPU time which counts, so that what else the machine does matters little.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ TURN_S: Final = 0.004
 """Short calls are repeated for about so long within a turn."""
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +88,10 @@ def _measure(case: KernelCase, cpu: Cpu, rounds: int) -> KernelResult:
         replaced,
         lambda: np.copyto(target, source),
     )
-    repeats = [_repeats(call) for call in calls]
+    clock = time.thread_time if cpu.threads == 1 else time.perf_counter
+    repeats = [_repeats(call, clock) for call in calls]
     turns = [
-        [_seconds(call, count) for call, count in zip(calls, repeats, strict=True)]
+        [_seconds(call, count, clock) for call, count in zip(calls, repeats, strict=True)]
         for _ in range(rounds)
     ]
     twin_s, replaced_s, copy_s = (statistics.median(column) for column in zip(*turns, strict=True))
@@ -94,13 +99,14 @@ def _measure(case: KernelCase, cpu: Cpu, rounds: int) -> KernelResult:
     return KernelResult(case, twin_s, replaced_s, copy_s, ratio)
 
 
-def _repeats(call: Call) -> int:
-    call()  # compiles
-    return max(1, int(TURN_S / max(_seconds(call, 1), 1e-9)))
+def _repeats(call: Call, clock: Clock) -> int:
+    # compiles
+    call()
+    return max(1, int(TURN_S / max(_seconds(call, 3, clock), 1e-9)))
 
 
-def _seconds(call: Call, count: int) -> float:
-    started = time.perf_counter()
+def _seconds(call: Call, count: int, clock: Clock) -> float:
+    started = clock()
     for _ in range(count):
         call()
-    return (time.perf_counter() - started) / count
+    return (clock() - started) / count

@@ -200,6 +200,33 @@ def extremes(
             low[channel], high[channel] = least, most
 
 
+@jit
+def fit_largest(found: Array, largest: Any, scale: Array) -> None:
+    """Scales of what `largest` has found; 1 where that is 0, which nothing can be divided by."""
+    for channel in range(found.size):
+        own = bits.from_bits(np.uint32(found[channel])) / largest
+        scale[channel] = own if own > 0 else np.float32(1)
+
+
+@jit
+def fit_range(low: Array, high: Array, scale: Array, zero_point: Array) -> None:
+    """Scales and zero points of what `extremes` has found; 1 and 0 where all is 0."""
+    for channel in range(low.size):
+        least, most = np.float64(value_of(low[channel])), np.float64(value_of(high[channel]))
+        own = np.float32((most - least) / 255)
+        scale[channel], zero_point[channel] = np.float32(1), np.int8(0)
+        if own > 0:
+            scale[channel] = own
+            zero_point[channel] = np.int8(min(max(np.rint(-128 - least / own), -128.0), 127.0))
+
+
+@inlined
+def value_of(order: Any) -> Any:
+    """The FP32 that `ordered` made this integer of."""
+    size = np.int32(np.int32(order >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    return bits.from_bits(np.uint32(np.int32(order ^ size)))
+
+
 @inlined
 def ordered(x: Any) -> Any:
     """The bits of an FP32, so that integers are in the order of the values; 0 for what is not finite."""
