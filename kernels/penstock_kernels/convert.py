@@ -38,12 +38,13 @@ def _converted(x: Array, dtype: np.dtype[Any], on: Runner, out: Array | None) ->
 
     name = _name(x.dtype, dtype)
     if name == "bf16_to_fp32" and (on.threads == 1 or x.size < SMALL):
-        result = np.empty(x.shape, dtype) if out is None else out
-        result[...] = x
-        return result
+        if out is None:
+            return x.astype(dtype)
+        out[...] = x
+        return out
     kernel = getattr(convert, name)
     x = contiguous(x)
-    result = np.empty(x.shape, dtype) if out is None else out
+    result: Array = np.empty(x.shape, dtype) if out is None else out
     flat, written = (_bits(array) for array in (x, result))
     on.split(x.size, x.nbytes + result.nbytes, lambda begin, end: kernel(flat, written, begin, end))
     return result

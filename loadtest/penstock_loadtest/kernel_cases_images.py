@@ -81,12 +81,9 @@ def _narrow(dtype: Any) -> Any:
     return pair
 
 
-def _widen(dtype: Any) -> Any:
-    def pair(x: Array) -> Pair:
-        short = x.astype(dtype)
-        return lambda on: to_fp32(short, on), lambda: short.astype(np.float32)
-
-    return pair
+def _widen_fp16(x: Array) -> Pair:
+    short = x.astype(np.float16)
+    return lambda on: to_fp32(short, on), lambda: short.astype(np.float32)
 
 
 def _quantise_int8(x: Array) -> Pair:
@@ -149,9 +146,8 @@ def _range(x: Array) -> Pair:
 
 ARRAYS: Final[tuple[tuple[str, int, Any], ...]] = (
     ("FP32 to FP16", 6, _narrow(np.float16)),
-    ("FP16 to FP32", 6, _widen(np.float16)),
+    ("FP16 to FP32", 6, _widen_fp16),
     ("FP32 to BF16 (ml_dtypes)", 6, _narrow(bfloat16)),
-    ("BF16 to FP32 (ml_dtypes)", 6, _widen(bfloat16)),
     ("quantise to int8", 5, _quantise_int8),
     ("quantise to int8, a scale and zero point a column", 5, _quantise_int8_columns),
     ("dequantise int8", 5, _dequantise_int8),
