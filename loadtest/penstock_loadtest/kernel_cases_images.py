@@ -104,7 +104,7 @@ def _quantise_int8_columns(x: Array) -> Pair:
 
 
 def _dequantise_int8(x: Array) -> Pair:
-    given, scale = np.clip(x * 40, -128, 127).astype(np.int8), np.float32(0.025)
+    given, scale = np.clip(x * 40, -128, 127).astype(np.int8), 0.025
     return (
         lambda on: dequantise(given, scale, on),
         lambda: given.astype(np.float32) * scale,
@@ -120,7 +120,7 @@ def _quantise_fp8(x: Array) -> Pair:
 
 
 def _dequantise_fp8(x: Array) -> Pair:
-    given, scale = x.astype(float8_e4m3fn), np.float32(0.5)
+    given, scale = x.astype(float8_e4m3fn), 0.5
     return (
         lambda on: dequantise(given, scale, on),
         lambda: given.astype(np.float32) * scale,
