@@ -21,4 +21,5 @@ has to be given: who owns the memory of a GPU makes it."""
 
 def contiguous(x: Array) -> Array:
     """`x`, or a copy of it whose elements lie one behind the other in C order."""
-    return np.ascontiguousarray(x)
+    # np.ascontiguousarray makes one dimension of none
+    return np.asarray(x, order="C")

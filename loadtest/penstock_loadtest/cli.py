@@ -1,7 +1,7 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
 padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs; `access`: what
-access control costs; `artifacts`: what it costs to verify a model."""
+access control costs; `artifacts`: what it costs to verify a model; `kernels`: the kernels against NumPy."""
 
 from __future__ import annotations
 
@@ -323,6 +323,26 @@ def rollouts(
         publish(measured, page)
     else:
         console.print(measured.false_alarm_table(), measured.delay_table(), sep="\n\n")
+
+
+@app.command()
+def kernels(
+    only: Annotated[str, typer.Option(help="Cases whose name holds this.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each case.")] = 15,
+    threads: Annotated[int, typer.Option(min=1, help="That a kernel may use.")] = 1,
+    write: Annotated[Path | None, typer.Option(help="Page whose table is filled in.")] = None,
+) -> None:
+    """Compare the kernels' CPU twins with the NumPy expressions that they replace; print or write the table."""
+    # Numba is not needed by the other commands
+    from penstock_loadtest.kernels import CASES, measure, publish, table_of
+
+    console = _console()
+    cases = [case for case in CASES if only in case.name]
+    results = measure(cases, rounds, threads, lambda line: console.print(line, highlight=False))
+    if write is None:
+        console.print(table_of(results), highlight=False, soft_wrap=True)
+    else:
+        publish(results, write)
 
 
 def _console() -> Console:

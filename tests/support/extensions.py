@@ -45,6 +45,7 @@ EXTENSIONS: Final[Mapping[str, str]] = {
     "bls": "models that call models",
     "ragged_batching": "requests of different shapes in one batch, by batch inputs",
     "padded_buckets": "requests of different shapes in one batch, by padding",
+    "images": "images of any size, resized and normalised in the worker",
     "response_cache": "answers that were given before",
     "gpu_placement": "instances on GPUs, and in the place of them",
     "warmup": "samples that are run before a model serves",

@@ -12,7 +12,8 @@ from penstock_kernels.runner import Array
 def sigmoid(x: Array, out: Array, begin: int, end: int) -> None:
     """Of x[begin:end], FP32."""
     one = np.float32(1)
-    for i in range(begin, end):
+    given, made = x[begin:end], out[begin:end]
+    for i in range(given.size):
         # of two values that can't overflow the one that has all its digits
-        e = np.exp(-abs(x[i]))
-        out[i] = one / (one + e) if x[i] >= 0 else e / (one + e)
+        e = np.exp(-abs(given[i]))
+        made[i] = one / (one + e) if given[i] >= 0 else e / (one + e)

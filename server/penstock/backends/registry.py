@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from penstock.backends.base import Backend, LoadedModel, LoadSpec
+from penstock.backends.images import with_images
 from penstock.backends.mlflow_model_file import FILENAME as MLMODEL
 from penstock.backends.mlflow_model_file import has_model_file, read_model_file
 from penstock.backends.reshape import with_reshapes
@@ -58,7 +59,7 @@ def load(spec: LoadSpec) -> LoadedModel:
     """Load a model with the backend it asks for. Raises LoadFailed, or whatever the model's own code raised."""
     module = import_module(MODULES[backend_for(spec.config, spec.version_dir)])
     loaded = with_sequences(spec, lambda spec: with_reshapes(cast(Backend, module.load)(spec)))
-    return with_uneven_outputs(loaded)
+    return with_uneven_outputs(with_images(spec, loaded))
 
 
 def _known(backend: str, asked_for: str) -> str:

@@ -12,6 +12,7 @@ from penstock.devices.placement import MAX_INSTANCES
 from penstock.errors import ConfigError
 from penstock.model_config import ANY_SIZE, ConfigDict, known_datatypes
 from penstock.repository.config_ensemble import ensemble_problems
+from penstock.repository.config_images import image_problems, incomplete_images
 from penstock.repository.config_json import config_to_proto, proto_to_config
 from penstock.repository.config_rate_limits import rate_limit_problems
 from penstock.repository.config_sequences import sequence_problems
@@ -56,6 +57,7 @@ def problems(config: ConfigDict, *, batching_known: bool) -> Iterator[Problem]:
         yield from check(config)
     found = uneven_problems(config, batching_known=batching_known)
     yield from (Problem(path, text) for path, text in found)
+    yield from (Problem(path, text) for path, text in image_problems(config))
     yield from (Problem(path, text) for path, text in unsupported(config))
 
 
@@ -89,6 +91,7 @@ def _incomplete(config: ConfigDict) -> Iterator[Problem]:
                 path = f"{kind}[{index}].data_type"
                 yield Problem(path, f"is not given; expected one of {', '.join(known_datatypes())}")
     yield from (Problem(path, text) for path, text in incomplete_uneven(config))
+    yield from (Problem(path, text) for path, text in incomplete_images(config))
 
 
 def _batch_size(config: ConfigDict) -> Iterator[Problem]:

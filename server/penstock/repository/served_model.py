@@ -16,6 +16,7 @@ from penstock.backends.hidden_tensors import without
 from penstock.config import Settings
 from penstock.devices.discovery import NO_DEVICES, Devices
 from penstock.errors import LoadFailed, PenstockError
+from penstock.image_config import as_clients_see, image_names
 from penstock.model_config import ConfigDict, ModelConfig
 from penstock.padding_config import padding_of
 from penstock.repository.config_check import check_complete
@@ -173,7 +174,8 @@ async def _load(shared: Shared, first: InstanceStarter, turns: Turns | None) -> 
         complete = proto_to_config(config_to_proto(model_config.from_json(ready.config_json)))
         check_complete(complete, f"model '{name}'")
         shown = without(complete, padding_of(complete).masks)
-        parsed = model_config.parse(shown)
+        # what clients send: images, where the model takes planes
+        parsed = model_config.parse(as_clients_see(shown))
         labels = labels_of(parsed, model_dir)
         statistics.latencies = latencies_of(settings.metrics, complete)
     except PenstockError:
@@ -198,7 +200,7 @@ async def _load(shared: Shared, first: InstanceStarter, turns: Turns | None) -> 
         version,
         shown,
         parsed,
-        Signature(parsed, uneven_rules(complete)),
+        Signature(parsed, uneven_rules(as_clients_see(complete)), image_names(complete)),
         labels,
         statistics,
         with_cache(pool, policy, cache),

@@ -23,8 +23,14 @@ MAX_EMPTY: Final = 2**40
 class Signature:
     """What a model takes and gives."""
 
-    def __init__(self, config: ModelConfig, uneven: UnevenRules | None = None) -> None:
-        """`uneven`: how requests of different shapes are joined; None: they are not."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        uneven: UnevenRules | None = None,
+        images: frozenset[str] = frozenset(),
+    ) -> None:
+        """`uneven`: how requests of different shapes are joined; None: they are not. `images`: inputs that take them,
+        of any size but none."""
         self._model = config.name
         self._max_batch_size = config.max_batch_size
         self._inputs = {tensor.name: tensor for tensor in config.input}
@@ -32,6 +38,7 @@ class Signature:
         self._queue_terms = QueueTermsReader(config)
         self._sequence = sequence_reader(config)
         self._uneven = uneven
+        self._images = images
         self._required = [tensor.name for tensor in config.input if not tensor.optional]
 
     def plan(self, header: InferHeader) -> RequestPlan:
@@ -134,6 +141,11 @@ class Signature:
             raise InvalidRequest(
                 f"unexpected shape for input '{tensor.name}' for model '{self._model}'. "
                 f"Expected {_brackets(dims)}, got {_brackets(tensor.shape)}"
+            )
+        if tensor.name in self._images and 0 in tensor.shape[-3:-1]:
+            raise InvalidRequest(
+                f"input '{tensor.name}' has shape {_brackets(tensor.shape)}; expected images of at"
+                " least one pixel"
             )
         if 0 in tensor.shape and prod(filter(None, tensor.shape)) > MAX_EMPTY:
             raise InvalidRequest(

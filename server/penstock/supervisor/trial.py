@@ -14,6 +14,7 @@ from penstock import model_config
 from penstock.backends.hidden_tensors import without
 from penstock.config import Settings
 from penstock.devices.discovery import NO_DEVICES, VISIBLE, Devices, Inventory
+from penstock.image_config import as_clients_see
 from penstock.model_config import ConfigDict
 from penstock.padding_config import padding_of
 from penstock.repository.config_check import check_complete
@@ -69,7 +70,7 @@ class Trial:
                 check_complete(complete, f"model '{model_dir.name}'")
                 model_config.parse(complete)
                 latencies_of(self._settings.metrics, complete)
-                return without(complete, padding_of(complete).masks)
+                return as_clients_see(without(complete, padding_of(complete).masks))
             finally:
                 instance.close()
                 await instance.process.exited

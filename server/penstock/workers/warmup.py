@@ -14,6 +14,7 @@ from penstock.backends.isolation import one_line
 from penstock.backends.masks import masks_of
 from penstock.backends.ragged import joined_rows, ragged_names
 from penstock.errors import LoadFailed, ModelFailed
+from penstock.image_config import as_clients_see
 from penstock.types import Array
 from penstock.workers.rehearsal import rehearse
 from penstock.workers.scatter import write_outputs
@@ -55,7 +56,7 @@ def _run(model: LoadedModel, sample: Sample, row: Mapping[str, Array], slab: Sla
     for _ in range(sample.runs):
         # made anew for each run: a model may write into its inputs
         if batching:
-            batch = joined_rows(row, ragged_names(model.config), requests)
+            batch = joined_rows(row, ragged_names(as_clients_see(model.config)), requests)
         else:
             batch = Batch({name: array.copy() for name, array in row.items()}, requests)
         if config.decoupled:

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from penstock.backends.hidden_tensors import without
+from penstock.image_config import as_clients_see
 from penstock.model_config import ANY_SIZE, ConfigDict, ConfigPart, Tensor, settle
 from penstock.padding_config import read_padding
 
@@ -90,8 +91,10 @@ settle(WarmupConfig)
 
 
 def parse(config: ConfigDict) -> WarmupConfig:
-    """The view of a configuration that this module has. Inputs that the server makes are not in it."""
-    return msgspec.convert(without(config, read_padding(config)[0].masks), WarmupConfig)
+    """The view of a configuration that this module has. Inputs that the server makes are not in it, and
+    those for images are as clients see them."""
+    shown = as_clients_see(without(config, read_padding(config)[0].masks))
+    return msgspec.convert(shown, WarmupConfig)
 
 
 def complaints(config: WarmupConfig, index: int, *, complete: bool) -> Iterator[Complaint]:

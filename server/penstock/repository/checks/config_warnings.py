@@ -8,6 +8,7 @@ from math import prod
 from typing import Any, Final
 
 from penstock.config import Settings
+from penstock.image_config import PREFIX as IMAGE_PREFIX
 from penstock.model_config import ConfigDict
 from penstock.padding_config import PREFIX
 from penstock.repository.config_check import Problem
@@ -182,8 +183,12 @@ def _parameters(config: ConfigDict) -> Iterator[Problem]:
     own = of_backend.get(config["backend"])
     known = [*OWN_PARAMETERS, *(own or ())]
     for key in config["parameters"]:
-        # those of padding are checked when they are read
-        if key in known or key.startswith(PREFIX) or (onnx and key.startswith(SESSION)):
+        # those of padding and images are checked when they are read
+        if (
+            key in known
+            or key.startswith((PREFIX, IMAGE_PREFIX))
+            or (onnx and key.startswith(SESSION))
+        ):
             continue
         # a Python model's parameters are its own, but for what looks like one of ours
         cutoff = 0.6 if own else LIKE_ONE_OF_OURS

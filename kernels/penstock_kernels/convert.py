@@ -1,0 +1,73 @@
+"""Buffers of FP16 and BF16 to FP32 and back. What is no number stays so, and infinities and subnormals stay what they
+are; FP32 is rounded to the nearest, of two that are as near to the even one, and to infinity beyond the largest."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from ml_dtypes import bfloat16
+
+from penstock_kernels.cpu.runner import Cpu
+from penstock_kernels.runner import Array, Runner, contiguous
+
+FP16: Final = np.dtype(np.float16)
+BF16: Final = np.dtype(bfloat16)
+FP32: Final = np.dtype(np.float32)
+SHORT: Final = {FP16: "fp16", BF16: "bf16", FP32: "fp32"}
+
+SMALL: Final = 1 << 16
+"""Fewer elements of BF16 are left to ml_dtypes, as all are on one thread: it widens them at the speed of memory."""
+
+
+def to_fp32(x: Array, on: Runner, out: Array | None = None) -> Array:
+    """FP16 or BF16 (ml_dtypes' bfloat16) of any shape."""
+    return _converted(x, FP32, on, out)
+
+
+def from_fp32(x: Array, dtype: Any, on: Runner, out: Array | None = None) -> Array:
+    """FP32 of any shape, as `dtype`: FP16 or BF16."""
+    return _converted(x, np.dtype(dtype), on, out)
+
+
+def _converted(x: Array, dtype: np.dtype[Any], on: Runner, out: Array | None) -> Array:
+    if not isinstance(on, Cpu):
+        on_gpu: Array = _on_gpu(x, dtype, on, out)
+        return on_gpu
+    from penstock_kernels.cpu import convert
+
+    name = _name(x.dtype, dtype)
+    if name == "bf16_to_fp32" and (on.threads == 1 or x.size < SMALL):
+        if out is None:
+            return x.astype(dtype)
+        out[...] = x
+        return out
+    kernel = getattr(convert, name)
+    x = contiguous(x)
+    result: Array = np.empty(x.shape, dtype) if out is None else out
+    flat, written = (_bits(array) for array in (x, result))
+    on.split(x.size, x.nbytes + result.nbytes, lambda begin, end: kernel(flat, written, begin, end))
+    return result
+
+
+def _on_gpu(x: Any, dtype: np.dtype[Any], on: Any, out: Any) -> Any:
+    from penstock_kernels.cuda.arrays import dtype_of, pointer, size_of
+
+    assert out is not None, "a GPU's memory is the caller's to make"
+    size = size_of(x)
+    kernel = _name(dtype_of(x), dtype)
+    on.run("convert", kernel, -(-size // 256), pointer(x), pointer(out), np.int64(size))
+    return out
+
+
+def _name(given: np.dtype[Any], wanted: np.dtype[Any]) -> str:
+    """Raises TypeError for formats that there is no kernel for."""
+    if given in SHORT and wanted in SHORT and (given == FP32) != (wanted == FP32):
+        return f"{SHORT[given]}_to_{SHORT[wanted]}"
+    raise TypeError(f"{given} can't be made {wanted}; expected FP16 or BF16 and FP32")
+
+
+def _bits(array: Array) -> Array:
+    """In one dimension, 16-bit formats as their bits."""
+    flat = array.reshape(-1)
+    return flat if flat.dtype == FP32 else flat.view(np.uint16)
