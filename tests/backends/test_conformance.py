@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend_cases import CASES, DIMS, MAX_BATCH_SIZE, BackendCase
+from backend_cases import CASES, DIMS, FAR, MAX_BATCH_SIZE, BackendCase
 from model_files import batch_of, each, load_spec, whole
 from penstock.backends.base import Batch, LoadedModel, RequestInfo
 from penstock.backends.registry import load
@@ -159,13 +159,13 @@ def test_a_request_that_fails_does_so_alone(case: BackendCase, tmp_path: Path) -
     if case.write_picky is None:
         pytest.skip("no request's data makes this backend fail")
     case.write_picky(tmp_path / "picky")
-    rows = (2, 99, 0, 3)
+    rows = (2, FAR, 0, 3)
     with loaded(tmp_path / "picky") as model:
         answers = each(
             model.execute(batch_of(*({"X": np.array([[row]], np.int64)} for row in rows)))
         )
         for row, answer in zip(rows, answers, strict=True):
-            if row == 99:
+            if row == FAR:
                 assert isinstance(answer, ModelFailed)
                 assert str(answer) and "\n" not in str(answer)
             else:

@@ -15,7 +15,7 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from backend_cases import CASES, DIMS, MAX_BATCH_SIZE, BackendCase
+from backend_cases import CASES, DIMS, FAR, MAX_BATCH_SIZE, BackendCase
 from penstock.types import Array
 from served import FRONTS, Served
 from supervised import eventually
@@ -168,11 +168,11 @@ def test_a_request_that_fails_does_so_alone(case: BackendCase, backends: Served)
         found: list[list[float]] = answer.as_numpy("Y").tolist()
         return found
 
-    rows = [row % 4 if row % 5 else 99 for row in range(20)]
+    rows = [row % 4 if row % 5 else FAR for row in range(20)]
     with Client("grpc", backends) as client, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(functools.partial(ask, client), rows))
     for row, answer in zip(rows, answers, strict=True):
-        if row == 99:
+        if row == FAR:
             assert isinstance(answer, str) and answer
         else:
             assert answer == [[row] * DIMS]

@@ -11,13 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from onnx import load, numpy_helper, save
+
 import mlflow_models
 from model_files import write_onnx, write_python
+from penstock.backends.openvino_library import openvino
+from penstock.types import Array
 
 DIMS: Final = 4
 MAX_BATCH_SIZE: Final = 8
 ROWS: Final = 4
 """Of the table that the picky model looks into."""
+FAR: Final = 2**40
+"""A row that no table has."""
 BATCHED: Final = f"max_batch_size: {MAX_BATCH_SIZE}\ndynamic_batching {{ }}\n"
 
 
@@ -39,7 +46,7 @@ class BackendCase:
     datatypes: Sequence[str] = ("FP32", "INT32")
     write_picky: Callable[[Path], None] | None = None
     """A model of X, INT64 [1], that gives the row of that number of a table of 4 rows as Y, FP32 [4], whose elements
-    are all that number, and fails for others. None: no request's data makes the backend fail."""
+    are all that number, and fails for FAR. None: no request's data makes the backend fail."""
     damaged: bytes = b"this is no model"
     """What lies in the place of the file after an accident."""
     declares_dims: bool = True
@@ -76,35 +83,50 @@ def write_config(folder: Path, text: str) -> None:
 # ── ONNX ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_onnx_network(folder: Path, datatype: str = "FP32", config: str = BATCHED) -> None:
+def write_onnx_network(folder: Path, datatype: str = "FP32") -> None:
     """SUM and SCALED as an ONNX file."""
     tensor: tuple[str, Sequence[int | str | None]] = (datatype, ["batch", DIMS])
     nodes = [("Add", ["A", "B"], ["SUM"]), ("Add", ["A", "A"], ["SCALED"])]
     write_onnx(folder, nodes, {"A": tensor, "B": tensor}, {"SUM": tensor, "SCALED": tensor})
-    write_config(folder, config)
+    write_config(folder, BATCHED)
 
 
-def write_onnx_picky(folder: Path, config: str = BATCHED) -> None:
-    """The table is the indices of its own elements, divided by their count in a row."""
-    import numpy as np
-    from onnx import helper, load, numpy_helper, save
-
+def write_onnx_picky(folder: Path) -> None:
+    """Gathers rows of a table."""
     path = write_onnx(
         folder,
-        [("Squeeze", ["X", "axes"], ["row"]), ("Gather", ["table", "row"], ["Y"])],
+        [("Squeeze", ["X", "one"], ["row"]), ("Gather", ["table", "row"], ["Y"])],
         {"X": ("INT64", ["batch", 1])},
         {"Y": ("FP32", ["batch", DIMS])},
     )
     model = load(str(path))
     table = np.repeat(np.arange(ROWS, dtype=np.float32)[:, None], DIMS, axis=1)
-    model.graph.initializer.extend(
-        [
-            numpy_helper.from_array(table, "table"),
-            helper.make_tensor("axes", 7, [1], [1]),
-        ]
-    )
+    arrays: dict[str, Array] = {"table": table, "one": np.array([1], np.int64)}
+    model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in arrays.items())
     save(model, str(path))
-    write_config(folder, config)
+    write_config(folder, BATCHED)
+
+
+# ── OpenVINO ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_openvino_network(folder: Path, datatype: str = "FP32") -> None:
+    """The ONNX file in OpenVINO's own format."""
+    write_onnx_network(folder, datatype)
+    to_openvino(folder / "1" / "model.onnx")
+
+
+def write_openvino_picky(folder: Path) -> None:
+    """OpenVINO gives zeros for rows that are not there; it is FAR itself that can't be computed."""
+    write_onnx_picky(folder)
+    to_openvino(folder / "1" / "model.onnx")
+
+
+def to_openvino(path: Path) -> None:
+    """`model.onnx` becomes `model.xml` and `model.bin`."""
+    ov = openvino()
+    ov.save_model(ov.Core().read_model(path), path.with_name("model.xml"), compress_to_fp16=False)
+    path.unlink()
 
 
 # ── Python ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,7 +153,7 @@ def write_decorated(folder: Path, datatype: str = "FP32") -> None:
 
 
 def write_decorated_picky(folder: Path) -> None:
-    """Raises IndexError for the others."""
+    """Raises IndexError for FAR."""
     write_python(
         folder,
         f"""
@@ -160,7 +182,7 @@ def write_triton_python(folder: Path, datatype: str = "FP32") -> None:
 
 
 def write_triton_picky(folder: Path) -> None:
-    """Answers others with an error of its own."""
+    """Answers FAR with an error of its own."""
     write_python(folder, _TRITON.format(inputs='"X"', body=_PICK))
     tensors = {"input": {"X": ("INT64", 1)}, "output": {"Y": ("FP32", DIMS)}}
     write_config(folder, f'backend: "python"\n{config_of(tensors)}')
@@ -202,7 +224,7 @@ def write_mlflow(folder: Path, datatype: str = "FP32") -> None:
 
 
 def write_mlflow_picky(folder: Path) -> None:
-    """Raises IndexError for the others."""
+    """Raises IndexError for FAR."""
     table = f"np.repeat(np.arange({ROWS}, dtype=np.float32)[:, None], {DIMS}, axis=1)"
     inputs = mlflow_models.tensors(("X", "int64", (-1, 1)))
     outputs = mlflow_models.tensors(("Y", "float32", (-1, DIMS)))
@@ -247,6 +269,15 @@ CASES: Final[tuple[BackendCase, ...]] = (
         "model.onnx",
         ("FP32", "FP16", "FP64", "INT32", "INT64"),
         write_picky=write_onnx_picky,
+    ),
+    BackendCase(
+        "openvino",
+        "openvino",
+        "openvino",
+        write_openvino_network,
+        "model.xml",
+        ("FP32", "FP16", "BF16", "FP64", "INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64"),
+        write_picky=write_openvino_picky,
     ),
     BackendCase(
         "decorated",

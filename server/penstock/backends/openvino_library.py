@@ -1,0 +1,30 @@
+"""OpenVINO's Python package, imported so that it does not phone home.
+
+`import openvino` imports its converter too, `openvino.tools.ovc`, which sends an event to Google Analytics at once, and
+writes an id of this user into `~/intel`. No variable of the environment turns that off; what is turned off here is the
+converter, which no server needs, and which OpenVINO can do without."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any, Final, cast
+
+from penstock.errors import LoadFailed
+
+CONVERTER: Final = "openvino.tools.ovc"
+
+
+def openvino() -> Any:
+    """The package. Raises LoadFailed where it is not installed."""
+    modules = cast(dict[str, ModuleType | None], sys.modules)
+    if "openvino" not in modules:
+        # None: whoever imports it is told that there is none
+        modules.setdefault(CONVERTER, None)
+    try:
+        import openvino
+    except ImportError as error:
+        raise LoadFailed(
+            f"OpenVINO is not installed, or can't be imported: {error}; pip install 'penstock[openvino]'"
+        ) from error
+    return openvino
