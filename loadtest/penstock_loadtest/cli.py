@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from penstock.quiet import keep_quiet
 from penstock_loadtest.cases import EMBEDDER_CASE, ClientName, select
 from penstock_loadtest.errors import BenchmarkError
 from penstock_loadtest.peers import Peers, PeersOutcome
@@ -74,6 +75,7 @@ WIDE_ENOUGH = 170
 @app.callback()
 def main() -> None:
     """Penstock's load tests."""
+    keep_quiet()
 
 
 @app.command()
