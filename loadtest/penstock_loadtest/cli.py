@@ -1,7 +1,7 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
 padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs; `access`: what
-access control costs; `artifacts`: what it costs to verify a model."""
+access control costs; `artifacts`: what it costs to verify a model; `backends`: onnxruntime against openvino."""
 
 from __future__ import annotations
 
@@ -325,6 +325,31 @@ def rollouts(
         publish(measured, page)
     else:
         console.print(measured.false_alarm_table(), measured.delay_table(), sep="\n\n")
+
+
+@app.command()
+def backends(
+    model_repo: ModelRepo = Path("model_repo"),
+    rounds: Annotated[int, typer.Option(min=4, help="Pairs of runs for each line.")] = 60,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of each model; default: one, and all cores.")
+    ] = None,
+    page: PagePath = Path("docs/openvino.md"),
+) -> None:
+    """Run the repository's ONNX files by onnxruntime and openvino in turn, in process, and print ratios."""
+    from penstock_loadtest.backends import PART, measure, report
+    from penstock_loadtest.marked import fill
+
+    console = _console()
+    counts = threads or sorted({1, len(os.sched_getaffinity(0))})
+    try:
+        text = report(measure(model_repo, counts, rounds, console.print))
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    console.print(text, highlight=False)
+    if page.is_file():
+        page.write_text(fill(page.read_text(), PART, text))
 
 
 def _console() -> Console:
