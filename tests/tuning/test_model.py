@@ -102,6 +102,7 @@ def test_groups_that_say_more_than_a_count_stay(tmp_path: Path) -> None:
     [
         ("sequence_batching { }", "'tiny' takes sequences"),
         ("model_transaction_policy { decoupled: true }", "'tiny' is decoupled"),
+        ("instance_group { kind: KIND_GPU }", "'tiny' asks for KIND_GPU"),
     ],
 )
 def test_refused_by_name(more: str, text: str, tmp_path: Path) -> None:

@@ -105,7 +105,9 @@ def changes_between(now: Candidate, then: Candidate, config: ConfigDict) -> Chan
         if config.get("platform"):
             changes["platform",] = None
     if then.instances != now.instances:
-        changes["instance_group",] = [{"count": then.instances, "kind": "KIND_CPU"}]
+        groups = config.get("instance_group") or [{}]
+        kind = groups[0].get("kind") or "KIND_AUTO"
+        changes["instance_group",] = [{"count": then.instances, "kind": kind}]
     if then.max_batch_size != now.max_batch_size:
         changes["max_batch_size",] = then.max_batch_size
     if then.delay_us != now.delay_us:

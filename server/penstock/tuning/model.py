@@ -144,7 +144,7 @@ def _refuse(name: str, config: ConfigDict) -> None:
         raise ConfigError(f"{name!r} is decoupled: that can't be tuned")
     kinds = {group.get("kind") for group in config.get("instance_group") or []}
     if "KIND_GPU" in kinds:
-        raise ConfigError(f"{name!r} asks for KIND_GPU: only models on CPUs can be tuned")
+        raise ConfigError(f"{name!r} asks for KIND_GPU: only what runs on CPUs can be tuned")
 
 
 def _is_plain(group: ConfigDict) -> bool:
