@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from mlflow_server import QUIET, MlflowServer
 from penstock.devices.discovery import VISIBLE, Inventory
+from penstock.quiet import keep_quiet
 
 # Tests start processes while gRPC's clients run, and gRPC's handlers of forks may abort the child, which needs none: it
 # runs another program at once.
@@ -21,6 +22,7 @@ os.environ["XDG_STATE_HOME"] = STATE.name
 # Libraries that phone home don't.
 os.environ.update(QUIET)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+keep_quiet()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

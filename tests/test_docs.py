@@ -41,6 +41,8 @@ FLAGS: Final = {
     # of penstock rollout
     *("--to", "--from", "--shadow", "--no-sticky", "--no-fallback", "--guard", "--watch"),
     *("--steps", "--step-seconds", "--min-requests", "--despite-gates"),
+    # of penstock models tune
+    *("--goal", "--p99-ms", "--seconds", "--concurrency", "--shape", "--dry-run"),
     # of penstock-train
     *("--engine", "--processes", "--resume", "--set"),
     # of penstock audit

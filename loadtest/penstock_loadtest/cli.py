@@ -1,7 +1,8 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
 padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs; `access`: what
-access control costs; `artifacts`: what it costs to verify a model; `kernels`: the kernels against NumPy."""
+access control costs; `artifacts`: what it costs to verify a model; `kernels`: the kernels against NumPy; `backends`:
+onnxruntime against openvino."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from penstock.quiet import keep_quiet
 from penstock_loadtest.cases import EMBEDDER_CASE, ClientName, select
 from penstock_loadtest.errors import BenchmarkError
 from penstock_loadtest.peers import Peers, PeersOutcome
@@ -74,6 +76,7 @@ WIDE_ENOUGH = 170
 @app.callback()
 def main() -> None:
     """Penstock's load tests."""
+    keep_quiet()
 
 
 @app.command()
@@ -343,6 +346,31 @@ def kernels(
         console.print(table_of(results), highlight=False, soft_wrap=True)
     else:
         publish(results, write)
+
+
+@app.command()
+def backends(
+    model_repo: ModelRepo = Path("model_repo"),
+    rounds: Annotated[int, typer.Option(min=4, help="Pairs of runs for each line.")] = 60,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of each model; default: one, and all cores.")
+    ] = None,
+    page: PagePath = Path("docs/openvino.md"),
+) -> None:
+    """Run the repository's ONNX files by onnxruntime and openvino in turn, in process, and print ratios."""
+    from penstock_loadtest.backends import PART, measure, report
+    from penstock_loadtest.marked import fill
+
+    console = _console()
+    counts = threads or sorted({1, len(os.sched_getaffinity(0))})
+    try:
+        text = report(measure(model_repo, counts, rounds, console.print))
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    console.print(text, highlight=False)
+    if page.is_file():
+        page.write_text(fill(page.read_text(), PART, text))
 
 
 def _console() -> Console:

@@ -12,6 +12,7 @@ import typer
 from penstock import __version__
 from penstock.commands.help_text import make_plain
 from penstock.errors import ConfigError, PenstockError
+from penstock.quiet import keep_quiet
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -113,6 +114,7 @@ def audit(context: typer.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 1 failed, 2 used wrongly, 130 interrupted."""
+    keep_quiet()
     try:
         return _call(app, "penstock", sys.argv[1:] if arguments is None else arguments)
     except typer.TyperException as error:

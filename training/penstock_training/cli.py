@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from penstock.errors import ConfigError, PenstockError
+from penstock.quiet import keep_quiet
 from penstock_training.config_sources import load_config
 
 EXIT_FAILED: Final = 1
@@ -67,6 +68,7 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 1 failed, 2 used wrongly, 130 stopped before the end."""
+    keep_quiet()
     given = list(sys.argv[1:] if arguments is None else arguments)
     found, name = app, "penstock-train"
     if given and given[0] in COMMANDS:

@@ -23,12 +23,18 @@ MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "onnxruntime": "penstock.backends.onnxruntime_backend",
         "python": "penstock.backends.python_backend",
         "mlflow": "penstock.backends.mlflow_backend",
+        "openvino": "penstock.backends.openvino_backend",
     }
 )
 """Backend → the module whose `load` it is."""
 
 MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
-    {"onnxruntime": "model.onnx", "python": "model.py", "mlflow": MLMODEL}
+    {
+        "onnxruntime": "model.onnx",
+        "python": "model.py",
+        "mlflow": MLMODEL,
+        "openvino": "model.xml",
+    }
 )
 """Backend → what its model file is called when the configuration doesn't say."""
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from penstock.commands import artifacts
+from penstock.commands import artifacts, tune
 from penstock.commands.client_identity import CaFile, CertFile, Identity, KeyFile
 from penstock.commands.explain_view import as_report
 from penstock.commands.explanation import Explanation
@@ -30,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 artifacts.register(app)
+tune.register(app)
 
 Model = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 Version = Annotated[str, typer.Option("--version", help="The model's version.")]

@@ -10,6 +10,7 @@ import sys
 
 from penstock.backends import registry
 from penstock.logs import LogSettings, configure_logging
+from penstock.quiet import keep_quiet
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.worker import Worker
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--name", default="worker", help="shown by ps, and in logs")
     arguments = parser.parse_args()
     _end_with(arguments.parent)
+    keep_quiet()
     # Ctrl-C reaches the whole foreground group: only the supervisor may act on it, or a drain would lose requests
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
+from types import MappingProxyType
 from typing import Any, Final
 
 from penstock.config import Settings
@@ -25,7 +26,26 @@ ONNX_PARAMETERS: Final = (
     "enable_mem_pattern",
 )
 MLFLOW_PARAMETERS: Final = ("mlflow_flavor", "mlflow_requirements", "mlflow_inputs")
+OPENVINO_PARAMETERS: Final = (
+    "INFERENCE_NUM_THREADS",
+    "COMPILATION_NUM_THREADS",
+    "NUM_STREAMS",
+    "PERFORMANCE_HINT",
+    "HINT_BF16",
+    "INFERENCE_PRECISION_HINT",
+    "SKIP_OV_DYNAMIC_BATCHSIZE",
+    "ENABLE_BATCH_PADDING",
+    "RESHAPE_IO_LAYERS",
+    "CPU_EXTENSION_PATH",
+)
 SESSION: Final = "session."
+OF_BACKEND: Final = MappingProxyType(
+    {
+        "onnxruntime": ONNX_PARAMETERS,
+        "mlflow": MLFLOW_PARAMETERS,
+        "openvino": OPENVINO_PARAMETERS,
+    }
+)
 LIKE_ONE_OF_OURS: Final = 0.8
 """How alike a Python model's own parameter may be to one of ours before it is taken for a slip of the pen."""
 
@@ -179,9 +199,9 @@ def _objective(config: ConfigDict) -> Iterator[Problem]:
 
 def _parameters(config: ConfigDict) -> Iterator[Problem]:
     onnx = config["backend"] == "onnxruntime"
-    of_backend = {"onnxruntime": ONNX_PARAMETERS, "mlflow": MLFLOW_PARAMETERS}
-    own = of_backend.get(config["backend"])
+    own = OF_BACKEND.get(config["backend"])
     known = [*OWN_PARAMETERS, *(own or ())]
+    in_lower_case = {name.lower(): name for name in known}
     for key in config["parameters"]:
         # those of padding and images are checked when they are read
         if (
@@ -192,9 +212,11 @@ def _parameters(config: ConfigDict) -> Iterator[Problem]:
             continue
         # a Python model's parameters are its own, but for what looks like one of ours
         cutoff = 0.6 if own else LIKE_ONE_OF_OURS
-        near = difflib.get_close_matches(key.lower(), known, 1, cutoff)
+        near = difflib.get_close_matches(key.lower(), in_lower_case, 1, cutoff)
         if near:
-            yield Problem(f"parameters[{key!r}]", f"is not known; did you mean {near[0]!r}?")
+            yield Problem(
+                f"parameters[{key!r}]", f"is not known; did you mean {in_lower_case[near[0]]!r}?"
+            )
         elif own:
             expected = ", ".join([*known, "session.…"] if onnx else known)
             yield Problem(f"parameters[{key!r}]", f"has no effect; known are {expected}")

@@ -1,0 +1,1 @@
+"""Finds out how a model runs fastest on the machine at hand."""
