@@ -12,21 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch._inductor.utils import fresh_cache
 
-CONFIG = """
-    backend: "torch"
-    max_batch_size: 8
-    input [
-      { name: "A" data_type: TYPE_FP32 dims: [ 4 ] },
-      { name: "B" data_type: TYPE_FP32 dims: [ 4 ] }
-    ]
-    output [
-      { name: "SUM" data_type: TYPE_FP32 dims: [ 4 ] },
-      { name: "SCALED" data_type: TYPE_FP32 dims: [ 4 ] }
-    ]
-    dynamic_batching { }
+from penstock.backends.torch_tensors import DTYPES
+
+BATCHED = 'backend: "torch"\nmax_batch_size: 8\ndynamic_batching { }\n'
+PICKY = f"""{BATCHED}
+    input {{ name: "X" data_type: TYPE_INT64 dims: [ 1 ] }}
+    output {{ name: "Y" data_type: TYPE_FP32 dims: [ 4 ] }}
 """
 
 SOURCE = """
@@ -36,11 +31,11 @@ SOURCE = """
     class Model(torch.nn.Module):
         def __init__(self, parameters):
             super().__init__()
-            self.scale = torch.nn.Parameter(torch.zeros(()))
-            self.offset = float(parameters.get("offset", "0"))
+            kind = getattr(torch, parameters.get("dtype", "float32"))
+            self.scale = torch.nn.Parameter(torch.zeros((), dtype=kind), requires_grad=False)
 
         def forward(self, A, B):
-            return A + B + self.offset, A * self.scale
+            return A + B, A * self.scale
 """
 
 
@@ -58,32 +53,60 @@ class AsDict(torch.nn.Module):
         return {"SUM": A + B, "SCALED": A * 2}
 
 
-def write_torchscript(folder: Path) -> None:
+class Picky(torch.nn.Module):
+    """The row of a table of 4 that each number names; raises for others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(4.0)[:, None].repeat(1, 4))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = self.table[X[:, 0]]  # type: ignore[index]
+        return rows
+
+
+def write_torchscript(folder: Path, datatype: str = "FP32") -> None:
     """`model.pt`."""
     save_script(torch_script(SumAndScaled()), folder)
-    write_config(folder)
+    write_config(folder, config(datatype))
 
 
-def write_exported(folder: Path) -> None:
+def write_exported(folder: Path, datatype: str = "FP32") -> None:
     """`model.pt2`, which says all of itself."""
-    save_program(exported(AsDict()), folder)
-    write_config(folder, 'backend: "torch"\nmax_batch_size: 8\ndynamic_batching { }')
+    a, b = (torch.ones(3, 4, dtype=DTYPES[datatype]) for _ in range(2))
+    save_program(exported(AsDict(), a, b), folder)
+    write_config(folder, BATCHED)
 
 
-def write_state_dict(folder: Path) -> None:
+def write_state_dict(folder: Path, datatype: str = "FP32") -> None:
     """`model.safetensors` and `model.py`."""
-    from safetensors.torch import save_file
-
+    dtype = DTYPES[datatype]
     path = version_dir(folder) / "model.safetensors"
-    save_file({"scale": torch.tensor(2.0)}, path)
+    safetensors.torch.save_file({"scale": torch.tensor(2, dtype=dtype)}, path)
     (path.parent / "model.py").write_text(textwrap.dedent(SOURCE))
-    write_config(folder)
+    name = str(dtype).removeprefix("torch.")
+    parameter = f'parameters {{ key: "dtype" value: {{ string_value: "{name}" }} }}'
+    write_config(folder, f"{config(datatype)}\n{parameter}")
 
 
-def write_aoti(folder: Path) -> None:
+def write_aoti(folder: Path, datatype: str = "FP32") -> None:
     """`model.pt2`, compiled for this machine: it takes seconds once in a process, and needs a C++ compiler."""
+    assert datatype == "FP32", "there is one package, since it takes so long to make"
     (version_dir(folder) / "model.pt2").write_bytes(compiled_package())
-    write_config(folder)
+    write_config(folder, config(datatype))
+
+
+def write_picky_script(folder: Path) -> None:
+    """X, INT64 [1] → Y, FP32 [4]."""
+    save_script(torch_script(Picky()), folder)
+    write_config(folder, PICKY)
+
+
+def write_picky_program(folder: Path) -> None:
+    """The same, exported."""
+    save_program(exported(Picky(), torch.zeros(3, 1, dtype=torch.int64)), folder)
+    output = 'output { name: "Y" data_type: TYPE_FP32 dims: [ 4 ] }'
+    write_config(folder, f"{BATCHED}{output}")
 
 
 def has_compiler() -> bool:
@@ -107,9 +130,19 @@ def compiled_package() -> bytes:
         return path.read_bytes()
 
 
-def write_config(folder: Path, text: str = CONFIG) -> None:
+def config(datatype: str) -> str:
+    """Of the network, for files that don't tell it."""
+    tensors = {"input": ("A", "B"), "output": ("SUM", "SCALED")}
+    return BATCHED + "\n".join(
+        f'{kind} {{ name: "{name}" data_type: TYPE_{datatype} dims: [ 4 ] }}'
+        for kind, names in tensors.items()
+        for name in names
+    )
+
+
+def write_config(folder: Path, text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.pbtxt").write_text(textwrap.dedent(text))
+    (folder / "config.pbtxt").write_text(text)
 
 
 def version_dir(folder: Path) -> Path:
@@ -160,7 +193,7 @@ def legacy() -> Iterator[None]:
         yield
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {
+WRITERS: dict[str, Callable[..., None]] = {
     "torchscript": write_torchscript,
     "exported": write_exported,
     "state_dict": write_state_dict,

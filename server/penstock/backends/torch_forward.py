@@ -59,6 +59,8 @@ class Forward:
         with self._mode():
             if self._channels_last:
                 tensors = {name: _as_nhwc(tensor) for name, tensor in tensors.items()}
+            elif not self._program.strides:
+                tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
             positional, keywords = self._inputs(tensors)
             if self._autocast is None:
                 returned = self._program.call(positional, keywords)

@@ -39,8 +39,8 @@ _BF16: Final = np.dtype(bfloat16)
 
 
 def to_tensor(array: Array) -> torch.Tensor:
-    """A tensor of the array's own memory; of a copy where that must not be written to."""
-    if not array.flags.writeable:
+    """A tensor of the array's own memory; of a copy where that must not be written to, or lies askew."""
+    if not array.flags.writeable or not array.flags.aligned:
         array = array.copy()
     if array.dtype == _BF16:
         return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
