@@ -24,6 +24,8 @@ class Torch(Plain):
         self, torch: Any, module: Any, schema: Schema, sizes: tuple[tuple[int, ...], ...]
     ) -> None:
         self._torch = torch
+        # it imports torch, which only models of this flavour need
+        self._tensors = import_module("penstock.backends.torch_tensors")
         self._module = module
         self._columns = schema.columns
         self._labels = [field.label for field in schema.fields]
@@ -39,7 +41,7 @@ class Torch(Plain):
             arrays = [data]
         with self._torch.inference_mode():
             returned = self._module(*map(self._tensor, arrays), **params)
-        return _to_numpy(returned)
+        return self._tensors.to_arrays(returned)
 
     def sizes(self) -> tuple[tuple[int, ...], ...]:
         """Those that it was exported with."""
@@ -47,7 +49,7 @@ class Torch(Plain):
 
     def _tensor(self, array: Array) -> Any:
         # the module may write into its inputs, which are to be as they were if it is run again
-        return self._torch.from_numpy(np.array(array))
+        return self._tensors.to_tensor(np.array(array))
 
 
 def load_pytorch(file: ModelFile, schema: Schema, threads: int) -> Flavor:
@@ -101,14 +103,3 @@ def _exported_sizes(program: Any) -> tuple[tuple[int, ...], ...]:
             return ()
         shapes.append(tuple(size if isinstance(size, int) else -1 for size in value.shape))
     return tuple(shapes)
-
-
-def _to_numpy(value: Any) -> Any:
-    """Tensors as arrays, also those in tuples, lists and dicts."""
-    if hasattr(value, "detach"):
-        return value.detach().cpu().numpy()
-    if isinstance(value, Mapping):
-        return {name: _to_numpy(each) for name, each in value.items()}
-    if isinstance(value, (tuple, list)):
-        return tuple(_to_numpy(each) for each in value)
-    return value

@@ -24,6 +24,7 @@ MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "python": "penstock.backends.python_backend",
         "mlflow": "penstock.backends.mlflow_backend",
         "openvino": "penstock.backends.openvino_backend",
+        "torch": "penstock.backends.torch_backend",
     }
 )
 """Backend → the module whose `load` it is."""
@@ -34,11 +35,19 @@ MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
         "python": "model.py",
         "mlflow": MLMODEL,
         "openvino": "model.xml",
+        "torch": "model.pt",
     }
 )
 """Backend → what its model file is called when the configuration doesn't say."""
 
-_PLATFORMS: Final = MappingProxyType({"onnxruntime_onnx": "onnxruntime", "python": "python"})
+OTHER_MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType({"model.pt2": "torch"})
+"""Further usual names → their backend."""
+
+_PLATFORMS: Final = MappingProxyType(
+    {"onnxruntime_onnx": "onnxruntime", "python": "python", "pytorch_libtorch": "torch"}
+)
+_ALIASES: Final = MappingProxyType({"pytorch": "torch"})
+"""Triton's name of a backend → ours."""
 
 
 def backend_for(config: ConfigDict, version_dir: Path) -> str:
@@ -69,6 +78,7 @@ def load(spec: LoadSpec) -> LoadedModel:
 
 
 def _known(backend: str, asked_for: str) -> str:
+    backend = _ALIASES.get(backend, backend)
     if backend not in MODULES:
         known = ", ".join(MODULES)
         raise LoadFailed(f"the configuration asks for {asked_for}; known backends: {known}")
@@ -77,13 +87,13 @@ def _known(backend: str, asked_for: str) -> str:
 
 def _by_file(filename: str, version_dir: Path) -> str:
     if filename:
-        suffixes = {Path(usual).suffix: backend for backend, usual in MODEL_FILES.items()}
+        suffixes = {Path(usual).suffix: backend for usual, backend in _backends_by_file()}
         found = [suffixes[Path(filename).suffix]] if Path(filename).suffix in suffixes else []
     else:
-        found = [b for b, usual in MODEL_FILES.items() if (version_dir / usual).exists()]
+        found = list(dict.fromkeys(b for f, b in _backends_by_file() if (version_dir / f).exists()))
     if len(found) == 1:
         return found[0]
-    expected = " or ".join(f"{name} ({backend})" for backend, name in MODEL_FILES.items())
+    expected = " or ".join(f"{name} ({backend})" for name, backend in _backends_by_file())
     if found:
         raise LoadFailed(f"{version_dir} holds {expected} at once: say which in `backend`")
     where = f"default_model_filename {filename!r} doesn't tell" if filename else "there is none"
@@ -91,3 +101,7 @@ def _by_file(filename: str, version_dir: Path) -> str:
         f"no backend configured, and no model file to tell it by: expected {expected}"
         f" in {version_dir}, {where}"
     )
+
+
+def _backends_by_file() -> list[tuple[str, str]]:
+    return [(name, backend) for backend, name in MODEL_FILES.items()] + [*OTHER_MODEL_FILES.items()]

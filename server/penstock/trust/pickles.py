@@ -11,6 +11,7 @@ import contextlib
 import io
 import lzma
 import pickletools
+import re
 import tarfile
 import zipfile
 import zlib
@@ -30,8 +31,10 @@ TORCH_NAMES: Final = frozenset({".pt", ".pth", ".ckpt"})
 """Files that are called so are pickles unless they are seen to be something else."""
 EXPORTED: Final = ".pt2"
 AS_GOOD_AS_ONE: Final = (
-    "it is as good as one, being a program of torch.export, whose guards are Python code"
+    "it is as good as one, being a program of torch.export, whose guards are Python code, or what AOTInductor has"
+    " compiled of one, which is native code"
 )
+REACHES_FILES: Final = "it is as good as one, being TorchScript that may read or write any file"
 HEAD_BYTES: Final = 4096
 PICKLE_BYTES: Final = 1 << 20
 """How far a file is read as a pickle: what makes objects may come after long texts and lists."""
@@ -71,6 +74,10 @@ _RISKY: Final = frozenset(
     }
 )
 _SCRIPT_PICKLES: Final = (".pkl", ".debug_pkl")
+_OF_FILES: Final = re.compile(
+    rb"\b(save|from_file)\b|\bgetattr\b(?!\s*\(\s*[\w.]+\s*,\s*[\"']\w+[\"']\s*\))"
+)
+"""TorchScript's operators on files (torch.save, torch.from_file), and a getattr that could hide their names."""
 _CALLS: Final = frozenset({"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
 
 
@@ -219,6 +226,8 @@ def _of_zip(file: BinaryIO, depth: int) -> str:
             if any(_is_exported(archive, member) for member in members):
                 return AS_GOOD_AS_ONE
             if _is_torchscript([member.filename for member in members]):
+                if any(_reaches_files(archive, member) for member in members):
+                    return REACHES_FILES
                 members = [m for m in members if not m.filename.endswith(_SCRIPT_PICKLES)]
             for member in members:
                 with archive.open(member) as inner:
@@ -243,6 +252,14 @@ def _is_torchscript(names: list[str]) -> bool:
     if len({name.partition("/")[0] for name in names}) != 1:
         return False
     return "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails)
+
+
+def _reaches_files(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    """Whether it is TorchScript's code, and names what deals with files. What only is called so is taken for it."""
+    _, _, inside = member.filename.partition("/")
+    if not inside.startswith("code/") or not inside.endswith(".py"):
+        return False
+    return _OF_FILES.search(archive.read(member)) is not None
 
 
 def _of_tar(file: BinaryIO, depth: int) -> str:

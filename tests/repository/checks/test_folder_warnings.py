@@ -80,6 +80,18 @@ def test_a_python_model_may_read_anything(tmp_path: Path) -> None:
     assert findings(tmp_path / "m") == []
 
 
+@pytest.mark.parametrize(
+    "names", [("model.pt",), ("model.pt2",), ("model.py", "model.safetensors"), ("net.pt",)]
+)
+def test_a_model_of_torch(names: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "m" / "1" / name).touch()
+    (tmp_path / "m" / "config.pbtxt").write_text('backend: "torch"')
+    said = ["version 1 has no model file 'model.pt'; it has net.pt"] * ("net.pt" in names)
+    assert [each.text for each in findings(tmp_path / "m")] == said
+
+
 def test_a_version_without_a_model(folder: Path) -> None:
     (folder / "2").mkdir()
     assert only(folder) == ("error", "2", "version 2 is empty")

@@ -9,6 +9,8 @@ from typing import Final
 
 from penstock.backends.mlflow_model_file import FILENAME as MLMODEL
 from penstock.backends.registry import MODEL_FILES
+from penstock.backends.torch_files import FILENAMES as TORCH_FILES
+from penstock.backends.torch_files import SOURCE, WEIGHTS
 from penstock.model_config import ConfigDict
 from penstock.repository.checks.config_warnings import label_count
 from penstock.repository.checks.findings import Finding, error, warning
@@ -24,7 +26,6 @@ LIKE_A_CONFIG: Final = re.compile(
 )
 FOREIGN: Final = {
     "model.plan": "TensorRT",
-    "model.pt": "TorchScript",
     "model.savedmodel": "TensorFlow",
     "model.graphdef": "TensorFlow",
     "model.xml": "OpenVINO",
@@ -83,19 +84,23 @@ def _model_files(
     folder: Path, config: ConfigDict, backend: str, served: Sequence[int]
 ) -> Iterator[Finding]:
     wanted = config["default_model_filename"] or MODEL_FILES.get(backend, "")
+    # a class with its weights is two files
+    instead = {*TORCH_FILES, *WEIGHTS, SOURCE} if backend == "torch" else set()
     for version in served:
         version_dir = folder / str(version)
         names = {path.name for path in _inside(version_dir)}
         if MLMODEL in names and config["default_model_filename"] in ("", MLMODEL):
             # which files are read says MLflow's file, and whether they are there loading it
             continue
-        if wanted and names and wanted not in names:
+        if wanted and names and not names & {wanted, *instead}:
             found = ", ".join(sorted(names)[:5])
             yield error(
                 f"version {version} has no model file {wanted!r}; it has {found}", str(version_dir)
             )
         # a Python model may read whatever it likes
-        others = {*MODEL_FILES.values(), *FOREIGN} - {wanted} if backend != "python" else set()
+        others = {*MODEL_FILES.values(), *FOREIGN} - {wanted, *instead}
+        if backend == "python":
+            others = set()
         for name in sorted(others & names if wanted in names else ()):
             yield warning(
                 f"{name} is never read: the model file is {wanted}", str(version_dir / name)

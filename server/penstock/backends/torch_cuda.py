@@ -1,0 +1,176 @@
+"""Runs PyTorch models on a GPU: copies on a stream of their own, and CUDA graphs a batch size.
+
+Never run where Penstock is made, for want of a GPU: it is written against torch's documented interface. What can be
+tested without one (which batches are padded to which sizes, what is captured) is in torch_buckets.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from penstock.backends.base import Outputs
+from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
+from penstock.backends.isolation import one_line
+from penstock.backends.torch_buckets import (
+    Captures,
+    Shape,
+    Way,
+    bucket_of,
+    bucket_sizes,
+    padded_shape,
+)
+from penstock.backends.torch_forward import Forward
+from penstock.backends.torch_options import Options
+from penstock.backends.torch_tensors import to_array, to_tensor
+from penstock.model_config import ConfigDict
+from penstock.types import Array
+
+log: Final = logging.getLogger(__name__)
+
+WARM_UP_RUNS: Final = 3
+"""Before a capture, so that libraries have what they allocate and choose once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A graph, and the tensors that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Mapping[str, torch.Tensor]
+
+
+class CudaRunner:
+    """One model on one GPU. Batches run one after the other, so that graphs may share their memory."""
+
+    def __init__(
+        self, forward: Forward, config: ConfigDict, options: Options, device: torch.device
+    ) -> None:
+        self._forward = forward
+        self._device = device
+        self._clean = options.cache_cleaning
+        self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._computing = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._sizes = _sizes(config, options) if options.cuda_graphs else ()
+        self._captures = Captures(options.max_graphs)
+        self._graphs: dict[Shape, Captured] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self._sizes else None
+
+    def run(self, inputs: Mapping[str, Array], rows: int, wanted: Sequence[str]) -> Outputs:
+        """Raises OutOfDeviceMemory, or what the model raises."""
+        try:
+            return self._run(inputs, rows, wanted)
+        except Exception as error:
+            if not is_out_of_device_memory(error):
+                raise
+            reason = one_line(error)
+        finally:
+            if self._clean:
+                torch.cuda.empty_cache()
+        # out here the exception is gone, and with it the tensors that it held, whose room a smaller batch needs
+        torch.cuda.empty_cache()
+        raise OutOfDeviceMemory(reason)
+
+    def close(self) -> None:
+        """Give the GPU's memory back."""
+        self._graphs.clear()
+        del self._forward, self._pool
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def _run(self, inputs: Mapping[str, Array], rows: int, wanted: Sequence[str]) -> Outputs:
+        size = bucket_of(rows, self._sizes)
+        if size is None or any(len(array) != rows for array in inputs.values()):
+            return self._plain(inputs, wanted)
+        shape = padded_shape(inputs, size)
+        way = self._captures.way(shape)
+        if way is Way.CAPTURE and not self._capture(shape, inputs):
+            way = Way.PLAIN
+        if way is Way.PLAIN:
+            return self._plain(inputs, wanted)
+        return self._replay(self._graphs[shape], inputs, rows, wanted)
+
+    def _plain(self, inputs: Mapping[str, Array], wanted: Sequence[str]) -> Outputs:
+        with torch.cuda.stream(self._copying):
+            # the slab is pinned where the driver allowed it; then this does not wait
+            tensors = {
+                name: to_tensor(array).to(self._device, non_blocking=True)
+                for name, array in inputs.items()
+            }
+        self._computing.wait_stream(self._copying)
+        with torch.cuda.stream(self._computing):
+            for tensor in tensors.values():
+                tensor.record_stream(self._computing)
+            outputs = self._forward(tensors)
+        return self._brought(outputs, wanted)
+
+    def _replay(
+        self, captured: Captured, inputs: Mapping[str, Array], rows: int, wanted: Sequence[str]
+    ) -> Outputs:
+        with torch.cuda.stream(self._copying):
+            for name, array in inputs.items():
+                tensor = captured.inputs[name]
+                tensor[:rows].copy_(to_tensor(array), non_blocking=True)
+                # rows that are added are the same each time, and nobody else's
+                tensor[rows:].zero_()
+        self._computing.wait_stream(self._copying)
+        with torch.cuda.stream(self._computing):
+            captured.graph.replay()
+        outputs = {name: tensor[:rows] for name, tensor in captured.outputs.items()}
+        return self._brought(outputs, wanted)
+
+    def _capture(self, shape: Shape, inputs: Mapping[str, Array]) -> bool:
+        """Make a graph for inputs of these shapes. False where the model can't be captured, or there is no room."""
+        try:
+            self._graphs[shape] = self._captured(shape, inputs)
+        except RuntimeError as error:
+            # torch's error of too little memory is one, too
+            self._captures.failed(shape)
+            log.warning(
+                "no CUDA graph for %s, which runs without: %s", dict(shape), one_line(error)
+            )
+            return False
+        self._captures.done(shape)
+        return True
+
+    def _captured(self, shape: Shape, inputs: Mapping[str, Array]) -> Captured:
+        computing = self._computing
+        with torch.cuda.stream(computing):
+            static = {
+                name: torch.zeros(
+                    size, dtype=to_tensor(inputs[name][:0]).dtype, device=self._device
+                )
+                for name, size in shape
+            }
+            for _ in range(WARM_UP_RUNS):
+                self._forward(static)
+        computing.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=computing):
+            outputs = self._forward(static)
+        self._copying.wait_stream(computing)
+        return Captured(graph, static, outputs)
+
+    def _brought(self, outputs: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> Outputs:
+        """Copies in pinned memory, which torch keeps for the next batch."""
+        self._copying.wait_stream(self._computing)
+        with torch.cuda.stream(self._copying):
+            hosts = {}
+            for name in wanted:
+                tensor = outputs[name]
+                host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                hosts[name] = host.copy_(tensor, non_blocking=True)
+                tensor.record_stream(self._copying)
+        self._copying.synchronize()
+        return {name: to_array(host) for name, host in hosts.items()}
+
+
+def _sizes(config: ConfigDict, options: Options) -> tuple[int, ...]:
+    preferred = (config.get("dynamic_batching") or {}).get("preferred_batch_size") or ()
+    return bucket_sizes(config["max_batch_size"], preferred, options.max_graphs)
