@@ -65,7 +65,7 @@ def find(kind: str, key: str) -> Path | None:
     """The file of an entry, if it is there, is this user's, and is whole. What is damaged is removed. It may be gone by
     the time that it is opened, where others put more than there is room for."""
     with contextlib.suppress(OSError):
-        for path in sorted(folder(kind).glob(f"{key}.*")):
+        for path in sorted(_existing(kind).glob(f"{key}.*")):
             if _is_whole(path):
                 os.utime(path)  # it was used
                 return path
@@ -77,8 +77,9 @@ def find(kind: str, key: str) -> Path | None:
 def get(kind: str, key: str) -> bytes | None:
     """The content of an entry, as `find`."""
     path = find(kind, key)
-    with contextlib.suppress(OSError):
-        return path and path.read_bytes()
+    if path is not None:
+        with contextlib.suppress(OSError):
+            return path.read_bytes()
     return None
 
 
@@ -129,11 +130,22 @@ def _home() -> Path:
     return given if given.is_absolute() else Path(os.path.expanduser("~")) / ".cache"
 
 
+def _existing(kind: str) -> Path:
+    """Where entries may lie. Nothing is made, and nothing told: most models need no cache. Raises OSError."""
+    if _temporary.cache_info().currsize:
+        return _checked(_temporary() / kind)
+    return _checked(_checked(_home() / "penstock") / kind)
+
+
 def _usable(path: Path) -> Path:
     """Make the folder. Raises OSError unless this user, and no other, can write it."""
     if not path.is_absolute():
         raise FileNotFoundError(errno.ENOENT, "there is no home folder", str(path))
     path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+    return _checked(path)
+
+
+def _checked(path: Path) -> Path:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise PermissionError(errno.EPERM, "it is no folder of this user", str(path))
