@@ -3,20 +3,17 @@ known beforehand are written into memory that was laid out for them, pinned wher
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Final
 
 import numpy as np
 
 from penstock.backends.completion import model_dims
+from penstock.backends.host_memory import Allocate
 from penstock.backends.ragged import ragged_names, scattered_names
 from penstock.model_config import ConfigDict
 from penstock.types import NUMPY_DTYPES, Array
-
-Allocate = Callable[[int], Array]
-"""A count of bytes → that many, as UINT8."""
 
 
 class BoundRun:
@@ -66,23 +63,6 @@ class BoundRun:
         if held is None or held.nbytes < nbytes:
             held = self._memory[name] = self._allocate(nbytes)
         return held[:nbytes].view(dtype).reshape(shape)
-
-
-def pinned_memory() -> Allocate:
-    """Memory that a GPU copies to and from at full speed. Raises ImportError, or what CUDA says."""
-    from cuda.core import Device, LegacyPinnedMemoryResource
-
-    Device(0).set_current()
-    resource = LegacyPinnedMemoryResource()
-
-    def allocate(nbytes: int) -> Array:
-        buffer = resource.allocate(max(nbytes, 1))
-        raw = (ctypes.c_uint8 * nbytes).from_address(int(buffer.handle))
-        # the memory is given back with the last array over it
-        raw.owner = buffer  # type: ignore[attr-defined]
-        return np.ctypeslib.as_array(raw)
-
-    return allocate
 
 
 def can_bind(config: ConfigDict) -> bool:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnxruntime as ort
 
 from penstock.backends import disk_cache
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
+from penstock.backends.host_memory import host_memory
 from penstock.backends.isolation import check_rows, one_line, run_isolated
 from penstock.backends.mlflow_onnx import onnx_file, with_onnx_options
-from penstock.backends.onnx_binding import Allocate, BoundRun, can_bind, pinned_memory
+from penstock.backends.onnx_binding import BoundRun, can_bind
 from penstock.backends.onnx_graph_cache import cached_session
 from penstock.backends.onnx_options import session_options
 from penstock.backends.onnx_providers import CPU, CUDA, Chosen, choose, wants_tensorrt
@@ -30,8 +29,6 @@ from penstock.model_config import ConfigDict, asks_decoupled
 from penstock.model_digest import folder_digest
 
 DEFAULT_FILENAME: Final = "model.onnx"
-
-log = logging.getLogger(__name__)
 
 _ORT_PREFIX: Final = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : ")
 
@@ -161,7 +158,7 @@ class GpuOnnxModel(OnnxModel):
         super().__init__(session, config, fallback)
         self._begin: Callable[[], None] = _nothing
         if can_bind(config):
-            bound = BoundRun(session, config, _host_memory())
+            bound = BoundRun(session, config, host_memory())
             self._session_run, self._begin = bound, bound.begin
 
     def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
@@ -205,14 +202,6 @@ def _tensor(node: Any) -> ModelTensor:
     shape = tuple(size if isinstance(size, int) else BATCH_DIM for size in node.shape)
     # ONNX Runtime shows a scalar and a tensor of unknown rank alike, as [].
     return ModelTensor(node.name, data_type(node.name, node.type), shape, shape_known=bool(shape))
-
-
-def _host_memory() -> Allocate:
-    try:
-        return pinned_memory()
-    except Exception as error:  # noqa: BLE001 (whatever CUDA says: copies are slower then)
-        log.warning("outputs lie in memory that is not pinned: %s", one_line(error))
-        return lambda nbytes: np.empty(nbytes, np.uint8)
 
 
 def _nothing() -> None:

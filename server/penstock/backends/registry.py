@@ -22,16 +22,24 @@ MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "onnxruntime": "penstock.backends.onnxruntime_backend",
         "python": "penstock.backends.python_backend",
         "mlflow": "penstock.backends.mlflow_backend",
+        "tensorrt": "penstock.backends.tensorrt_backend",
     }
 )
 """Backend → the module whose `load` it is."""
 
 MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
-    {"onnxruntime": "model.onnx", "python": "model.py", "mlflow": MLMODEL}
+    {
+        "onnxruntime": "model.onnx",
+        "python": "model.py",
+        "mlflow": MLMODEL,
+        "tensorrt": "model.plan",
+    }
 )
 """Backend → what its model file is called when the configuration doesn't say."""
 
-_PLATFORMS: Final = MappingProxyType({"onnxruntime_onnx": "onnxruntime", "python": "python"})
+_PLATFORMS: Final = MappingProxyType(
+    {"onnxruntime_onnx": "onnxruntime", "python": "python", "tensorrt_plan": "tensorrt"}
+)
 
 
 def backend_for(config: ConfigDict, version_dir: Path) -> str:
@@ -74,6 +82,9 @@ def _by_file(filename: str, version_dir: Path) -> str:
         found = [suffixes[Path(filename).suffix]] if Path(filename).suffix in suffixes else []
     else:
         found = [b for b, usual in MODEL_FILES.items() if (version_dir / usual).exists()]
+        if set(found) == {"onnxruntime", "tensorrt"}:
+            # the plan was built of the other one, which takes its place where TensorRT is not
+            found = ["tensorrt"]
     if len(found) == 1:
         return found[0]
     expected = " or ".join(f"{name} ({backend})" for backend, name in MODEL_FILES.items())

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.backends.completion import says_nothing_of_batching
 from penstock.backends.tensorrt_options import FreeDims, Shapes
 from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
@@ -71,6 +72,19 @@ def best(profiles: Mapping[int, Profile], shapes: Mapping[str, Sequence[int]]) -
     return min(
         fitting, key=lambda n: [each.largest for _, each in profiles[n].inputs], default=None
     )
+
+
+def with_rows(config: ConfigDict, given: ConfigDict, profiles: Mapping[int, Profile]) -> ConfigDict:
+    """The complete configuration with no more rows than the engine takes. Raises LoadFailed where `given`, what the
+    user has written, asks for more."""
+    rows = [each.largest[0] for profile in profiles.values() for _, each in profile.inputs]
+    if not config["max_batch_size"] or not rows or config["max_batch_size"] <= max(rows):
+        return config
+    if not says_nothing_of_batching(given):
+        raise LoadFailed(
+            f"max_batch_size is {config['max_batch_size']}, but the engine takes {max(rows)} rows at most"
+        )
+    return {**config, "max_batch_size": max(rows)}
 
 
 def preferred_sizes(config: ConfigDict) -> tuple[int, ...]:
