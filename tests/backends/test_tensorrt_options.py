@@ -237,9 +237,9 @@ def test_which_file_runs(
         (version / name).parent.mkdir(exist_ok=True)
         (version / name).write_bytes(b"x")
     spec = load_spec(model_dir, {"default_model_filename": named})
-    plan, onnx = (name and version / name for name in expected)
+    plan, onnx = (None if name is None else version / name for name in expected)
     files = find_files(spec)
-    assert files == Files(plan or None, onnx or None)
+    assert files == Files(plan, onnx)
     if files.onnx is not None:
         assert onnx_filename(spec, files.onnx) == expected[1]
 

@@ -10,17 +10,17 @@ from model_files import write_onnx
 CONFIG = """\
 backend: "tensorrt"
 max_batch_size: 8
+dynamic_batching { }
 """
 
 
-def write(folder: Path) -> None:
-    """The model of the conformance tests: SUM = A + B and SCALED = A * 2, FP32 of 4."""
+def write(folder: Path, datatype: str = "FP32") -> None:
+    """The model of the conformance tests: SUM = A + B and SCALED = A * 2, of 4 elements a row."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.pbtxt").write_text(CONFIG)
-    tensor = ("FP32", ["batch", 4])
     write_onnx(
         folder,
         [("Add", ["A", "B"], ["SUM"]), ("Add", ["A", "A"], ["SCALED"])],
-        {"A": tensor, "B": tensor},
-        {"SUM": tensor, "SCALED": tensor},
+        {"A": (datatype, ["batch", 4]), "B": (datatype, ["batch", 4])},
+        {"SUM": (datatype, ["batch", 4]), "SCALED": (datatype, ["batch", 4])},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 
@@ -28,10 +29,9 @@ def host_memory() -> Allocate:
 
 def pinned_memory() -> Allocate:
     """Memory that a GPU copies to and from at full speed. Raises ImportError, or what CUDA says."""
-    from cuda.core import Device, LegacyPinnedMemoryResource
-
-    Device(0).set_current()
-    resource = LegacyPinnedMemoryResource()
+    core = import_module("cuda.core")
+    core.Device(0).set_current()
+    resource = core.LegacyPinnedMemoryResource()
 
     def allocate(nbytes: int) -> Array:
         buffer = resource.allocate(max(nbytes, 1))

@@ -37,6 +37,9 @@ MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Backend → what its model file is called when the configuration doesn't say."""
 
+IN_ITS_PLACE: Final[Mapping[str, str]] = MappingProxyType({"tensorrt": "model.onnx"})
+"""Backend → the file that may lie beside its model file, or alone, and is run where that can't be."""
+
 _PLATFORMS: Final = MappingProxyType(
     {"onnxruntime_onnx": "onnxruntime", "python": "python", "tensorrt_plan": "tensorrt"}
 )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
-from cuda.bindings import driver
 
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
 from penstock.backends.host_memory import host_memory
 from penstock.types import Array
+
+driver: Final = import_module("cuda.bindings.driver")
 
 
 class CudaFailed(Exception):

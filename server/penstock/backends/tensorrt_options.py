@@ -13,9 +13,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from penstock.backends.parameters import string_parameters
 from penstock.errors import LoadFailed
@@ -108,7 +108,8 @@ def run_options(config: ConfigDict) -> RunOptions:
     """Raises LoadFailed that names what is wrong."""
     cuda = (config.get("optimization") or {}).get("cuda") or {}
     numbers: set[int] = set()
-    for index, group in enumerate(config.get("instance_group") or ()):
+    groups: Sequence[Mapping[str, Any]] = config.get("instance_group") or ()
+    for index, group in enumerate(groups):
         for text in group.get("profile") or ():
             if not str(text).isdecimal():
                 raise LoadFailed(

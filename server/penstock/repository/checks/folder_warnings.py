@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.backends.mlflow_model_file import FILENAME as MLMODEL
-from penstock.backends.registry import MODEL_FILES
+from penstock.backends.registry import IN_ITS_PLACE, MODEL_FILES
 from penstock.model_config import ConfigDict
 from penstock.repository.checks.config_warnings import label_count
 from penstock.repository.checks.findings import Finding, error, warning
@@ -23,7 +23,6 @@ LIKE_A_CONFIG: Final = re.compile(
     r"config\.(pbtx|pbtext|prototxt|txt|yml|json|toml)|config|model\.(pbtxt|yaml)"
 )
 FOREIGN: Final = {
-    "model.plan": "TensorRT",
     "model.pt": "TorchScript",
     "model.savedmodel": "TensorFlow",
     "model.graphdef": "TensorFlow",
@@ -83,19 +82,22 @@ def _model_files(
     folder: Path, config: ConfigDict, backend: str, served: Sequence[int]
 ) -> Iterator[Finding]:
     wanted = config["default_model_filename"] or MODEL_FILES.get(backend, "")
+    instead = {name for name in (IN_ITS_PLACE.get(backend, ""),) if name and name != wanted}
     for version in served:
         version_dir = folder / str(version)
         names = {path.name for path in _inside(version_dir)}
         if MLMODEL in names and config["default_model_filename"] in ("", MLMODEL):
             # which files are read says MLflow's file, and whether they are there loading it
             continue
-        if wanted and names and wanted not in names:
+        if wanted and names and not names & {wanted, *instead}:
             found = ", ".join(sorted(names)[:5])
             yield error(
                 f"version {version} has no model file {wanted!r}; it has {found}", str(version_dir)
             )
         # a Python model may read whatever it likes
-        others = {*MODEL_FILES.values(), *FOREIGN} - {wanted} if backend != "python" else set()
+        others = {*MODEL_FILES.values(), *FOREIGN} - {wanted} - instead
+        if backend == "python":
+            others = set()
         for name in sorted(others & names if wanted in names else ()):
             yield warning(
                 f"{name} is never read: the model file is {wanted}", str(version_dir / name)
