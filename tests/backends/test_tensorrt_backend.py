@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from penstock.backends.registry import backend_for, load
 from penstock.backends.tensorrt_key import ENGINES, TIMINGS
 from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
+
+pytestmark = pytest.mark.extension("tensorrt")
 
 BACKEND: ConfigDict = {"backend": "tensorrt", "max_batch_size": 8}
 
@@ -109,6 +112,12 @@ def test_what_asks_for_tensorrt(config: ConfigDict, files: list[str], model_dir:
     for name in files:
         (model_dir / "1" / name).write_bytes(b"x")
     assert backend_for(config, model_dir / "1") == "tensorrt"
+
+
+def test_what_needs_cuda_is_imported_without_a_gpu_too() -> None:
+    pytest.importorskip("cuda.bindings")
+    for name in ("builder", "engine", "graphs", "memory"):
+        import_module(f"penstock.backends.tensorrt_{name}")
 
 
 def on_gpu(model_dir: Path, **config: Any) -> LoadSpec:

@@ -60,6 +60,9 @@ def load(spec: LoadSpec) -> OnnxModel:
 def _session(spec: LoadSpec, path: Path, chosen: Chosen) -> Any:
     if chosen.names == (CPU,):
         return cached_session(spec, path)
+    if chosen.on_gpu:
+        # CUDA's libraries as packages, where there are some: they lie in no folder that is searched
+        getattr(ort, "preload_dlls", _nothing)()
     return ort.InferenceSession(path, session_options(spec), providers=list(chosen.providers))
 
 
@@ -119,9 +122,7 @@ class OnnxModel:
         try:
             arrays = self._session_run(names, feeds)
         except Exception as error:
-            if is_out_of_device_memory(error):
-                raise OutOfDeviceMemory(short_reason(error)) from error
-            raise ModelFailed(f"ONNX Runtime: {short_reason(error)}") from error
+            raise self._failed(error) from error
         outputs = dict(zip(names, arrays, strict=True))
         for name in self._string_outputs.intersection(names):
             outputs[name] = to_bytes(outputs[name])
@@ -131,6 +132,9 @@ class OnnxModel:
                 if name not in self._without_rows:
                     check_rows(name, array, rows)
         return outputs
+
+    def _failed(self, error: Exception) -> Exception:
+        return ModelFailed(f"ONNX Runtime: {short_reason(error)}")
 
     def _feeds(self, batch: Batch) -> Outputs:
         inputs = self._batch_inputs.added(batch)
@@ -165,6 +169,16 @@ class GpuOnnxModel(OnnxModel):
         """As on the CPU. What the batch before was answered with may be gone."""
         self._begin()
         return super().execute(batch)
+
+    def close(self) -> None:
+        """As on the CPU."""
+        self._begin = _nothing
+        super().close()
+
+    def _failed(self, error: Exception) -> Exception:
+        if is_out_of_device_memory(error):
+            return OutOfDeviceMemory(short_reason(error))
+        return super()._failed(error)
 
 
 def model_path(spec: LoadSpec) -> Path:
@@ -205,7 +219,7 @@ def _tensor(node: Any) -> ModelTensor:
 
 
 def _nothing() -> None:
-    """Outputs are new arrays each time."""
+    """In place of what is not there."""
 
 
 def _names_of(tensors: Iterable[Mapping[str, Any]], wanted: str) -> frozenset[str]:

@@ -159,7 +159,10 @@ def _toolkit(spec: LoadSpec) -> tuple[Any, Any]:
         raise TensorRtUnusable(f"no GPU can be used: {one_line(error)}") from error
     builder = import_module("penstock.backends.tensorrt_builder")
     messages = Messages()
-    return builder.Toolkit(trt, make_logger(trt, messages), messages, capability), device
+    logger = make_logger(trt, messages)
+    # engines may hold TensorRT's own plugins, such as those for boxes
+    trt.init_libnvinfer_plugins(logger, "")
+    return builder.Toolkit(trt, logger, messages, capability), device
 
 
 def _in_its_place(spec: LoadSpec, files: Files, reason: str) -> InItsPlace:

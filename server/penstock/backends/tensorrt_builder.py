@@ -114,7 +114,9 @@ def _build(
     if plan is None:
         reason = tools.messages.reason("it doesn't say why")
         raise TensorRtUnusable(f"TensorRT {tools.version} can't build an engine: {reason}")
-    _keep_timings(timings, bytes(config.get_timing_cache().serialize()))
+    cache = config.get_timing_cache()
+    if cache is not None:
+        _keep_timings(timings, bytes(cache.serialize()))
     log.info("model %s: the engine took %.1f s", name, time.monotonic() - started)
     return bytes(plan)
 

@@ -216,14 +216,17 @@ def _output_allocator(tools: Toolkit, memory: TensorMemory) -> Any:
 
 def _profiles(engine: Any, inputs: Sequence[str]) -> dict[int, Profile]:
     return {
-        number: Profile(
-            tuple(
-                (name, Range(*(tuple(d) for d in engine.get_tensor_profile_shape(name, number))))
-                for name in inputs
-            )
-        )
+        number: Profile(tuple((name, _range(engine, name, number)) for name in inputs))
         for number in range(engine.num_optimization_profiles)
     }
+
+
+def _range(engine: Any, name: str, number: int) -> Range:
+    shape = tuple(engine.get_tensor_shape(name))
+    if ANY not in shape:
+        return Range(shape, shape, shape)
+    smallest, usual, largest = map(tuple, engine.get_tensor_profile_shape(name, number))
+    return Range(smallest, usual, largest)
 
 
 def _used(profiles: Mapping[int, Profile], options: RunOptions) -> dict[int, Profile]:
