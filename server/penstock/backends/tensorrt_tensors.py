@@ -48,11 +48,12 @@ def engine_signature(trt: Any, engine: Any) -> Signature:
     inputs: list[ModelTensor] = []
     outputs: list[ModelTensor] = []
     for name in engine_names(engine):
-        layout = engine.get_tensor_format(name)
-        if layout != trt.TensorFormat.LINEAR:
-            raise TensorRtUnusable(
-                f"{name!r} of the engine is laid out as {layout.name}, expected LINEAR"
-            )
+        for number in range(engine.num_optimization_profiles):
+            layout = engine.get_tensor_format(name, number)
+            if layout != trt.TensorFormat.LINEAR:
+                raise TensorRtUnusable(
+                    f"{name!r} of the engine is laid out as {layout.name}, expected LINEAR"
+                )
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         shape = _shape(engine.get_tensor_shape(name))
         tensor = ModelTensor(
