@@ -5,7 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
 from model_files import write_onnx
+from penstock.types import Array
 
 CONFIG = """\
 backend: "tensorrt"
@@ -24,3 +29,19 @@ def write(folder: Path, datatype: str = "FP32") -> None:
         {"A": (datatype, ["batch", 4]), "B": (datatype, ["batch", 4])},
         {"SUM": (datatype, ["batch", 4]), "SCALED": (datatype, ["batch", 4])},
     )
+
+
+def write_picky(folder: Path) -> None:
+    """X, INT64 [1], gives the row of that number of a table of 4 rows as Y. ONNX Runtime fails for numbers far off."""
+    path = write_onnx(
+        folder,
+        [("Squeeze", ["X", "one"], ["row"]), ("Gather", ["table", "row"], ["Y"])],
+        {"X": ("INT64", ["batch", 1])},
+        {"Y": ("FP32", ["batch", 4])},
+    )
+    model = onnx.load(path)
+    table = np.repeat(np.arange(4, dtype=np.float32)[:, None], 4, axis=1)
+    arrays: dict[str, Array] = {"table": table, "one": np.array([1], np.int64)}
+    model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in arrays.items())
+    onnx.save(model, path)
+    (folder / "config.pbtxt").write_text(CONFIG)
