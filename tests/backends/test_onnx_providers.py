@@ -106,6 +106,36 @@ def test_what_the_configuration_says_of_caches_wins() -> None:
     assert options["trt_engine_cache_enable"] == "False"
 
 
+def batched(*dims: int, **more: Any) -> dict[str, Any]:
+    """The options of TensorRT's profiles for a model with inputs A [2] and B of `dims`."""
+    config = {
+        "optimization": accelerated("gpu", "tensorrt"),
+        "max_batch_size": 8,
+        "input": [
+            {"name": "A", "data_type": "TYPE_FP32", "dims": [2]},
+            {"name": "B", "data_type": "TYPE_FP32", "dims": list(dims)},
+        ],
+    }
+    options = dict(choose(spec("cuda:0", **(config | more)), ALL, ENGINES).providers)[TENSORRT]
+    return {key: value for key, value in options.items() if "profile" in key}
+
+
+def test_one_engine_of_tensorrts_takes_all_batches() -> None:
+    assert batched(3, 4) == {
+        "trt_profile_min_shapes": "A:1x2,B:1x3x4",
+        "trt_profile_opt_shapes": "A:8x2,B:8x3x4",
+        "trt_profile_max_shapes": "A:8x2,B:8x3x4",
+    }
+    preferred = batched(3, dynamic_batching={"preferred_batch_size": [2, 4]})
+    assert preferred["trt_profile_opt_shapes"] == "A:4x2,B:4x3"
+
+
+def test_profiles_are_left_to_tensorrt_where_dims_are_free_or_given() -> None:
+    given = accelerated("gpu", "tensorrt", trt_profile_max_shapes="A:4x2")
+    assert batched(-1) == batched(3, max_batch_size=0) == batched(3, input=[]) == {}
+    assert batched(3, optimization=given) == {"trt_profile_max_shapes": "A:4x2"}
+
+
 def test_engines_of_encrypted_models_are_not_kept() -> None:
     given = spec("cuda:0", optimization=accelerated("gpu", "tensorrt"))
     assert choose(given, ALL, None).providers[0] == (TENSORRT, {"device_id": "0"})

@@ -14,7 +14,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from penstock.backends.base import LoadSpec
+from penstock.backends.completion import model_dims
 from penstock.backends.parameters import string_parameters
+from penstock.backends.ragged import ragged_names
+from penstock.backends.tensorrt_profiles import preferred_sizes
 from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
 
@@ -134,7 +137,8 @@ def _wanted(spec: LoadSpec, engines: Path | None) -> Iterator[tuple[str, dict[st
     cuda = dict(_cuda_parameters(spec.config))
     for name, parameters in _accelerators(spec.config, "gpu"):
         if name == "tensorrt":
-            yield TENSORRT, _tensorrt_options(parameters, engines)
+            profiles = _profiles(spec.config, parameters)
+            yield TENSORRT, profiles | _tensorrt_options(parameters, engines)
         elif name == "cuda":
             _check_graphs(name, parameters)
             cuda |= parameters
@@ -205,6 +209,26 @@ def _tensorrt_options(given: Mapping[str, str], engines: Path | None) -> dict[st
             known = ", ".join(("precision_mode", *_TENSORRT_RENAMED, "trt_…"))
             raise LoadFailed(f"{_WHERE}: tensorrt has no {key!r}, expected one of {known}")
     return options
+
+
+def _profiles(config: ConfigDict, given: Mapping[str, str]) -> dict[str, str]:
+    """One for all batch sizes, where dims are known and the configuration gives none: else TensorRT builds an engine
+    anew when a larger batch than before comes."""
+    inputs = config.get("input") or ()
+    sizes = [tuple(model_dims(tensor)) for tensor in inputs]
+    joined = config.get("batch_input") or ragged_names(config)
+    free = not sizes or any(size < 1 for dims in sizes for size in dims)
+    most = config.get("max_batch_size") or 0
+    if not most or joined or free or any(key.startswith("trt_profile_") for key in given):
+        return {}
+    usual = max(preferred_sizes(config), default=most)
+    return {
+        f"trt_profile_{word}_shapes": ",".join(
+            f"{tensor['name']}:{'x'.join(map(str, (rows, *dims)))}"
+            for tensor, dims in zip(inputs, sizes, strict=True)
+        )
+        for word, rows in (("min", 1), ("opt", usual), ("max", most))
+    }
 
 
 def _caches(given: Mapping[str, str], engines: Path | None) -> dict[str, str]:
