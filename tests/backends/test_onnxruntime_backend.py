@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from model_files import batch_of, each, load_spec, whole, write_onnx, write_onnx_identity
 from penstock.backends.base import LoadedModel
+from penstock.backends.onnx_binding import BoundRun, can_bind
 from penstock.backends.registry import load
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.model_config import ConfigDict, parse
@@ -296,3 +299,64 @@ def test_corrupt_file_gives_a_short_reason(model_dir: Path) -> None:
     with pytest.raises(LoadFailed, match=r"ONNX Runtime can't load .*: INVALID_PROTOBUF") as caught:
         load_tiny(model_dir)
     assert "\n" not in str(caught.value)
+
+
+def test_by_io_binding_the_answers_are_the_same(model_dir: Path) -> None:
+    write_add_sub(model_dir)
+    config = load_tiny(model_dir).config
+    session = ort.InferenceSession(model_dir / "1" / "model.onnx")
+    run = BoundRun(session, config, lambda nbytes: np.empty(nbytes, np.uint8))
+    memory: set[int] = set()
+    for rows in (3, 1, 3):
+        run.begin()
+        total, difference = run(["SUM", "DIFF"], floats(rows, value=rows))
+        np.testing.assert_array_equal(total, np.full((rows, 4), rows + 1, np.float32))
+        np.testing.assert_array_equal(difference, np.full((rows, 4), rows - 1, np.float32))
+        memory.add(total.ctypes.data)
+    assert len(memory) == 1  # it was laid out once
+    (alone,) = run(["DIFF"], floats(2))
+    assert alone.ctypes.data not in memory  # a batch that is run request by request
+    np.testing.assert_array_equal(total, np.full((3, 4), 4, np.float32))
+    np.testing.assert_array_equal(alone, np.zeros((2, 4), np.float32))
+
+
+def test_by_io_binding_outputs_of_any_size_are_new(model_dir: Path) -> None:
+    write_onnx_identity(model_dir, "INT32", ["batch", "any"])
+    session = ort.InferenceSession(model_dir / "1" / "model.onnx")
+    run = BoundRun(session, load_tiny(model_dir).config, lambda nbytes: np.empty(0, np.uint8))
+    array = np.arange(6, dtype=np.int32).reshape(3, 2).T
+    run.begin()
+    (answer,) = run(["Y"], {"X": array})
+    np.testing.assert_array_equal(answer, array)
+
+
+@pytest.mark.parametrize(("datatype", "can"), [("FP32", True), ("BYTES", False), ("BF16", False)])
+def test_which_models_are_bound(datatype: str, can: bool, model_dir: Path) -> None:
+    write_onnx_identity(model_dir, datatype, ["batch", 2])
+    assert can_bind(load_tiny(model_dir).config) is can
+
+
+def test_without_cuda_a_gpus_model_runs_on_the_cpu_and_says_why(model_dir: Path) -> None:
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    write_add_sub(model_dir)
+    model = load(replace(load_spec(model_dir), device="cuda:0"))
+    assert "no CUDAExecutionProvider" in getattr(model, "fallback", "")
+    np.testing.assert_array_equal(
+        whole(model.execute(batch_of(floats(2))))["SUM"], floats(2)["A"] + 1
+    )
+    assert getattr(load_tiny(model_dir), "fallback", None) == ""
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_answers_are_the_same(model_dir: Path) -> None:
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDA")
+    write_add_sub(model_dir)
+    model = load(replace(load_spec(model_dir), device="cuda:0"))
+    assert getattr(model, "fallback", None) == ""
+    for rows in (1, 5, 2):
+        answer = whole(model.execute(batch_of(floats(rows, value=rows))))
+        np.testing.assert_array_equal(answer["SUM"], np.full((rows, 4), rows + 1, np.float32))
+        np.testing.assert_array_equal(answer["DIFF"], np.full((rows, 4), rows - 1, np.float32))
+    model.close()

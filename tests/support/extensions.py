@@ -52,6 +52,7 @@ EXTENSIONS: Final[Mapping[str, str]] = {
     "system_shared_memory": "tensors in POSIX shared memory",
     "cuda_shared_memory": "tensors in a GPU's memory",
     "mlflow": "models that MLflow has saved",
+    "tensorrt": "models for TensorRT, and what runs in its place",
     "rollouts": "a new version on a share of the requests, watched",
     "check": "`penstock check`",
     "openapi": "`/openapi.json` and `/docs`",

@@ -1,24 +1,32 @@
-"""Runs ONNX models on ONNX Runtime's CPU execution provider."""
+"""Runs ONNX models on ONNX Runtime: on the CPU, or on a GPU by CUDA and TensorRT."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import onnxruntime as ort
 
+from penstock.backends import disk_cache
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
+from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
+from penstock.backends.host_memory import host_memory
 from penstock.backends.isolation import check_rows, one_line, run_isolated
 from penstock.backends.mlflow_onnx import onnx_file, with_onnx_options
+from penstock.backends.onnx_binding import BoundRun, can_bind
+from penstock.backends.onnx_graph_cache import cached_session
 from penstock.backends.onnx_options import session_options
+from penstock.backends.onnx_providers import CPU, CUDA, Chosen, choose, wants_tensorrt
 from penstock.backends.onnx_tensors import data_type, run_with_bf16, to_bytes, to_strings
 from penstock.backends.ragged import BatchInputs, scattered_names
+from penstock.backends.tensorrt_key import installed_version
 from penstock.errors import LoadFailed, ModelFailed, PenstockError
 from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_digest import folder_digest
 
 DEFAULT_FILENAME: Final = "model.onnx"
 
@@ -34,19 +42,56 @@ def load(spec: LoadSpec) -> OnnxModel:
         )
     spec = with_onnx_options(spec)
     path = model_path(spec)
-    options = session_options(spec)
+    chosen = choose(spec, ort.get_available_providers(), _engines(spec, path))
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = _session(spec, path, chosen)
+    except PenstockError:
+        raise
     except Exception as error:
         raise LoadFailed(f"ONNX Runtime can't load {path}: {short_reason(error)}") from error
     session.disable_fallback()  # it would only print, and run again on the same provider
-    return OnnxModel(session, complete(spec.config, signature(session, spec.config)))
+    config = complete(spec.config, signature(session, spec.config))
+    fallback = chosen.fallback or _left_out(session, chosen)
+    if CUDA in session.get_providers():
+        return GpuOnnxModel(session, config, fallback)
+    return OnnxModel(session, config, fallback)
+
+
+def _session(spec: LoadSpec, path: Path, chosen: Chosen) -> Any:
+    if chosen.names == (CPU,):
+        return cached_session(spec, path)
+    if chosen.on_gpu:
+        # CUDA's libraries as packages, where there are some: they lie in no folder that is searched
+        getattr(ort, "preload_dlls", _nothing)()
+    return ort.InferenceSession(path, session_options(spec), providers=list(chosen.providers))
+
+
+def _left_out(session: Any, chosen: Chosen) -> str:
+    """Providers that the package has, but that can't be used here: ONNX Runtime then goes on without them."""
+    there = session.get_providers()
+    missing = [name for name in chosen.names if name not in there]
+    return f"ONNX Runtime can't use {' and '.join(missing)} on this machine" if missing else ""
+
+
+def _engines(spec: LoadSpec, path: Path) -> Path | None:
+    """Where TensorRT's engines of this model are kept: by its digest, for ONNX Runtime only compares names."""
+    if not wants_tensorrt(spec) or disk_cache.holds_secrets(spec.model_dir):
+        return None
+    accelerators = spec.config["optimization"]["execution_accelerators"]
+    key = disk_cache.key_of(
+        folder_digest(path.parent), ort.__version__, installed_version(), accelerators
+    )
+    folder = disk_cache.folder("onnxruntime-tensorrt") / key
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 class OnnxModel:
     """An ONNX Runtime session, and the configuration that its model filled in."""
 
-    def __init__(self, session: Any, config: ConfigDict) -> None:
+    def __init__(self, session: Any, config: ConfigDict, fallback: str = "") -> None:
+        self.fallback: Final = fallback
+        """Why it does not run on what was asked for; empty: it does."""
         self._config = config
         self._batching = config["max_batch_size"] > 0
         self._outputs = tuple(tensor["name"] for tensor in config["output"])
@@ -77,7 +122,7 @@ class OnnxModel:
         try:
             arrays = self._session_run(names, feeds)
         except Exception as error:
-            raise ModelFailed(f"ONNX Runtime: {short_reason(error)}") from error
+            raise self._failed(error) from error
         outputs = dict(zip(names, arrays, strict=True))
         for name in self._string_outputs.intersection(names):
             outputs[name] = to_bytes(outputs[name])
@@ -87,6 +132,9 @@ class OnnxModel:
                 if name not in self._without_rows:
                     check_rows(name, array, rows)
         return outputs
+
+    def _failed(self, error: Exception) -> Exception:
+        return ModelFailed(f"ONNX Runtime: {short_reason(error)}")
 
     def _feeds(self, batch: Batch) -> Outputs:
         inputs = self._batch_inputs.added(batch)
@@ -105,6 +153,32 @@ class OnnxModel:
                 return self._outputs
             wanted.update(request.outputs)
         return [name for name in self._outputs if name in wanted]
+
+
+class GpuOnnxModel(OnnxModel):
+    """A session whose inputs and outputs cross to a GPU."""
+
+    def __init__(self, session: Any, config: ConfigDict, fallback: str) -> None:
+        super().__init__(session, config, fallback)
+        self._begin: Callable[[], None] = _nothing
+        if can_bind(config):
+            bound = BoundRun(session, config, host_memory())
+            self._session_run, self._begin = bound, bound.begin
+
+    def execute(self, batch: Batch) -> Outputs | Sequence[Outputs | PenstockError]:
+        """As on the CPU. What the batch before was answered with may be gone."""
+        self._begin()
+        return super().execute(batch)
+
+    def close(self) -> None:
+        """As on the CPU."""
+        self._begin = _nothing
+        super().close()
+
+    def _failed(self, error: Exception) -> Exception:
+        if is_out_of_device_memory(error):
+            return OutOfDeviceMemory(short_reason(error))
+        return super()._failed(error)
 
 
 def model_path(spec: LoadSpec) -> Path:
@@ -142,6 +216,10 @@ def _tensor(node: Any) -> ModelTensor:
     shape = tuple(size if isinstance(size, int) else BATCH_DIM for size in node.shape)
     # ONNX Runtime shows a scalar and a tensor of unknown rank alike, as [].
     return ModelTensor(node.name, data_type(node.name, node.type), shape, shape_known=bool(shape))
+
+
+def _nothing() -> None:
+    """In place of what is not there."""
 
 
 def _names_of(tensors: Iterable[Mapping[str, Any]], wanted: str) -> frozenset[str]:

@@ -25,6 +25,7 @@ MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "mlflow": "penstock.backends.mlflow_backend",
         "openvino": "penstock.backends.openvino_backend",
         "torch": "penstock.backends.torch_backend",
+        "tensorrt": "penstock.backends.tensorrt_backend",
     }
 )
 """Backend → the module whose `load` it is."""
@@ -36,6 +37,7 @@ MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
         "mlflow": MLMODEL,
         "openvino": "model.xml",
         "torch": "model.pt",
+        "tensorrt": "model.plan",
     }
 )
 """Backend → what its model file is called when the configuration doesn't say."""
@@ -43,8 +45,16 @@ MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
 OTHER_MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType({"model.pt2": "torch"})
 """Further usual names → their backend."""
 
+IN_ITS_PLACE: Final[Mapping[str, str]] = MappingProxyType({"tensorrt": "model.onnx"})
+"""Backend → the file that may lie beside its model file, or alone, and is run where that can't be."""
+
 _PLATFORMS: Final = MappingProxyType(
-    {"onnxruntime_onnx": "onnxruntime", "python": "python", "pytorch_libtorch": "torch"}
+    {
+        "onnxruntime_onnx": "onnxruntime",
+        "python": "python",
+        "pytorch_libtorch": "torch",
+        "tensorrt_plan": "tensorrt",
+    }
 )
 _ALIASES: Final = MappingProxyType({"pytorch": "torch"})
 """Triton's name of a backend → ours."""
@@ -91,6 +101,9 @@ def _by_file(filename: str, version_dir: Path) -> str:
         found = [suffixes[Path(filename).suffix]] if Path(filename).suffix in suffixes else []
     else:
         found = list(dict.fromkeys(b for f, b in _backends_by_file() if (version_dir / f).exists()))
+        if set(found) == {"onnxruntime", "tensorrt"}:
+            # the plan was built of the other one, which takes its place where TensorRT is not
+            found = ["tensorrt"]
     if len(found) == 1:
         return found[0]
     expected = " or ".join(f"{name} ({backend})" for name, backend in _backends_by_file())

@@ -19,7 +19,7 @@ from penstock.errors import ModelFailed, PenstockError
 from penstock.model_config import ConfigDict, SequenceBatching
 from penstock.types import Array, Step
 
-STATELESS: Final = ("onnxruntime", "openvino")
+STATELESS: Final = ("onnxruntime", "openvino", "tensorrt")
 """Backends whose models have no state but that which the server keeps: a batch may be run again."""
 
 

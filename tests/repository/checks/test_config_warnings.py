@@ -112,6 +112,17 @@ def test_what_has_an_effect(tmp_path: Path, text: str) -> None:
         ),
         (own(slo_p99_msec=5), 2, "parameters['slo_p99_msec'] is not known; did you mean"),
         ("optimization {\n input_pinned_memory { enable: true } }", 3, "it is for GPUs"),
+        (
+            "optimization {\n cuda { graphs: true } }",
+            3,
+            "optimization.cuda.graphs has no effect: it is for tensorrt",
+        ),
+        (
+            "optimization { execution_accelerators {\n gpu_execution_accelerator [ { name: 'cuda' } ] } }",
+            2,
+            "optimization.execution_accelerators has no effect: it is for onnxruntime",
+        ),
+        ("instance_group [ {\n profile: [ '0' ] } ]", 3, "has no effect: it is for tensorrt"),
         ('platform: "onnxruntime_onnx"', 2, "platform is 'onnxruntime_onnx' and has no effect"),
     ],
 )
@@ -139,6 +150,15 @@ def test_a_response_cache_of_a_stateful_model(tmp_path: Path) -> None:
     ((severity, line, said),) = found(tmp_path, text)
     assert (severity, line) == ("warning", 4)
     assert "response_cache has no effect: the answers of stateful models differ" in said
+
+
+def test_what_tensorrt_acts_on_is_known(tmp_path: Path) -> None:
+    given = own(precision="fp16", profile_max_shapes="X:8", intra_op_thread_count=1, precisions=1)
+    more = "instance_group [ { profile: [ '0' ] } ] optimization { cuda { graphs: true } }"
+    text = f"{ONNX.replace('onnxruntime', 'tensorrt')}\n{given}\n{more}"
+    for file in ("model.onnx", "model.plan"):
+        (finding,) = found(tmp_path / file, text, file)
+        assert "parameters['precisions'] is not known; did you mean 'precision'?" in finding[2]
 
 
 def test_parameters_of_onnx_models_are_known(tmp_path: Path) -> None:

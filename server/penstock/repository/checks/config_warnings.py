@@ -24,6 +24,18 @@ ONNX_PARAMETERS: Final = (
     "execution_mode",
     "enable_mem_arena",
     "enable_mem_pattern",
+    "cudnn_conv_algo_search",
+    "gpu_mem_limit",
+    "arena_extend_strategy",
+    "do_copy_in_default_stream",
+)
+TENSORRT_PARAMETERS: Final = (
+    "precision",
+    "max_workspace_size_bytes",
+    "builder_optimization_level",
+    "profile_min_shapes",
+    "profile_opt_shapes",
+    "profile_max_shapes",
 )
 MLFLOW_PARAMETERS: Final = ("mlflow_flavor", "mlflow_requirements", "mlflow_inputs")
 OPENVINO_PARAMETERS: Final = (
@@ -44,6 +56,8 @@ OF_BACKEND: Final = MappingProxyType(
         "onnxruntime": ONNX_PARAMETERS,
         "mlflow": MLFLOW_PARAMETERS,
         "openvino": OPENVINO_PARAMETERS,
+        # ONNX Runtime may run it in TensorRT's place
+        "tensorrt": (*TENSORRT_PARAMETERS, *ONNX_PARAMETERS),
     }
 )
 LIKE_ONE_OF_OURS: Final = 0.8
@@ -59,16 +73,27 @@ READ_ONLY: Final[Sequence[tuple[_Path, str]]] = (
     (("model_operations",), "no libraries are loaded for a model"),
     (("cc_model_filenames",), "the model file is the same for all compute capabilities"),
     (("instance_group", "*", "secondary_devices"), "there are no secondary devices"),
-    (("instance_group", "*", "profile"), "it is for TensorRT"),
     (("instance_group", "*", "passive"), "all instances are used"),
     (("optimization", "priority"), "models run without priorities among them"),
-    (("optimization", "cuda"), "it is for GPUs"),
-    (("optimization", "execution_accelerators"), "models run on the CPU"),
+    (("optimization", "cuda", "busy_wait_events"), "the stream is waited for"),
+    (("optimization", "cuda", "graph_spec"), "each shape is captured when it comes again"),
+    (("optimization", "cuda", "output_copy_stream"), "outputs are copied on the stream that runs"),
     (("optimization", "input_pinned_memory"), "it is for GPUs"),
     (("optimization", "output_pinned_memory"), "it is for GPUs"),
     (("optimization", "eager_batching"), "batches are gathered when a worker is free"),
 )
 """Keys that Triton has, and that are accepted without effect. The path's `*` is any position."""
+
+ONLY_FOR: Final[Sequence[tuple[_Path, tuple[str, ...]]]] = (
+    (("instance_group", "*", "profile"), ("tensorrt",)),
+    (("optimization", "cuda", "graphs"), ("tensorrt", "torch")),
+    (("optimization", "execution_accelerators"), ("onnxruntime",)),
+)
+"""Keys that only some backends act on."""
+
+_PLATFORMS: Final = MappingProxyType(
+    {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "torch"}
+)
 
 
 def config_warnings(config: ConfigDict) -> Iterator[Problem]:
@@ -91,6 +116,15 @@ def _read_only(config: ConfigDict) -> Iterator[Problem]:
     for path, why in READ_ONLY:
         for where in _given(config, path):
             yield Problem(where, f"has no effect: {why}")
+
+
+def _of_backends(config: ConfigDict) -> Iterator[Problem]:
+    """What only some backends act on; those that the configuration leaves to the files are not known here."""
+    backend = config["backend"] or _PLATFORMS.get(config["platform"], config["platform"])
+    for path, backends in ONLY_FOR:
+        if backend and backend not in backends:
+            for where in _given(config, path):
+                yield Problem(where, f"has no effect: it is for {' and '.join(backends)}")
 
 
 def _response_cache(config: ConfigDict) -> Iterator[Problem]:
@@ -198,7 +232,7 @@ def _objective(config: ConfigDict) -> Iterator[Problem]:
 
 
 def _parameters(config: ConfigDict) -> Iterator[Problem]:
-    onnx = config["backend"] == "onnxruntime"
+    onnx = config["backend"] in ("onnxruntime", "tensorrt")
     own = OF_BACKEND.get(config["backend"])
     known = [*OWN_PARAMETERS, *(own or ())]
     in_lower_case = {name.lower(): name for name in known}
@@ -224,13 +258,14 @@ def _parameters(config: ConfigDict) -> Iterator[Problem]:
 
 def _platform(config: ConfigDict) -> Iterator[Problem]:
     backend, platform = config["backend"], config["platform"]
-    same = {"onnxruntime_onnx": "onnxruntime"}.get(platform, platform)
+    same = _PLATFORMS.get(platform, platform)
     if backend and platform and same != backend:
         yield Problem("platform", f"is {platform!r} and has no effect: backend is {backend!r}")
 
 
 CHECKS: Final[Sequence[Check]] = (
     _read_only,
+    _of_backends,
     _ragged,
     _response_cache,
     _unbatched,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.backends.mlflow_model_file import FILENAME as MLMODEL
-from penstock.backends.registry import MODEL_FILES
+from penstock.backends.registry import IN_ITS_PLACE, MODEL_FILES
 from penstock.backends.torch_files import FILENAMES as TORCH_FILES
 from penstock.backends.torch_files import SOURCE, WEIGHTS
 from penstock.model_config import ConfigDict
@@ -25,10 +25,8 @@ LIKE_A_CONFIG: Final = re.compile(
     r"config\.(pbtx|pbtext|prototxt|txt|yml|json|toml)|config|model\.(pbtxt|yaml)"
 )
 FOREIGN: Final = {
-    "model.plan": "TensorRT",
     "model.savedmodel": "TensorFlow",
     "model.graphdef": "TensorFlow",
-    "model.xml": "OpenVINO",
 }
 """Model files of backends that there are not."""
 
@@ -86,6 +84,7 @@ def _model_files(
     wanted = config["default_model_filename"] or MODEL_FILES.get(backend, "")
     # a class with its weights is two files
     instead = {*TORCH_FILES, *WEIGHTS, SOURCE} if backend == "torch" else set()
+    instead |= {name for name in (IN_ITS_PLACE.get(backend, ""),) if name and name != wanted}
     for version in served:
         version_dir = folder / str(version)
         names = {path.name for path in _inside(version_dir)}
