@@ -109,11 +109,17 @@ async def test_a_worker_of_another_gpu_is_not_taken_over(make: Make, tmp_path: P
 
 @pytest.mark.parametrize(
     ("backend", "expected"),
-    [("python", "cpu"), ("mlflow", "cpu"), ("tensorrt", "cuda:0"), ("openvino", "cpu")],
+    [("python", "cpu"), ("mlflow", "cpu"), ("tensorrt", "cuda:0")],
 )
 def test_what_a_model_without_groups_gets(backend: str, expected: str, tmp_path: Path) -> None:
     (placement,) = placed({"backend": backend}, tmp_path, gpus(1))
     assert (placement.device, placement.fallback) == (expected, "")
+
+
+def test_a_backend_that_its_files_tell(tmp_path: Path) -> None:
+    (tmp_path / "model.py").touch()
+    config = {"instance_group": [{"kind": "KIND_GPU"}]}
+    assert [each.device for each in placed(config, tmp_path, gpus(2))] == ["cuda:0", "cuda:1"]
 
 
 def test_a_package_that_is_not_built_for_cuda() -> None:
