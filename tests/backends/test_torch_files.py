@@ -17,7 +17,7 @@ from penstock.backends.registry import backend_for, load
 from penstock.backends.torch_files import Kind, check_compiled, kind_of
 from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
-from penstock.trust.pickles import find_pickle
+from penstock.trust.pickles import MAX_CODE_BYTES, find_pickle
 
 TENSORS = {
     "input": [{"name": n, "data_type": "TYPE_FP32", "dims": [4]} for n in ("A", "B")],
@@ -290,6 +290,7 @@ def test_torchscript_that_deals_with_files(module: torch.nn.Module, model_dir: P
         ('_0 = getattr(torch, "sa\\x76e")', True),
         ("_0 = getattr(torch, name)", True),
         ("torch.\\\n  save(x)", True),
+        pytest.param(" " * (MAX_CODE_BYTES + 1), True, id="too long"),
         ("_0 = ops.aten.from_file(x)", True),
     ],
 )

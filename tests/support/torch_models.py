@@ -14,7 +14,9 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch._inductor import config as inductor_config
 from torch._inductor.utils import fresh_cache
+from torch.utils import _pytree as pytree
 
 from penstock.backends.torch_tensors import DTYPES
 
@@ -125,7 +127,7 @@ def compiled_package() -> bytes:
     }
     with TemporaryDirectory() as folder, legacy(), fresh_cache():
         path = Path(folder) / "model.pt2"
-        with torch._inductor.config.patch(options):
+        with inductor_config.patch(options):
             torch._inductor.aoti_compile_and_package(exported(AsDict()), package_path=str(path))
         return path.read_bytes()
 
@@ -169,7 +171,7 @@ def exported(
     """With a first dimension of any size, of all tensors. Without an example: two of [3, 4]."""
     example = example or (torch.ones(3, 4), torch.ones(3, 4))
     free = {0: rows or torch.export.Dim("rows")}
-    shapes = tuple(torch.utils._pytree.tree_map(lambda _: free, each) for each in example)
+    shapes = tuple(pytree.tree_map(lambda _: free, each) for each in example)
     with legacy():
         return torch.export.export(
             module.eval(), example, named or None, dynamic_shapes=shapes if not named else None

@@ -42,6 +42,8 @@ MAX_NPY_HEADER_BYTES: Final = 100_000
 MAX_DEPTH: Final = 3
 """Archives within archives."""
 MAX_MEMBERS: Final = 10_000
+MAX_CODE_BYTES: Final = 1 << 24
+"""Of one file of TorchScript's code."""
 
 _NPY: Final = b"\x93NUMPY"
 _ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
@@ -255,10 +257,13 @@ def _is_torchscript(names: list[str]) -> bool:
 
 
 def _reaches_files(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
-    """Whether it is TorchScript's code, and names what deals with files. What only is called so is taken for it."""
+    """Whether it is TorchScript's code, and names what deals with files, or is too long to be read for that. What only
+    is called so is taken for it."""
     _, _, inside = member.filename.partition("/")
     if not inside.startswith("code/") or not inside.endswith(".py"):
         return False
+    if member.file_size > MAX_CODE_BYTES:
+        return True
     return _OF_FILES.search(archive.read(member)) is not None
 
 
