@@ -74,6 +74,7 @@ def test_a_grey_image_of_a_model_without_batches(client: Any) -> None:
 def test_two_sizes_run_in_one_batch(client: Any, server: Served) -> None:
     before = server.statistics("image_onnx")
     given = [photo(1, 33, 47, 3), photo(1, 240, 11, 3)]
+    answers: list[Any]
     # http's handles wait by get_result, those of gRPC call back
     if isinstance(client, tritonclient.http.InferenceServerClient):
         handles = [client.async_infer("image_onnx", inputs(client, image)) for image in given]
