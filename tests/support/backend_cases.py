@@ -15,6 +15,7 @@ import numpy as np
 from onnx import load, numpy_helper, save
 
 import mlflow_models
+import tensorrt_models
 from model_files import write_onnx, write_python
 from penstock.backends.openvino_library import openvino
 from penstock.types import Array
@@ -278,6 +279,16 @@ CASES: Final[tuple[BackendCase, ...]] = (
         "model.xml",
         ("FP32", "FP16", "BF16", "FP64", "INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64"),
         write_picky=write_openvino_picky,
+    ),
+    BackendCase(
+        # on a CPU: what runs in its place
+        "tensorrt",
+        "tensorrt",
+        "tensorrt",
+        tensorrt_models.write,
+        "model.onnx",
+        ("FP32", "FP16", "INT32", "INT64"),
+        write_picky=tensorrt_models.write_picky,
     ),
     BackendCase(
         "decorated",

@@ -1,5 +1,8 @@
 """Arrays in a GPU's memory, whoever made them."""
 
+# cuda.core and cuda.bindings are compiled, and have no stubs
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,8 @@
 """CUDA sources → cubins, by NVRTC, once for each source, compute capability and version of NVRTC."""
 
+# cuda.core and cuda.bindings are compiled, and have no stubs
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,8 @@
 """A GPU, with the kernels that were loaded onto it."""
 
+# cuda.core and cuda.bindings are compiled, and have no stubs
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 from pathlib import Path
