@@ -42,7 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=FRONTS)
 def backends(request: pytest.FixtureRequest, folder: Path) -> Iterator[Served]:
     """A server of all of them."""
-    flags = ("--model-control-mode=explicit", "--load-model=*")
+    allowed = [f"--artifacts-allow-pickle={case.name}" for case in CASES if case.runs_code]
+    flags = ("--model-control-mode=explicit", "--load-model=*", *allowed)
     served = Served(folder, request.param, *flags)
     try:
         yield served.wait_ready(PATIENCE_S)

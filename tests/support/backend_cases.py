@@ -16,6 +16,7 @@ from onnx import load, numpy_helper, save
 
 import mlflow_models
 import tensorrt_models
+import torch_models
 from model_files import write_onnx, write_python
 from penstock.backends.openvino_library import openvino
 from penstock.types import Array
@@ -56,6 +57,8 @@ class BackendCase:
     """Gives all outputs, also where only some are asked for."""
     slow: bool = False
     """It takes seconds to import: no more workers of it than needed."""
+    runs_code: bool = False
+    """Its files are as good as pickles, and have to be allowed."""
 
 
 def config_of(tensors: Mapping[str, Mapping[str, tuple[str, int]]]) -> str:
@@ -261,6 +264,8 @@ def _write_function(folder: Path, body: str, inputs: str, outputs: str) -> None:
     write_config(folder, BATCHED)
 
 
+TORCH_TYPES: Final = ("FP32", "FP16", "BF16", "FP64", "INT8", "UINT8", "INT32", "INT64")
+
 CASES: Final[tuple[BackendCase, ...]] = (
     BackendCase(
         "onnxruntime",
@@ -319,5 +324,53 @@ CASES: Final[tuple[BackendCase, ...]] = (
         write_picky=write_mlflow_picky,
         damaged=b"flavors: [",
         slow=True,
+    ),
+    BackendCase(
+        "torchscript",
+        "torch",
+        "torch",
+        torch_models.write_torchscript,
+        "model.pt",
+        TORCH_TYPES,
+        write_picky=torch_models.write_picky_script,
+        declares_dims=False,
+        slow=True,
+    ),
+    BackendCase(
+        "torch_export",
+        "torch",
+        "torch",
+        torch_models.write_exported,
+        "model.pt2",
+        write_picky=torch_models.write_picky_program,
+        slow=True,
+        runs_code=True,
+    ),
+    BackendCase(
+        "torch_class",
+        "torch",
+        "torch",
+        torch_models.write_state_dict,
+        "model.safetensors",
+        TORCH_TYPES,
+        declares_dims=False,
+        slow=True,
+    ),
+    *(
+        [
+            BackendCase(
+                "torch_aoti",
+                "torch",
+                "torch",
+                torch_models.write_aoti,
+                "model.pt2",
+                ("FP32",),
+                declares_dims=False,
+                slow=True,
+                runs_code=True,
+            )
+        ]
+        if torch_models.has_compiler()
+        else []
     ),
 )
