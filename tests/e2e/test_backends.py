@@ -42,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=FRONTS)
 def backends(request: pytest.FixtureRequest, folder: Path) -> Iterator[Served]:
     """A server of all of them."""
-    flags = ("--model-control-mode=explicit", "--load-model=*")
+    # what torch.export writes is as good as a pickle
+    pickle = "--artifacts-allow-pickle=torch_export"
+    flags = (pickle, "--model-control-mode=explicit", "--load-model=*")
     served = Served(folder, request.param, *flags)
     try:
         yield served.wait_ready(PATIENCE_S)

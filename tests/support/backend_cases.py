@@ -4,6 +4,7 @@ in a file of their own."""
 
 from __future__ import annotations
 
+import importlib
 import platform
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from onnx import load, numpy_helper, save
 
 import mlflow_models
+import tensorrt_models
 from model_files import write_onnx, write_python
 from penstock.backends.openvino_library import openvino
 from penstock.types import Array
@@ -260,6 +262,18 @@ def _write_function(folder: Path, body: str, inputs: str, outputs: str) -> None:
     write_config(folder, BATCHED)
 
 
+# ── torch, TensorRT ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def torch_models(name: str) -> Callable[..., None]:
+    """A function of `torch_models.py`, imported when it is called: torch takes seconds."""
+
+    def write(folder: Path, *datatype: str) -> None:
+        getattr(importlib.import_module("torch_models"), name)(folder, *datatype)
+
+    return write
+
+
 CASES: Final[tuple[BackendCase, ...]] = (
     BackendCase(
         "onnxruntime",
@@ -308,5 +322,35 @@ CASES: Final[tuple[BackendCase, ...]] = (
         write_picky=write_mlflow_picky,
         damaged=b"flavors: [",
         slow=True,
+    ),
+    BackendCase(
+        "torchscript",
+        "torch",
+        "torch",
+        torch_models("write_torchscript"),
+        "model.pt",
+        ("FP32", "FP16", "BF16", "FP64", "INT8", "UINT8", "INT32", "INT64"),
+        write_picky=torch_models("write_picky_script"),
+        declares_dims=False,
+        slow=True,
+    ),
+    BackendCase(
+        "torch_export",
+        "torch",
+        "torch",
+        torch_models("write_exported"),
+        "model.pt2",
+        ("FP32", "BF16", "INT64"),
+        write_picky=torch_models("write_picky_program"),
+        slow=True,
+    ),
+    BackendCase(
+        "tensorrt",
+        "tensorrt",
+        "tensorrt",
+        tensorrt_models.write,
+        "model.onnx",
+        ("FP32", "INT32"),
+        write_picky=tensorrt_models.write_picky,
     ),
 )
