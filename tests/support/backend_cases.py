@@ -4,7 +4,9 @@ in a file of their own."""
 
 from __future__ import annotations
 
+import importlib
 import platform
+import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ from onnx import load, numpy_helper, save
 
 import mlflow_models
 import tensorrt_models
-import torch_models
 from model_files import write_onnx, write_python
 from penstock.backends.openvino_library import openvino
 from penstock.types import Array
@@ -264,6 +265,18 @@ def _write_function(folder: Path, body: str, inputs: str, outputs: str) -> None:
     write_config(folder, BATCHED)
 
 
+# ── torch, TensorRT ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def torch_models(name: str) -> Callable[..., None]:
+    """A function of `torch_models.py`, imported when it is called: torch takes seconds."""
+
+    def write(folder: Path, *datatype: str) -> None:
+        getattr(importlib.import_module("torch_models"), name)(folder, *datatype)
+
+    return write
+
+
 TORCH_TYPES: Final = ("FP32", "FP16", "BF16", "FP64", "INT8", "UINT8", "INT32", "INT64")
 
 CASES: Final[tuple[BackendCase, ...]] = (
@@ -329,10 +342,10 @@ CASES: Final[tuple[BackendCase, ...]] = (
         "torchscript",
         "torch",
         "torch",
-        torch_models.write_torchscript,
+        torch_models("write_torchscript"),
         "model.pt",
         TORCH_TYPES,
-        write_picky=torch_models.write_picky_script,
+        write_picky=torch_models("write_picky_script"),
         declares_dims=False,
         slow=True,
     ),
@@ -340,9 +353,9 @@ CASES: Final[tuple[BackendCase, ...]] = (
         "torch_export",
         "torch",
         "torch",
-        torch_models.write_exported,
+        torch_models("write_exported"),
         "model.pt2",
-        write_picky=torch_models.write_picky_program,
+        write_picky=torch_models("write_picky_program"),
         slow=True,
         runs_code=True,
     ),
@@ -350,7 +363,7 @@ CASES: Final[tuple[BackendCase, ...]] = (
         "torch_class",
         "torch",
         "torch",
-        torch_models.write_state_dict,
+        torch_models("write_state_dict"),
         "model.safetensors",
         TORCH_TYPES,
         declares_dims=False,
@@ -362,7 +375,7 @@ CASES: Final[tuple[BackendCase, ...]] = (
                 "torch_aoti",
                 "torch",
                 "torch",
-                torch_models.write_aoti,
+                torch_models("write_aoti"),
                 "model.pt2",
                 ("FP32",),
                 declares_dims=False,
@@ -370,7 +383,7 @@ CASES: Final[tuple[BackendCase, ...]] = (
                 runs_code=True,
             )
         ]
-        if torch_models.has_compiler()
+        if shutil.which("g++")
         else []
     ),
 )
