@@ -1,8 +1,8 @@
 """`python -m penstock_loadtest peers`: Penstock against the real Triton; `profile`: where a server's time goes;
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
 padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs; `access`: what
-access control costs; `artifacts`: what it costs to verify a model; `kernels`: the kernels against NumPy; `backends`:
-onnxruntime against openvino."""
+access control costs; `artifacts`: what it costs to verify a model; `kernels`: the kernels against NumPy; `gpu-kernels`:
+against torch, on a GPU; `backends`: onnxruntime against openvino."""
 
 from __future__ import annotations
 
@@ -346,6 +346,23 @@ def kernels(
         console.print(table_of(results), highlight=False, soft_wrap=True)
     else:
         publish(results, write)
+
+
+@app.command()
+def gpu_kernels(
+    only: Annotated[str, typer.Option(help="Cases whose name holds this.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each case.")] = 15,
+) -> None:
+    """Compare the kernels' CUDA sources with torch's operators on this machine's first GPU; print the table."""
+    from penstock_loadtest.kernels_gpu import measure
+
+    console = _console()
+    try:
+        text = measure(only, rounds, lambda line: console.print(line, highlight=False))
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 @app.command()
