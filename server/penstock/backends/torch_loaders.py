@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch.utils import _pytree as pytree
 
+from penstock.backends import disk_cache
 from penstock.backends.base import LoadSpec
 from penstock.backends.isolation import one_line
 from penstock.backends.torch_class import load_class
@@ -25,6 +27,9 @@ from penstock.errors import LoadFailed
 
 CHECK_INPUTS: Final = "AOTI_RUNTIME_CHECK_INPUTS"
 """Without it, AOTInductor's code takes whatever memory it is given for what it was compiled for."""
+COMPILED_CODE: Final = "TORCHINDUCTOR_CACHE_DIR"
+TEMPORARY: Final = "TMPDIR"
+"""What torch's C++ code reads."""
 MAX_REASON: Final = 400
 
 _NATIVE_TRACE: Final = re.compile(r"\s*Exception raised from .*", re.DOTALL)
@@ -227,11 +232,13 @@ def _row_range(program: Any, values: Sequence[Any]) -> tuple[int, int | None]:
 def _compiled(path: Path, spec: LoadSpec, options: Options, device: torch.device) -> Program:
     check_compiled(path, device.type)
     os.environ.setdefault(CHECK_INPUTS, "1")
-    with quiet():
+    # its own place for what it compiles to learn of the processor is one in /tmp that others could make first
+    os.environ.setdefault(COMPILED_CODE, str(disk_cache.folder("torchinductor")))
+    with quiet(), _temporary_folder(spec) as folder:
         index = -1 if device.index is None else device.index
         model = torch._inductor.aoti_load_package(str(path), device_index=index)
     if device.type == "cpu":
-        _unlink_code()
+        _remove_unpacked(folder)
     # what the model itself goes by when it is called
     in_spec, out_spec = map(pytree.treespec_loads, model.loader.get_call_spec())
     leaves = [f"\0{index}" for index in range(in_spec.num_leaves)]
@@ -245,14 +252,33 @@ def _compiled(path: Path, spec: LoadSpec, options: Options, device: torch.device
     return Program(call, inputs, outputs, min_rows=2, casts=False, strides=False)
 
 
-def _unlink_code() -> None:
-    """torch has unpacked the package's library into a temporary folder, which it removes with the model; but a worker
-    that is killed would leave it there. The library is mapped by now, and needs no name."""
-    prefix = str(Path(tempfile.gettempdir()) / "aotinductor_")
+@contextmanager
+def _temporary_folder(spec: LoadSpec) -> Iterator[Path]:
+    """Where torch unpacks packages. What was decrypted stays in the memory where it lies, and goes with it."""
+    secret = disk_cache.holds_secrets(spec.model_dir)
+    folder = spec.model_dir.parent.parent if secret else Path(tempfile.gettempdir())
+    before = os.environ.get(TEMPORARY)
+    os.environ[TEMPORARY] = str(folder)
+    try:
+        yield folder
+    finally:
+        if before is None:
+            del os.environ[TEMPORARY]
+        else:
+            os.environ[TEMPORARY] = before
+
+
+def _remove_unpacked(folder: Path) -> None:
+    """torch removes what it has unpacked with the model; but a worker that is killed would leave it there. The library
+    is mapped by now, and needs no name."""
+    prefix = f"{folder}/aotinductor_"
     with open("/proc/self/maps") as maps:
-        mapped = {line.split()[-1] for line in maps if prefix in line}
+        lines = [line.rstrip("\n") for line in maps if prefix in line]
+    # of models that were loaded before, the names end in " (deleted)"
+    mapped = {line.split(maxsplit=5)[5] for line in lines if line.endswith(".so")}
     for library in mapped:
-        Path(library).unlink(missing_ok=True)
+        name = Path(library).relative_to(folder).parts[0]
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _weights(path: Path, spec: LoadSpec, options: Options, device: torch.device) -> Program:
