@@ -111,9 +111,9 @@ def test_nothing_of_a_package_stays_on_the_disk(
 
     monkeypatch.setattr(torch._inductor, "aoti_load_package", noting)
     model = load_tiny(staged / "model" / "tiny")
-    where = [any(name.startswith("aotinductor_") for name in names) for names in unpacked]
+    where = [any(name.startswith("penstock-torch-") for name in names) for names in unpacked]
     assert where == [not encrypted, encrypted]
-    assert not list(disk.glob("aotinductor_*")) and not list(staged.glob("aotinductor_*"))
+    assert not list(disk.glob("penstock-*")) and not list(staged.glob("penstock-*"))
     assert os.environ["TMPDIR"] == str(disk)
     assert run(model, floats(1, 3))["SCALED"].tolist() == [[6] * 4]
     model.close()

@@ -335,3 +335,10 @@ def test_archives_that_cannot_be_read(place: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(LoadFailed, match="is damaged, or no file of PyTorch's"):
         kind_of(path)
+
+
+@pytest.mark.parametrize("name", ["/tmp/x_metadata.json", "m/data/aotinductor/model/../../../../x"])
+def test_a_package_with_files_for_elsewhere(name: str, tmp_path: Path) -> None:
+    path = archive(tmp_path / "model.pt2", **{"m/archive_format": "pt2", name: "{}"})
+    with pytest.raises(LoadFailed, match=f"it would unpack '{name}' outside of its folder"):
+        check_compiled(path, "cpu")

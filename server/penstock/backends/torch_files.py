@@ -98,10 +98,11 @@ def kind_of(path: Path) -> Kind:
 def check_compiled(path: Path, device: str) -> None:
     """An AOTInductor package is code of one kind of machine, which would end the worker on another one.
 
-    Raises LoadFailed where it was compiled for another device, machine or CPU, or is damaged.
+    Raises LoadFailed where it was compiled for another device, machine or CPU, is damaged, or has files for elsewhere.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
+            _check_place(member.filename, path)
             if member.filename.endswith(".so"):
                 _check_sum(archive, member, path)
             elif _AOTI in member.filename and member.filename.endswith("_metadata.json"):
@@ -150,6 +151,14 @@ def _is_old_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(2)
     return len(head) == 2 and head[0] == 0x80 and head[1] in _PICKLE_PROTOCOLS
+
+
+def _check_place(name: str, path: Path) -> None:
+    """torch unpacks its files to wherever they say."""
+    if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
+        raise LoadFailed(
+            f"{path} is no package: it would unpack {name[:100]!r} outside of its folder"
+        )
 
 
 def _small(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> bytes:

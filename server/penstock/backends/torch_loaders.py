@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -234,11 +233,9 @@ def _compiled(path: Path, spec: LoadSpec, options: Options, device: torch.device
     os.environ.setdefault(CHECK_INPUTS, "1")
     # its own place for what it compiles to learn of the processor is one in /tmp that others could make first
     os.environ.setdefault(COMPILED_CODE, str(disk_cache.folder("torchinductor")))
-    with quiet(), _temporary_folder(spec) as folder:
+    with quiet(), _place_to_unpack(spec, device):
         index = -1 if device.index is None else device.index
         model = torch._inductor.aoti_load_package(str(path), device_index=index)
-    if device.type == "cpu":
-        _remove_unpacked(folder)
     # what the model itself goes by when it is called
     in_spec, out_spec = map(pytree.treespec_loads, model.loader.get_call_spec())
     leaves = [f"\0{index}" for index in range(in_spec.num_leaves)]
@@ -253,32 +250,29 @@ def _compiled(path: Path, spec: LoadSpec, options: Options, device: torch.device
 
 
 @contextmanager
-def _temporary_folder(spec: LoadSpec) -> Iterator[Path]:
-    """Where torch unpacks packages. What was decrypted stays in the memory where it lies, and goes with it."""
+def _place_to_unpack(spec: LoadSpec, device: torch.device) -> Iterator[None]:
+    """Where torch unpacks a package. What was decrypted stays in the memory where it lies, and goes with it.
+
+    On the CPU nothing of it outlives the load, for the library is mapped by then and needs no name: torch itself would
+    leave all of it there when the load fails, or its worker is killed later.
+    """
     secret = disk_cache.holds_secrets(spec.model_dir)
-    folder = spec.model_dir.parent.parent if secret else Path(tempfile.gettempdir())
+    folder = str(spec.model_dir.parent.parent) if secret else tempfile.gettempdir()
     before = os.environ.get(TEMPORARY)
-    os.environ[TEMPORARY] = str(folder)
-    try:
-        yield folder
-    finally:
-        if before is None:
-            del os.environ[TEMPORARY]
-        else:
-            os.environ[TEMPORARY] = before
-
-
-def _remove_unpacked(folder: Path) -> None:
-    """torch removes what it has unpacked with the model; but a worker that is killed would leave it there. The library
-    is mapped by now, and needs no name."""
-    prefix = f"{folder}/aotinductor_"
-    with open("/proc/self/maps") as maps:
-        lines = [line.rstrip("\n") for line in maps if prefix in line]
-    # of models that were loaded before, the names end in " (deleted)"
-    mapped = {line.split(maxsplit=5)[5] for line in lines if line.endswith(".so")}
-    for library in mapped:
-        name = Path(library).relative_to(folder).parts[0]
-        shutil.rmtree(folder / name, ignore_errors=True)
+    with ExitStack() as stack:
+        if device.type == "cpu":
+            own = tempfile.TemporaryDirectory(
+                prefix="penstock-torch-", dir=folder, ignore_cleanup_errors=True
+            )
+            folder = stack.enter_context(own)
+        os.environ[TEMPORARY] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[TEMPORARY]
+            else:
+                os.environ[TEMPORARY] = before
 
 
 def _weights(path: Path, spec: LoadSpec, options: Options, device: torch.device) -> Program:
