@@ -60,7 +60,7 @@ def test_a_step_takes_images_where_its_model_does() -> None:
     assert len(planned(config, model).steps) == 1
     # what `penstock check` has, is what clients see already
     assert len(planned(config, as_clients_see(model)).steps) == 1
-    with pytest.raises(ConfigError, match="TYPE_FP32 as input 'IN'.*expects TYPE_UINT8"):
+    with pytest.raises(ConfigError, match=r"TYPE_FP32 as input 'IN'.*expects TYPE_UINT8"):
         planned(ensemble(CHAIN[0], input=[tensor("IN")], output=[tensor("mid")]), model)
 
 
