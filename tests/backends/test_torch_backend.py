@@ -55,6 +55,19 @@ def run(model: LoadedModel, *requests: dict[str, np.ndarray]) -> dict[str, np.nd
     return dict(whole(model.execute(batch_of(*requests))))
 
 
+@pytest.fixture(scope="module")
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def cache(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept at home, and no variable that a load has set stays."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+
+
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -115,6 +128,7 @@ def test_nothing_of_a_package_stays_on_the_disk(
     assert where == [not encrypted, encrypted]
     assert not list(disk.glob("penstock-*")) and not list(staged.glob("penstock-*"))
     assert os.environ["TMPDIR"] == str(disk)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith(os.environ["XDG_CACHE_HOME"])
     assert run(model, floats(1, 3))["SCALED"].tolist() == [[6] * 4]
     model.close()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -33,6 +34,7 @@ def jit(function: Function) -> Function:
         compiled = compiler()(function)
     else:
         _stamp(compiled)
+        _forgive(compiled)
     return cast(Function, compiled)
 
 
@@ -41,6 +43,22 @@ def _stamp(compiled: Any) -> None:
     Numba itself looks at the time and size of the function's own file alone."""
     file = compiled._cache._cache_file
     file._source_stamp = (file._source_stamp, _sources())
+
+
+def _forgive(compiled: Any) -> None:
+    kept = compiled._cache
+    kept._guard_against_spurious_io_errors = partial(_as_if_empty, kept)
+
+
+@contextmanager
+def _as_if_empty(kept: Any) -> Iterator[None]:
+    """Around Numba's reading and writing of what is kept: a disk that is full, or a file that was cut, is no reason not
+    to compile. What can't be read is forgotten, and kept anew."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 (pickles that are damaged raise anything)
+        with suppress(OSError):
+            kept._cache_file.flush()
 
 
 @cache
