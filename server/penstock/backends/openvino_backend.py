@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from penstock.backends.base import Batch, LoadSpec, Outputs
+from penstock.backends.batch_sizes import padded
 from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
 from penstock.backends.isolation import check_rows, one_line, run_isolated
 from penstock.backends.openvino_library import openvino
@@ -144,15 +143,12 @@ class OpenvinoModel:
             raise ModelFailed(f"OpenVINO: {short_reason(error)}") from error
 
     def _filled(self, array: Array, rows: int) -> Array:
-        missing = self._only_rows - rows
-        if not missing:
-            return array
-        if not self._padding:
+        if rows < self._only_rows and not self._padding:
             raise ModelFailed(
                 f"SKIP_OV_DYNAMIC_BATCHSIZE is YES: the model runs batches of {self._only_rows}"
                 f" rows alone, and this one has {rows}; ENABLE_BATCH_PADDING fills them up"
             )
-        return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+        return padded(array, self._only_rows)
 
     def _checked(self, name: str, array: Array, rows: int) -> Array:
         if not self._batching or name in self._without_rows:

@@ -10,12 +10,12 @@ from typing import Final
 import torch
 
 from penstock.backends.base import Batch, LoadSpec, Outputs
+from penstock.backends.batch_sizes import padded
 from penstock.backends.completion import complete, says_nothing_of_batching
 from penstock.backends.device_memory import OutOfDeviceMemory
 from penstock.backends.isolation import check_rows, run_isolated
 from penstock.backends.ragged import BatchInputs, scattered_names
 from penstock.backends.torch_binding import declared
-from penstock.backends.torch_buckets import padded
 from penstock.backends.torch_files import find_file
 from penstock.backends.torch_forward import Forward
 from penstock.backends.torch_loaders import load_program, short_reason
