@@ -45,7 +45,9 @@ def load(spec: LoadSpec) -> LoadedModel:
     try:
         return _on_tensorrt(spec, files)
     except TensorRtUnusable as error:
-        return _in_its_place(spec, files, " ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+    # out here the exception is gone, whose traceback may hold an engine on the GPU
+    return _in_its_place(spec, files, reason)
 
 
 class TensorRtModel:
