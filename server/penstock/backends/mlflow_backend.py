@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from penstock.backends.base import Batch, LoadSpec, Outputs, RequestInfo
+from penstock.backends.base import Batch, LoadSpec, Outputs
+from penstock.backends.batch_outputs import divided, wanted_outputs
 from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
 from penstock.backends.isolation import one_by_one, run_isolated
 from penstock.backends.mlflow_flavors import Flavor, Probabilities
@@ -123,14 +124,15 @@ class MlflowModel:
                 answer = [error] * len(indices)
             if isinstance(answer, Mapping):
                 requests = [batch.requests[index] for index in indices]
-                answers.update(zip(indices, _divided(answer, requests), strict=True))
+                answers.update(zip(indices, divided(answer, requests), strict=True))
             else:
                 answers.update(zip(indices, answer, strict=True))
         return [answers[index] for index in range(len(batch.requests))]
 
     def _run(self, batch: Batch) -> Outputs:
-        rows = sum(request.rows for request in batch.requests)
-        wanted = self._wanted(batch)
+        rows = batch.rows
+        # predictions and probabilities are computed apart
+        wanted = wanted_outputs(batch, self._names)
         params = self._params.read(batch.requests[0].parameters)
         data = self._inputs(batch.inputs)
         outputs: dict[str, Array] = {}
@@ -141,30 +143,11 @@ class MlflowModel:
             outputs[PROBABILITIES] = check(probabilities.of(data), rows)
         return {name: array for name, array in outputs.items() if name in wanted}
 
-    def _wanted(self, batch: Batch) -> Sequence[str]:
-        """What any request of the batch asks for: predictions and probabilities are computed apart."""
-        wanted: set[str] = set()
-        for request in batch.requests:
-            if not request.outputs:
-                return self._names
-            wanted.update(request.outputs)
-        return [name for name in self._names if name in wanted]
-
 
 def _joined(batches: Sequence[Batch], *, repeatable: bool) -> Batch:
     names = batches[0].inputs
     inputs = {name: np.concatenate([each.inputs[name] for each in batches]) for name in names}
     return Batch(inputs, [each.requests[0] for each in batches], repeatable=repeatable)
-
-
-def _divided(outputs: Outputs, requests: Sequence[RequestInfo]) -> list[Outputs]:
-    divided: list[Outputs] = []
-    start = 0
-    for request in requests:
-        stop = start + request.rows
-        divided.append({name: array[start:stop] for name, array in outputs.items()})
-        start = stop
-    return divided
 
 
 def _schema(file: ModelFile, config: ConfigDict, key: str) -> Schema:

@@ -4,16 +4,16 @@ on ONNX Runtime in its place, and the model says why."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, Final
 
 from penstock.backends import onnxruntime_backend
 from penstock.backends.base import Answers, Batch, LoadedModel, LoadSpec, Outputs
+from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
 from penstock.backends.completion import complete
-from penstock.backends.isolation import check_rows, one_line, run_isolated
-from penstock.backends.ragged import BatchInputs, scattered_names
+from penstock.backends.isolation import one_line, run_isolated
+from penstock.backends.ragged import BatchInputs
 from penstock.backends.tensorrt_errors import Messages, TensorRtUnusable, make_logger
 from penstock.backends.tensorrt_options import build_options, free_dims, run_options
 from penstock.backends.tensorrt_plan import Files, find_files, onnx_filename
@@ -59,10 +59,9 @@ class TensorRtModel:
         """`engine`: a tensorrt_engine.Engine."""
         self._engine = engine
         self._config = config
-        self._batching = config["max_batch_size"] > 0
         self._outputs = tuple(tensor["name"] for tensor in config["output"])
         self._batch_inputs = BatchInputs(config)
-        self._without_rows = scattered_names(config)
+        self._check_rows = RowsCheck(config)
         # states are kept from batch to batch
         self._reuse = not config.get("sequence_batching")
 
@@ -84,22 +83,11 @@ class TensorRtModel:
 
     def _run(self, batch: Batch) -> Outputs:
         # the engine computes all of them anyway
-        outputs: Outputs = self._engine.run(self._wanted(batch), self._batch_inputs.added(batch))
-        if self._batching:
-            rows = sum(request.rows for request in batch.requests)
-            for name, array in outputs.items():
-                if name not in self._without_rows:
-                    check_rows(name, array, rows)
+        outputs: Outputs = self._engine.run(
+            wanted_outputs(batch, self._outputs), self._batch_inputs.added(batch)
+        )
+        self._check_rows(outputs, batch.rows)
         return outputs
-
-    def _wanted(self, batch: Batch) -> Sequence[str]:
-        """What any request asks for: the rest need not be copied."""
-        wanted: set[str] = set()
-        for request in batch.requests:
-            if not request.outputs:
-                return self._outputs
-            wanted.update(request.outputs)
-        return [name for name in self._outputs if name in wanted]
 
 
 class InItsPlace:
