@@ -16,7 +16,13 @@ import numpy as np
 
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.batch_outputs import divided, wanted_outputs
-from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
+from penstock.backends.completion import (
+    BATCH_DIM,
+    ModelTensor,
+    Signature,
+    complete,
+    refuse_decoupled,
+)
 from penstock.backends.isolation import one_by_one, run_isolated
 from penstock.backends.mlflow_flavors import Flavor, Probabilities
 from penstock.backends.mlflow_inputs import Inputs
@@ -29,7 +35,7 @@ from penstock.backends.mlflow_requirements import check_requirements
 from penstock.backends.mlflow_schema import Field, Kind, Schema, configured_schema
 from penstock.backends.parameters import string_parameters
 from penstock.errors import LoadFailed, ModelFailed, PenstockError
-from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_config import ConfigDict
 from penstock.types import Array
 
 INPUTS: Final = "mlflow_inputs"
@@ -44,11 +50,7 @@ log = logging.getLogger(__name__)
 
 def load(spec: LoadSpec) -> MlflowModel:
     """Load what the `MLmodel` file describes. Raises LoadFailed with what is wrong and what was expected."""
-    if asks_decoupled(spec.config):
-        raise LoadFailed(
-            "model_transaction_policy.decoupled is true, but an MLflow model gives each request one response;"
-            " expected false"
-        )
+    refuse_decoupled(spec.config, "an MLflow model")
     file = read_model_file(spec.version_dir)
     flavor = file.flavor(spec.config)
     inputs = _schema(file, spec.config, "input")

@@ -13,7 +13,13 @@ import onnxruntime as ort
 from penstock.backends import disk_cache
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
-from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
+from penstock.backends.completion import (
+    BATCH_DIM,
+    ModelTensor,
+    Signature,
+    complete,
+    refuse_decoupled,
+)
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
 from penstock.backends.host_memory import host_memory
 from penstock.backends.isolation import one_line, run_isolated
@@ -26,7 +32,7 @@ from penstock.backends.onnx_tensors import data_type, run_with_bf16, to_bytes, t
 from penstock.backends.ragged import BatchInputs
 from penstock.backends.tensorrt_key import installed_version
 from penstock.errors import LoadFailed, ModelFailed, PenstockError
-from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_config import ConfigDict
 from penstock.model_digest import folder_digest
 
 DEFAULT_FILENAME: Final = "model.onnx"
@@ -36,11 +42,7 @@ _ORT_PREFIX: Final = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : ")
 
 def load(spec: LoadSpec) -> OnnxModel:
     """Load `model.onnx`, or `default_model_filename`. Raises LoadFailed with what is wrong and what was expected."""
-    if asks_decoupled(spec.config):
-        raise LoadFailed(
-            "model_transaction_policy.decoupled is true, but an ONNX model gives each request one response;"
-            " expected false"
-        )
+    refuse_decoupled(spec.config, "an ONNX model")
     spec = with_onnx_options(spec)
     path = model_path(spec)
     chosen = choose(spec, ort.get_available_providers(), _engines(spec, path))

@@ -11,7 +11,13 @@ from typing import Any, Final
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
 from penstock.backends.batch_sizes import padded
-from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
+from penstock.backends.completion import (
+    BATCH_DIM,
+    ModelTensor,
+    Signature,
+    complete,
+    refuse_decoupled,
+)
 from penstock.backends.isolation import one_line, run_isolated
 from penstock.backends.openvino_library import openvino
 from penstock.backends.openvino_options import Options, options_of
@@ -26,7 +32,7 @@ from penstock.backends.openvino_tensors import (
 )
 from penstock.backends.ragged import BatchInputs, scattered_names
 from penstock.errors import LoadFailed, ModelFailed, PenstockError
-from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_config import ConfigDict
 from penstock.types import Array
 
 log = logging.getLogger(__name__)
@@ -45,11 +51,7 @@ _LONGEST: Final = 400
 def load(spec: LoadSpec) -> OpenvinoModel:
     """Load `model.xml` with its `model.bin`, `model.onnx`, or `default_model_filename`. Raises LoadFailed with what is
     wrong and what was expected."""
-    if asks_decoupled(spec.config):
-        raise LoadFailed(
-            "model_transaction_policy.decoupled is true, but a model of OpenVINO's gives each request one response;"
-            " expected false"
-        )
+    refuse_decoupled(spec.config, "a model of OpenVINO's")
     if spec.device != "cpu":
         raise LoadFailed(f"the openvino backend runs on CPUs, not on {spec.device}")
     options = options_of(spec)

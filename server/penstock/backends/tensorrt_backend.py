@@ -11,7 +11,7 @@ from typing import Any, Final
 from penstock.backends import onnxruntime_backend
 from penstock.backends.base import Answers, Batch, LoadedModel, LoadSpec, Outputs
 from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
-from penstock.backends.completion import complete
+from penstock.backends.completion import complete, refuse_decoupled
 from penstock.backends.isolation import one_line, run_isolated
 from penstock.backends.ragged import BatchInputs
 from penstock.backends.tensorrt_errors import Messages, TensorRtUnusable, make_logger
@@ -20,7 +20,7 @@ from penstock.backends.tensorrt_plan import Files, find_files, onnx_filename
 from penstock.backends.tensorrt_profiles import with_rows
 from penstock.backends.tensorrt_tensors import engine_signature
 from penstock.errors import LoadFailed
-from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_config import ConfigDict
 
 PLATFORM: Final = "tensorrt_plan"
 PLATFORM_IN_ITS_PLACE: Final = "onnxruntime_onnx"
@@ -32,11 +32,7 @@ log = logging.getLogger(__name__)
 def load(spec: LoadSpec) -> LoadedModel:
     """Load `model.plan`, or else `model.onnx`, or `default_model_filename`. Raises LoadFailed with what is wrong and
     what was expected."""
-    if asks_decoupled(spec.config):
-        raise LoadFailed(
-            "model_transaction_policy.decoupled is true, but an engine gives each request one response;"
-            " expected false"
-        )
+    refuse_decoupled(spec.config, "an engine")
     # what is wrong with them is wrong wherever the model runs
     build_options(spec.config)
     free_dims(spec.config)
