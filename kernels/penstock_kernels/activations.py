@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from penstock_kernels.checks import FLOAT32, require_float32, require_out
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
 
@@ -13,8 +14,9 @@ def sigmoid(x: Array, on: Runner, out: Array | None = None) -> Array:
     if isinstance(on, Cpu):
         from penstock_kernels.cpu import activations
 
+        require_float32(x)
         x = contiguous(x)
-        result = np.empty_like(x) if out is None else out
+        result = np.empty_like(x) if out is None else require_out(out, x.shape, FLOAT32)
         flat, written = x.reshape(-1), result.reshape(-1)
         on.split(
             flat.size,

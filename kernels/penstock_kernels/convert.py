@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from ml_dtypes import bfloat16
 
+from penstock_kernels.checks import require_out
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
 
@@ -37,6 +38,8 @@ def _converted(x: Array, dtype: np.dtype[Any], on: Runner, out: Array | None) ->
     from penstock_kernels.cpu import convert
 
     name = _name(x.dtype, dtype)
+    if out is not None:
+        require_out(out, x.shape, dtype)
     if name == "bf16_to_fp32" and (on.threads == 1 or x.size < SMALL):
         if out is None:
             return x.astype(dtype)

@@ -219,7 +219,7 @@ def _on_gpu(images: Any, recipe: ImageRecipe, on: Any, out: Any, single: bool) -
 
 def _check(sizes: Sequence[tuple[int, int]]) -> None:
     for height, width in sizes:
-        if not height or not width:
+        if height < 1 or width < 1:
             raise ValueError(f"an image has size {height} x {width}; expected at least 1 x 1")
 
 
@@ -231,9 +231,9 @@ def _check_bytes(data: Array) -> None:
 def _result(shape: tuple[int, ...], out: Array | None, dtype: Any) -> Array:
     if out is None:
         out = np.empty(shape, np.float32 if dtype is None else dtype)
-    if out.shape != shape or out.dtype not in DTYPES or not out.flags.c_contiguous:
+    if out.shape != shape or out.dtype not in DTYPES or not out.flags.carray:
         raise ValueError(
             f"out is {out.dtype} {list(out.shape)}; expected FP32, FP16 or BF16 {list(shape)},"
-            " C-contiguous"
+            " writeable and in C order"
         )
     return out

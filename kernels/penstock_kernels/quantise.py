@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from ml_dtypes import float8_e4m3fn, float8_e5m2
 
+from penstock_kernels.checks import require_out
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
 
@@ -57,7 +58,7 @@ def quantise(
     layout = _layout(x.shape, axis)
     scales = _per_channel(scale, layout, "scale")
     x = contiguous(x)
-    result: Array = np.empty(x.shape, wanted) if out is None else out
+    result: Array = _result(x.shape, wanted, out)
     flat, written = x.reshape(-1), result.reshape(-1)
     task: Callable[[Array, Array, int, int, int], None]
     if wanted == INT8:
@@ -89,11 +90,12 @@ def dequantise(
         return on_gpu
     from penstock_kernels.cpu import quantise as twins
 
+    _check_bits(x, given)
     layout = _layout(x.shape, axis)
     scales = _per_channel(scale, layout, "scale")
     x = contiguous(x)
-    result: Array = np.empty(x.shape, np.float32) if out is None else out
-    flat, written = x.reshape(-1), result.reshape(-1)
+    result: Array = _result(x.shape, FP32, out)
+    flat, written = x.reshape(-1).view(given), result.reshape(-1)
     task: Callable[[Array, Array, int, int, int], None]
     if given == INT8:
         zeros = _per_channel(0 if zero_point is None else zero_point, layout, "zero_point")
@@ -179,6 +181,16 @@ def _known(dtype: Any, zero_point: Array | int | None) -> np.dtype[Any]:
 def _check_fp32(x: Array) -> None:
     if x.dtype != FP32:
         raise TypeError(f"x is {x.dtype}; expected float32")
+
+
+def _check_bits(x: Array, given: np.dtype[Any]) -> None:
+    """Elements of more bytes would be taken for so many more of one."""
+    if x.dtype not in (given, np.dtype(np.uint8)):
+        raise TypeError(f"x is {x.dtype}; expected {given}, or its bits as uint8")
+
+
+def _result(shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> Array:
+    return np.empty(shape, dtype) if out is None else require_out(out, shape, dtype)
 
 
 def _layout(shape: tuple[int, ...], axis: int | None) -> Layout:

@@ -102,16 +102,20 @@ def image_names(config: ConfigDict) -> frozenset[str]:
 
 def as_clients_see(config: ConfigDict) -> ConfigDict:
     """The configuration with the inputs that clients send: UINT8 [H, W, C] of any height and width in place of those
-    that images are made to. Requests of different sizes share a batch."""
+    that images are made to. Requests of different sizes share a batch. Of what it has given it changes nothing."""
     names = image_names(config)
     if not names:
         return config
     ragged = bool(config.get("max_batch_size"))
     inputs = [
-        _shown(tensor, ragged) if tensor["name"] in names and len(tensor["dims"]) == 3 else tensor
+        _shown(tensor, ragged) if tensor["name"] in names and _takes_planes(tensor) else tensor
         for tensor in config.get("input") or ()
     ]
     return config | {"input": inputs}
+
+
+def _takes_planes(tensor: Mapping[str, Any]) -> bool:
+    return len(tensor["dims"]) == 3 and tensor["data_type"] in TYPES
 
 
 def _shown(tensor: Mapping[str, Any], ragged: bool) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +84,38 @@ def test_batches(kind: str, model_dir: Path) -> None:
     only = whole(model.execute(batch_of(floats(1), outputs=[["SCALED"]])))
     assert list(only) == ["SCALED"]
     assert run(model, floats(1))["SUM"].tolist() == [[2] * 4]
+    model.close()
+
+
+@pytest.mark.skipif(not made.has_compiler(), reason="AOTInductor needs a C++ compiler")
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_nothing_of_a_package_stays_on_the_disk(
+    encrypted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of one that was encrypted, and of no other while it is loaded: its worker may be killed."""
+    disk = tmp_path / "tmp"
+    disk.mkdir()
+    monkeypatch.setenv("TMPDIR", str(disk))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    staged = tmp_path / "memory" / "1"
+    made.write_aoti(staged / "model" / "tiny")
+    if encrypted:
+        (staged / "staged.json").write_text('{"encrypted": true}')
+    unpacked: list[list[str]] = []
+    load_package = torch._inductor.aoti_load_package
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        model = load_package(*args, **kwargs)
+        unpacked.extend([file.name for file in place.iterdir()] for place in (disk, staged))
+        return model
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", noting)
+    model = load_tiny(staged / "model" / "tiny")
+    where = [any(name.startswith("penstock-torch-") for name in names) for names in unpacked]
+    assert where == [not encrypted, encrypted]
+    assert not list(disk.glob("penstock-*")) and not list(staged.glob("penstock-*"))
+    assert os.environ["TMPDIR"] == str(disk)
+    assert run(model, floats(1, 3))["SCALED"].tolist() == [[6] * 4]
     model.close()
 
 

@@ -312,3 +312,33 @@ def test_which_kinds_need_to_be_allowed(model_dir: Path) -> None:
         assert told in why and bool(why) is bool(told)
     made.write_state_dict(model_dir)
     assert seen(model_dir / "1" / "model.safetensors") == ""
+
+
+def test_a_file_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("m/archive_format", b"\0" * (1 << 21))
+    with pytest.raises(LoadFailed, match=r"is damaged.*m/archive_format has more than 1048576"):
+        kind_of(path)
+
+
+@pytest.mark.parametrize("place", ["compressed oddly", "encrypted"])
+def test_archives_that_cannot_be_read(place: str, tmp_path: Path) -> None:
+    path = archive(tmp_path / "model.pt2", **{"m/archive_format": "pt2"})
+    content = bytearray(path.read_bytes())
+    listed = content.index(b"PK\x01\x02")
+    if place == "encrypted":
+        content[6] |= 1
+        content[listed + 8] |= 1
+    else:
+        content[8] = content[listed + 10] = 97
+    path.write_bytes(content)
+    with pytest.raises(LoadFailed, match="is damaged, or no file of PyTorch's"):
+        kind_of(path)
+
+
+@pytest.mark.parametrize("name", ["/tmp/x_metadata.json", "m/data/aotinductor/model/../../../../x"])
+def test_a_package_with_files_for_elsewhere(name: str, tmp_path: Path) -> None:
+    path = archive(tmp_path / "model.pt2", **{"m/archive_format": "pt2", name: "{}"})
+    with pytest.raises(LoadFailed, match=f"it would unpack '{name}' outside of its folder"):
+        check_compiled(path, "cpu")

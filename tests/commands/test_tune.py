@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from backend_cases import write_decorated
+from penstock.tuning.private_server import private_folder
 from supervised import MARK, all_gone, eventually, marked
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +63,8 @@ def test_digits(tmp_path: Path, private_tmp: Path) -> None:
     assert (tmp_path / "digits" / "config.yaml").read_text() == before
 
 
-def test_ctrl_c_leaves_nothing(tmp_path: Path, private_tmp: Path) -> None:
+def signalled(number: signal.Signals, tmp_path: Path, private_tmp: Path) -> tuple[int, str]:
+    """How it ends, and what it has said, when it gets a signal while it measures. No process may be left."""
     write_decorated(tmp_path / "models" / "tiny")
     mark = uuid.uuid4().hex
     words = ("tiny", f"--model-repository={tmp_path / 'models'}", "--seconds=600")
@@ -75,14 +78,29 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, private_tmp: Path) -> None:
     try:
         # the server, its front and a worker
         eventually(lambda: len(marked(mark)) > 3, "no server was started")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
     eventually(lambda: all_gone(mark), "a process is left")
+    return process.returncode, said
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path, private_tmp: Path) -> None:
+    status, said = signalled(signal.SIGINT, tmp_path, private_tmp)
+    assert status == 130, said
+    assert "Traceback" not in said
+    assert not list(private_tmp.iterdir())
+
+
+def test_a_kill_leaves_no_process_and_the_next_run_no_folder(
+    tmp_path: Path, private_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signalled(signal.SIGKILL, tmp_path, private_tmp)
+    monkeypatch.setattr(tempfile, "tempdir", str(private_tmp))
+    with private_folder() as folder:
+        assert [path for path in private_tmp.iterdir() if path.is_dir()] == [folder]
     assert not list(private_tmp.iterdir())
 
 

@@ -18,6 +18,7 @@ from image_models import RECIPES, write_image_models
 from image_reference import reference
 from penstock.types import Array
 from served import FRONTS, Served
+from served_models import write_config
 
 pytestmark = [pytest.mark.e2e, pytest.mark.extension("images")]
 
@@ -27,12 +28,26 @@ dynamic_batching { preferred_batch_size: [ 2 ] max_queue_delay_microseconds: 600
 """
 
 
+ENSEMBLE = """
+platform: "ensemble"
+input { name: "IMAGE" data_type: TYPE_UINT8 dims: [ -1, -1, 1 ] }
+output { name: "PLANES" data_type: TYPE_FP16 dims: [ 1, 9, 7 ] }
+ensemble_scheduling { step {
+  model_name: "image_python"
+  input_map { key: "IMAGE" value: "IMAGE" }
+  output_map { key: "PLANES" value: "PLANES" }
+} }
+"""
+
+
 @pytest.fixture(scope="module", params=FRONTS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("images")
     write_image_models(folder, TWO_AT_ONCE)
+    (folder / "image_ensemble" / "1").mkdir(parents=True)
+    write_config(folder / "image_ensemble", ENSEMBLE)
     served = Served(folder, request.param)
     try:
         yield served.wait_ready()
@@ -63,9 +78,10 @@ def photo(*shape: int) -> Array:
     return np.random.default_rng(shape).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_a_grey_image_of_a_model_without_batches(client: Any) -> None:
+@pytest.mark.parametrize("name", ["image_python", "image_ensemble"])
+def test_a_grey_image_of_a_model_without_batches(client: Any, name: str) -> None:
     image = np.asarray(Image.open(DIGIT).convert("L"))[..., np.newaxis]
-    found = client.infer("image_python", inputs(client, image)).as_numpy("PLANES")
+    found = client.infer(name, inputs(client, image)).as_numpy("PLANES")
     assert found.dtype == np.float16
     expected = reference(image, RECIPES["image_python"])
     np.testing.assert_allclose(found.astype(np.float64), expected, atol=1e-3)

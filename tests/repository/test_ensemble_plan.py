@@ -9,6 +9,7 @@ import pytest
 from ensemble_configs import ensemble, plain, step, tensor
 from nested_bench import served
 from penstock.errors import ConfigError
+from penstock.image_config import as_clients_see
 from penstock.model_config import ConfigDict
 from penstock.repository.ensemble_plan import EnsemblePlan, Place, Reshape
 
@@ -48,6 +49,19 @@ def wide(name: str, dims: list[int], **more: Any) -> ConfigDict:
 )
 def test_good_ones(config: ConfigDict, models: tuple[ConfigDict, ...]) -> None:
     assert len(planned(config, *models).steps) == len(models)
+
+
+def test_a_step_takes_images_where_its_model_does() -> None:
+    takes = tensor("X", dims=[3, 8, 8])
+    value = {"string_value": "stretch"}
+    model = plain("a", input=[takes], output=[takes], parameters={"image.X.resize": value})
+    images = tensor("IN", data_type="TYPE_UINT8", dims=[-1, -1, 3])
+    config = ensemble(CHAIN[0], input=[images], output=[tensor("mid", dims=[3, 8, 8])])
+    assert len(planned(config, model).steps) == 1
+    # what `penstock check` has, is what clients see already
+    assert len(planned(config, as_clients_see(model)).steps) == 1
+    with pytest.raises(ConfigError, match=r"TYPE_FP32 as input 'IN'.*expects TYPE_UINT8"):
+        planned(ensemble(CHAIN[0], input=[tensor("IN")], output=[tensor("mid")]), model)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ SOURCE: Final = "model.py"
 """Holds the class that weights are for."""
 
 _AOTI: Final = "/data/aotinductor/"
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What reading an archive may raise; the last ones where it says that it is encrypted, or compressed in an odd way."""
+_SMALL_BYTES: Final = 1 << 20
+"""Of a member that is read into memory. A few bytes on the disk may be gigabytes there."""
 _PICKLE_PROTOCOLS: Final = range(2, 6)
 _ISA_FLAGS: Final = {
     "AVX2": "avx2",
@@ -74,7 +78,7 @@ def kind_of(path: Path) -> Kind:
                 raise zipfile.BadZipFile("it does not begin as an archive")
             if kind := _of_archive(archive, names):
                 return kind
-    except zipfile.BadZipFile as error:
+    except _DAMAGED as error:
         if _is_old_pickle(path):
             return Kind.WEIGHTS
         raise LoadFailed(
@@ -94,16 +98,17 @@ def kind_of(path: Path) -> Kind:
 def check_compiled(path: Path, device: str) -> None:
     """An AOTInductor package is code of one kind of machine, which would end the worker on another one.
 
-    Raises LoadFailed where it was compiled for another device, machine or CPU, or is damaged.
+    Raises LoadFailed where it was compiled for another device, machine or CPU, is damaged, or has files for elsewhere.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
+            _check_place(member.filename, path)
             if member.filename.endswith(".so"):
                 _check_sum(archive, member, path)
             elif _AOTI in member.filename and member.filename.endswith("_metadata.json"):
                 try:
-                    found = json.loads(archive.read(member))
-                except (ValueError, zipfile.BadZipFile, zlib.error) as error:
+                    found = json.loads(_small(archive, member))
+                except (ValueError, *_DAMAGED) as error:
                     raise LoadFailed(f"{path} is damaged: {member.filename}: {error}") from error
                 _check_machine(found if isinstance(found, dict) else {}, path, device)
 
@@ -128,7 +133,7 @@ def _path(spec: LoadSpec) -> Path:
 
 def _of_archive(archive: zipfile.ZipFile, names: list[str]) -> Kind | None:
     tails = {name.partition("/")[2]: name for name in names}
-    if "archive_format" in tails and archive.read(tails["archive_format"]).strip() == b"pt2":
+    if "archive_format" in tails and _small(archive, tails["archive_format"]).strip() == b"pt2":
         if any(_AOTI in name for name in names):
             return Kind.COMPILED
         return Kind.EXPORTED if any(tail.startswith("models/") for tail in tails) else None
@@ -148,13 +153,29 @@ def _is_old_pickle(path: Path) -> bool:
     return len(head) == 2 and head[0] == 0x80 and head[1] in _PICKLE_PROTOCOLS
 
 
+def _check_place(name: str, path: Path) -> None:
+    """torch unpacks its files to wherever they say."""
+    if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
+        raise LoadFailed(
+            f"{path} is no package: it would unpack {name[:100]!r} outside of its folder"
+        )
+
+
+def _small(archive: zipfile.ZipFile, member: zipfile.ZipInfo | str) -> bytes:
+    with archive.open(member) as file:
+        content = file.read(_SMALL_BYTES + 1)
+    if len(content) > _SMALL_BYTES:
+        raise zipfile.BadZipFile(f"{file.name} has more than {_SMALL_BYTES} bytes")
+    return content
+
+
 def _check_sum(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
     """Code that was cut or changed on the way would end the worker without a word."""
     try:
         with archive.open(member) as file:
             while file.read(1 << 20):
                 pass
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (OSError, *_DAMAGED) as error:
         raise LoadFailed(f"{path} is damaged: {error}") from error
 
 

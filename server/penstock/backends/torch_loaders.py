@@ -7,13 +7,14 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch.utils import _pytree as pytree
 
+from penstock.backends import disk_cache
 from penstock.backends.base import LoadSpec
 from penstock.backends.isolation import one_line
 from penstock.backends.torch_class import load_class
@@ -25,6 +26,9 @@ from penstock.errors import LoadFailed
 
 CHECK_INPUTS: Final = "AOTI_RUNTIME_CHECK_INPUTS"
 """Without it, AOTInductor's code takes whatever memory it is given for what it was compiled for."""
+COMPILED_CODE: Final = "TORCHINDUCTOR_CACHE_DIR"
+TEMPORARY: Final = "TMPDIR"
+"""What torch's C++ code reads."""
 MAX_REASON: Final = 400
 
 _NATIVE_TRACE: Final = re.compile(r"\s*Exception raised from .*", re.DOTALL)
@@ -225,11 +229,11 @@ def _row_range(program: Any, values: Sequence[Any]) -> tuple[int, int | None]:
 def _compiled(path: Path, spec: LoadSpec, options: Options, device: torch.device) -> Program:
     check_compiled(path, device.type)
     os.environ.setdefault(CHECK_INPUTS, "1")
-    with quiet():
+    # its own place for what it compiles to learn of the processor is one in /tmp that others could make first
+    os.environ.setdefault(COMPILED_CODE, str(disk_cache.folder("torchinductor")))
+    with quiet(), _place_to_unpack(spec, device):
         index = -1 if device.index is None else device.index
         model = torch._inductor.aoti_load_package(str(path), device_index=index)
-    if device.type == "cpu":
-        _unlink_code()
     # what the model itself goes by when it is called
     in_spec, out_spec = map(pytree.treespec_loads, model.loader.get_call_spec())
     leaves = [f"\0{index}" for index in range(in_spec.num_leaves)]
@@ -243,14 +247,30 @@ def _compiled(path: Path, spec: LoadSpec, options: Options, device: torch.device
     return Program(call, inputs, outputs, min_rows=2, casts=False, strides=False)
 
 
-def _unlink_code() -> None:
-    """torch has unpacked the package's library into a temporary folder, which it removes with the model; but a worker
-    that is killed would leave it there. The library is mapped by now, and needs no name."""
-    prefix = str(Path(tempfile.gettempdir()) / "aotinductor_")
-    with open("/proc/self/maps") as maps:
-        mapped = {line.split()[-1] for line in maps if prefix in line}
-    for library in mapped:
-        Path(library).unlink(missing_ok=True)
+@contextmanager
+def _place_to_unpack(spec: LoadSpec, device: torch.device) -> Iterator[None]:
+    """Where torch unpacks a package. What was decrypted stays in the memory where it lies, and goes with it.
+
+    On the CPU nothing of it outlives the load, for the library is mapped by then and needs no name: torch itself would
+    leave all of it there when the load fails, or its worker is killed later.
+    """
+    secret = disk_cache.holds_secrets(spec.model_dir)
+    folder = str(spec.model_dir.parent.parent) if secret else tempfile.gettempdir()
+    before = os.environ.get(TEMPORARY)
+    with ExitStack() as stack:
+        if device.type == "cpu":
+            own = tempfile.TemporaryDirectory(
+                prefix="penstock-torch-", dir=folder, ignore_cleanup_errors=True
+            )
+            folder = stack.enter_context(own)
+        os.environ[TEMPORARY] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[TEMPORARY]
+            else:
+                os.environ[TEMPORARY] = before
 
 
 def _weights(path: Path, spec: LoadSpec, options: Options, device: torch.device) -> Program:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from penstock.errors import ConfigError
+from penstock.image_config import as_clients_see
 from penstock.model_config import ConfigDict, ModelConfig
 from penstock.repository.config_ensemble import LATEST, graph_steps, step_name
 from penstock.scheduling.ensemble_graph import Course, Graph
@@ -152,7 +153,7 @@ def _plan_steps(config: ConfigDict, models: Sequence[StepModel]) -> Iterator[Pla
         batched = model.config.max_batch_size > 0
         takes = {
             t["name"]: Place(f"input '{t['name']}' of {name}", *_declared(t, batched, wire=True))
-            for t in model.config_dict["input"]
+            for t in as_clients_see(model.config_dict)["input"]
         }
         _check_names(name, step, model, takes)
         yield PlannedStep(

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +49,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             # Ctrl-C at the terminal is the supervisor's alone
             start_new_session=True,
-            preexec_fn=functools.partial(_die_with, os.getpid(), _libc()),
+            preexec_fn=ends_with_us(signal.SIGKILL),
         )
         return cls(process)
 
@@ -119,9 +119,14 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-def _die_with(parent: int, libc: ctypes.CDLL) -> None:
+def ends_with_us(number: signal.Signals) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel sends the child that signal when this thread ends, however it does."""
+    return functools.partial(_die_with, os.getpid(), _libc(), number)
+
+
+def _die_with(parent: int, libc: ctypes.CDLL, number: signal.Signals) -> None:
     """Runs in the child, between fork and exec."""
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         # it died before the call above could see it
         os._exit(1)

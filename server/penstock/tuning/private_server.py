@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
 from penstock.config import Settings
 from penstock.errors import Unavailable
+from penstock.locked_folder import locked_folder, remove_abandoned
+from penstock.supervisor.child import ends_with_us
 
 READY: Final = "Ctrl-C stops"
 """The end of the banner."""
@@ -67,6 +69,7 @@ def _start(
             env=environment,
             # Ctrl-C is ours to handle
             start_new_session=True,
+            preexec_fn=ends_with_us(signal.SIGTERM),
         )
 
 
@@ -95,6 +98,18 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def private_folder() -> tempfile.TemporaryDirectory[str]:
-    """With a short path, for Unix sockets lie in it."""
-    return tempfile.TemporaryDirectory(prefix="penstock-tune-")
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """With a short path, for Unix sockets lie in it. Those of runs that were killed are removed. Raises Unavailable."""
+    parent = Path(tempfile.gettempdir())
+    prefix = f"penstock-tune-{os.getuid()}-"
+    remove_abandoned(parent, prefix)
+    folder = parent / f"{prefix}{os.getpid()}"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(folder))
+        except OSError as error:
+            raise Unavailable(
+                f"there is no place for the server to measure with: {error.strerror}: {folder}"
+            ) from error
+        yield folder

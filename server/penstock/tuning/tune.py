@@ -43,8 +43,7 @@ async def tune(
 ) -> tuple[TunedModel, Found]:
     """The model with its complete configuration, and what was found. Raises PenstockError with one line for a
     person."""
-    with private_folder() as name:
-        folder = Path(name)
+    with private_folder() as folder:
         repository = folder / "models"
         repository.mkdir()
         async with private_server(repository, folder, wanted.cores) as port:
