@@ -48,7 +48,7 @@ OTHER_MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType({"model.pt2": "to
 IN_ITS_PLACE: Final[Mapping[str, str]] = MappingProxyType({"tensorrt": "model.onnx"})
 """Backend → the file that may lie beside its model file, or alone, and is run where that can't be."""
 
-_PLATFORMS: Final = MappingProxyType(
+PLATFORMS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "onnxruntime_onnx": "onnxruntime",
         "python": "python",
@@ -56,7 +56,7 @@ _PLATFORMS: Final = MappingProxyType(
         "tensorrt_plan": "tensorrt",
     }
 )
-_ALIASES: Final = MappingProxyType({"pytorch": "torch"})
+ALIASES: Final[Mapping[str, str]] = MappingProxyType({"pytorch": "torch"})
 """Triton's name of a backend → ours."""
 
 
@@ -71,7 +71,7 @@ def backend_for(config: ConfigDict, version_dir: Path) -> str:
     if backend:
         return _known(backend, f"backend {backend!r}")
     if platform:
-        return _known(_PLATFORMS.get(platform, platform), f"platform {platform!r}")
+        return _known(PLATFORMS.get(platform, platform), f"platform {platform!r}")
     filename = config.get("default_model_filename") or ""
     if filename in ("", MLMODEL) and has_model_file(version_dir):
         # what else lies there is MLflow's, also a model.onnx or a model.py
@@ -88,7 +88,7 @@ def load(spec: LoadSpec) -> LoadedModel:
 
 
 def _known(backend: str, asked_for: str) -> str:
-    backend = _ALIASES.get(backend, backend)
+    backend = ALIASES.get(backend, backend)
     if backend not in MODULES:
         known = ", ".join(MODULES)
         raise LoadFailed(f"the configuration asks for {asked_for}; known backends: {known}")
