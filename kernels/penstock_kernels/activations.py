@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from penstock_kernels.checks import FLOAT32, require_float32, require_out
+from penstock_kernels.checks import FLOAT32, require_float32, require_given, require_out
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
 
@@ -24,9 +26,11 @@ def sigmoid(x: Array, on: Runner, out: Array | None = None) -> Array:
             lambda begin, end: activations.sigmoid(flat, written, begin, end),
         )
         return result
-    from penstock_kernels.cuda.arrays import pointer, size_of
+    from penstock_kernels.cuda.arrays import checked_pointer, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
-    size = size_of(x)
-    on.run("activations", "sigmoid_f32", -(-size // 256), pointer(x), pointer(out), np.int64(size))
+    out, shape = require_given(out), view_of(x).shape
+    source = checked_pointer(x, FLOAT32, "x")
+    target = checked_pointer(out, FLOAT32, "out", shape)
+    count = math.prod(shape)
+    on.run("activations", "sigmoid_f32", -(-count // 256), source, target, np.int64(count))
     return out

@@ -6,16 +6,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from ml_dtypes import bfloat16
 
-from penstock_kernels.checks import require_out
+from penstock_kernels.checks import FLOAT32, FLOAT_SUFFIXES, require_given, require_out
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
-
-FP16: Final = np.dtype(np.float16)
-BF16: Final = np.dtype(bfloat16)
-FP32: Final = np.dtype(np.float32)
-SHORT: Final = {FP16: "fp16", BF16: "bf16", FP32: "fp32"}
 
 SMALL: Final = 1 << 16
 """Fewer elements of BF16 are left to ml_dtypes, as all are on one thread: it widens them at the speed of memory."""
@@ -23,7 +17,7 @@ SMALL: Final = 1 << 16
 
 def to_fp32(x: Array, on: Runner, out: Array | None = None) -> Array:
     """FP16 or BF16 (ml_dtypes' bfloat16) of any shape."""
-    return _converted(x, FP32, on, out)
+    return _converted(x, FLOAT32, on, out)
 
 
 def from_fp32(x: Array, dtype: Any, on: Runner, out: Array | None = None) -> Array:
@@ -43,34 +37,34 @@ def _converted(x: Array, dtype: np.dtype[Any], on: Runner, out: Array | None) ->
     if name == "bf16_to_fp32" and (on.threads == 1 or x.size < SMALL):
         if out is None:
             return x.astype(dtype)
-        out[...] = x
+        require_out(out, x.shape, dtype)[...] = x
         return out
     kernel = getattr(convert, name)
     x = contiguous(x)
-    result: Array = np.empty(x.shape, dtype) if out is None else out
+    result: Array = np.empty(x.shape, dtype) if out is None else require_out(out, x.shape, dtype)
     flat, written = (_bits(array) for array in (x, result))
     on.split(x.size, x.nbytes + result.nbytes, lambda begin, end: kernel(flat, written, begin, end))
     return result
 
 
 def _on_gpu(x: Any, dtype: np.dtype[Any], on: Any, out: Any) -> Any:
-    from penstock_kernels.cuda.arrays import dtype_of, pointer, size_of
+    from penstock_kernels.cuda.arrays import checked_pointer, dtype_of, pointer, size_of, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
-    size = size_of(x)
+    out, size = require_given(out), size_of(x)
     kernel = _name(dtype_of(x), dtype)
-    on.run("convert", kernel, -(-size // 256), pointer(x), pointer(out), np.int64(size))
+    written = checked_pointer(out, dtype, "out", view_of(x).shape)
+    on.run("convert", kernel, -(-size // 256), pointer(x), written, np.int64(size))
     return out
 
 
 def _name(given: np.dtype[Any], wanted: np.dtype[Any]) -> str:
     """Raises TypeError for formats that there is no kernel for."""
-    if given in SHORT and wanted in SHORT and (given == FP32) != (wanted == FP32):
-        return f"{SHORT[given]}_to_{SHORT[wanted]}"
+    if {given, wanted} <= FLOAT_SUFFIXES.keys() and (given == FLOAT32) != (wanted == FLOAT32):
+        return f"{FLOAT_SUFFIXES[given]}_to_{FLOAT_SUFFIXES[wanted]}"
     raise TypeError(f"{given} can't be made {wanted}; expected FP16 or BF16 and FP32")
 
 
 def _bits(array: Array) -> Array:
     """In one dimension, 16-bit formats as their bits."""
     flat = array.reshape(-1)
-    return flat if flat.dtype == FP32 else flat.view(np.uint16)
+    return flat if flat.dtype == FLOAT32 else flat.view(np.uint16)

@@ -9,12 +9,19 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from ml_dtypes import bfloat16
 
+from penstock_kernels.checks import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    float_suffix,
+    require_given,
+    require_out,
+)
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner
 
-DTYPES: Final = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(bfloat16))
+DTYPES: Final = (FLOAT32, FLOAT16, BFLOAT16)
 """In the order of the twin's kinds."""
 CHANNELS: Final = (1, 3, 4)
 
@@ -102,9 +109,9 @@ def preprocess(
     one = (recipe.channels, recipe.height, recipe.width)
     if not isinstance(on, Cpu):
         _check(sizes)
-        on_gpu: Array = _on_gpu(images, recipe, on, out, single)
+        on_gpu: Array = _on_gpu(images, recipe, on, out, one if single else (count, *one))
         return on_gpu
-    _check_bytes(images)
+    _check_bytes(images.dtype)
     images = images[np.newaxis] if single else images
     pitches = images.strides
     if pitches[3] != 1 or pitches[2] != recipe.channels or pitches[0] < 0 or pitches[1] < 0:
@@ -133,7 +140,7 @@ def preprocess_ragged(
 ) -> Array:
     """Images of any sizes, whose UINT8 elements lie side by side → [N, C, height, width]. `sizes`: each one's height
     and width. Raises ValueError where there are more or fewer bytes than these say, and for images without a pixel."""
-    _check_bytes(data)
+    _check_bytes(data.dtype)
     counts = [prod(size) * recipe.channels for size in sizes]
     if data.ndim != 1 or data.size != sum(counts):
         raise ValueError(
@@ -185,12 +192,12 @@ def _run(
     )
 
 
-def _on_gpu(images: Any, recipe: ImageRecipe, on: Any, out: Any, single: bool) -> Any:
-    from penstock_kernels.cuda.arrays import dtype_of, pointer, strides_of, view_of
+def _on_gpu(images: Any, recipe: ImageRecipe, on: Any, out: Any, out_shape: tuple[int, ...]) -> Any:
+    from penstock_kernels.cuda.arrays import checked_pointer, dtype_of, strides_of, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
-    view, strides = view_of(images), list(strides_of(images))
-    count, pitch = (1, 0) if single else (view.shape[0], strides[0])
+    out, view, strides = require_given(out), view_of(images), list(strides_of(images))
+    _check_bytes(dtype_of(images))
+    count, pitch = (1, 0) if len(view.shape) == 3 else (view.shape[0], strides[0])
     if strides[-1] != 1 or strides[-2] != recipe.channels:
         raise ValueError(f"strides of the images are {strides}; expected pixels side by side")
     height, width = (int(size) for size in view.shape[-3:-1])
@@ -200,10 +207,10 @@ def _on_gpu(images: Any, recipe: ImageRecipe, on: Any, out: Any, single: bool) -
         for values in (recipe.factor, recipe.added)
     ]
     pixels = count * recipe.height * recipe.width
-    kernel = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[dtype_of(out).name]
+    kind = dtype_of(out)
     on.run(
         "images",
-        f"preprocess_{kernel}",
+        f"preprocess_{float_suffix(kind, 'out')}",
         -(-pixels // 256),
         int(view.ptr),
         np.int64(pitch),
@@ -212,7 +219,7 @@ def _on_gpu(images: Any, recipe: ImageRecipe, on: Any, out: Any, single: bool) -
         *map(np.int32, (top, left, recipe.height, recipe.width, recipe.antialias)),
         *each[0],
         *each[1],
-        pointer(out),
+        checked_pointer(out, kind, "out", out_shape),
     )
     return out
 
@@ -223,17 +230,12 @@ def _check(sizes: Sequence[tuple[int, int]]) -> None:
             raise ValueError(f"an image has size {height} x {width}; expected at least 1 x 1")
 
 
-def _check_bytes(data: Array) -> None:
-    if data.dtype != np.uint8:
-        raise ValueError(f"images are {data.dtype}; expected uint8")
+def _check_bytes(dtype: np.dtype[Any]) -> None:
+    if dtype != np.uint8:
+        raise ValueError(f"images are {dtype}; expected uint8")
 
 
 def _result(shape: tuple[int, ...], out: Array | None, dtype: Any) -> Array:
-    if out is None:
-        out = np.empty(shape, np.float32 if dtype is None else dtype)
-    if out.shape != shape or out.dtype not in DTYPES or not out.flags.carray:
-        raise ValueError(
-            f"out is {out.dtype} {list(out.shape)}; expected FP32, FP16 or BF16 {list(shape)},"
-            " writeable and in C order"
-        )
-    return out
+    kind = np.dtype(dtype or FLOAT32) if out is None else out.dtype
+    float_suffix(kind, "out")
+    return np.empty(shape, kind) if out is None else require_out(out, shape, kind)

@@ -10,6 +10,7 @@ from penstock_kernels.checks import (
     FLOAT32,
     require_dimensions,
     require_float32,
+    require_given,
     require_out,
     require_shape,
 )
@@ -55,10 +56,9 @@ def masked_mean(
             lambda begin, end: pooling.masked_mean(x, mask, result, normalise, begin, end),
         )
         return result
-    from penstock_kernels.cuda.arrays import pointer, view_of
+    from penstock_kernels.cuda.arrays import checked_pointer, pointer, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
-    shape, masks = view_of(x).shape, view_of(mask)
+    out, shape, masks = require_given(out), view_of(x).shape, view_of(mask)
     require_dimensions(shape, _NAMES, "x")
     require_shape(masks.shape, shape[:2], "mask")
     batch, tokens, width = shape
@@ -66,9 +66,9 @@ def masked_mean(
     sizes = (np.int64(batch), np.int64(tokens), np.int64(width), np.int32(normalise))
     threads = min(1024, -(-width // 32) * 32)
     blocks = min(batch, 65535) if width else 0
-    on.run(
-        "pooling", kernel, blocks, pointer(x), pointer(mask), pointer(out), *sizes, threads=threads
-    )
+    read = checked_pointer(x, FLOAT32, "x")
+    written = checked_pointer(out, FLOAT32, "out", (batch, width))
+    on.run("pooling", kernel, blocks, read, pointer(mask), written, *sizes, threads=threads)
     return out
 
 

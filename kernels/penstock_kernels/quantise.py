@@ -13,14 +13,21 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from ml_dtypes import float8_e4m3fn, float8_e5m2
 
-from penstock_kernels.checks import require_out
+from penstock_kernels.checks import (
+    FLOAT32,
+    float_suffix,
+    require_float32,
+    require_given,
+    require_out,
+)
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
 
 INT8: Final = np.dtype(np.int8)
 E4M3: Final = np.dtype(float8_e4m3fn)
 E5M2: Final = np.dtype(float8_e5m2)
-FP32: Final = np.dtype(np.float32)
+FP8_BITS: Final = np.dtype(np.uint8)
+"""How FP8 comes on a GPU, for DLPack doesn't know it."""
 NAMES: Final = {INT8: "int8", E4M3: "e4m3", E5M2: "e5m2"}
 LARGEST: Final = {INT8: 127.0, E4M3: 448.0, E5M2: 57344.0}
 """What the largest finite element becomes."""
@@ -47,18 +54,20 @@ def quantise(
     out: Array | None = None,
 ) -> Array:
     """FP32 of any shape → round(x / scale) + zero_point as int8, or x / scale as FP8, of two that are as near the even
-    one. On a GPU FP16 and BF16 too; there `scale` and `zero_point` are arrays in its memory."""
+    one. On a GPU FP16 and BF16 too; there `scale` (FP32) and `zero_point` (int8) are arrays in its memory, an element a
+    channel."""
     wanted = _known(dtype, zero_point)
     if not isinstance(on, Cpu):
-        on_gpu: Array = _on_gpu(f"quantise_{NAMES[wanted]}", x, scale, on, zero_point, axis, out)
+        kernel, bits = f"quantise_{NAMES[wanted]}", INT8 if wanted == INT8 else FP8_BITS
+        on_gpu: Array = _on_gpu(kernel, x, scale, on, zero_point, axis, out, bits)
         return on_gpu
     from penstock_kernels.cpu import quantise as twins
 
-    _check_fp32(x)
+    require_float32(x)
     layout = _layout(x.shape, axis)
     scales = _per_channel(scale, layout, "scale")
     x = contiguous(x)
-    result: Array = _result(x.shape, wanted, out)
+    result: Array = _made(out, x.shape, wanted)
     flat, written = x.reshape(-1), result.reshape(-1)
     task: Callable[[Array, Array, int, int, int], None]
     if wanted == INT8:
@@ -86,7 +95,8 @@ def dequantise(
     """int8 or FP8 of any shape → (x - zero_point) * scale, FP32. `dtype`: of `x`, where that are bits, as uint8."""
     given = _known(x.dtype if dtype is None else dtype, zero_point)
     if not isinstance(on, Cpu):
-        on_gpu: Array = _on_gpu(f"dequantise_{NAMES[given]}", x, scale, on, zero_point, axis, out)
+        kernel = f"dequantise_{NAMES[given]}"
+        on_gpu: Array = _on_gpu(kernel, x, scale, on, zero_point, axis, out, FLOAT32)
         return on_gpu
     from penstock_kernels.cpu import quantise as twins
 
@@ -94,7 +104,7 @@ def dequantise(
     layout = _layout(x.shape, axis)
     scales = _per_channel(scale, layout, "scale")
     x = contiguous(x)
-    result: Array = _result(x.shape, FP32, out)
+    result: Array = _made(out, x.shape, FLOAT32)
     flat, written = x.reshape(-1).view(given), result.reshape(-1)
     task: Callable[[Array, Array, int, int, int], None]
     if given == INT8:
@@ -123,7 +133,7 @@ def absmax_scale(
         return on_gpu
     from penstock_kernels.cpu import quantise as twins
 
-    _check_fp32(x)
+    require_float32(x)
     layout = _layout(x.shape, axis)
     flat = contiguous(x).reshape(-1).view(np.int32)
     channels, inner, parts = _parts(layout, flat.size, axis)
@@ -148,7 +158,7 @@ def range_scale(x: Array, on: Cpu, axis: int | None = None) -> tuple[Array, Arra
     and infinities are not looked at. Scale 1 and zero point 0 where nothing else than 0 is left."""
     from penstock_kernels.cpu import quantise as twins
 
-    _check_fp32(x)
+    require_float32(x)
     layout = _layout(x.shape, axis)
     flat = contiguous(x).reshape(-1).view(np.int32)
     channels, inner, parts = _parts(layout, flat.size, axis)
@@ -178,19 +188,14 @@ def _known(dtype: Any, zero_point: Array | int | None) -> np.dtype[Any]:
     return wanted
 
 
-def _check_fp32(x: Array) -> None:
-    if x.dtype != FP32:
-        raise TypeError(f"x is {x.dtype}; expected float32")
+def _made(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    return np.empty(shape, dtype) if out is None else require_out(out, shape, dtype)
 
 
 def _check_bits(x: Array, given: np.dtype[Any]) -> None:
     """Elements of more bytes would be taken for so many more of one."""
     if x.dtype not in (given, np.dtype(np.uint8)):
         raise TypeError(f"x is {x.dtype}; expected {given}, or its bits as uint8")
-
-
-def _result(shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> Array:
-    return np.empty(shape, dtype) if out is None else require_out(out, shape, dtype)
 
 
 def _layout(shape: tuple[int, ...], axis: int | None) -> Layout:
@@ -249,24 +254,31 @@ def _given(values: Array, out: Array | None) -> Array:
 
 
 def _on_gpu(
-    kernel: str, x: Any, scale: Any, on: Any, zero_point: Any, axis: int | None, out: Any
+    kernel: str,
+    x: Any,
+    scale: Any,
+    on: Any,
+    zero_point: Any,
+    axis: int | None,
+    out: Any,
+    dtype: np.dtype[Any],
 ) -> Any:
-    from penstock_kernels.cuda.arrays import dtype_of, pointer, size_of, view_of
+    """`dtype`: of `out`."""
+    from penstock_kernels.cuda.arrays import checked_pointer, dtype_of, pointer, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
-    layout = _layout(tuple(view_of(x).shape), axis)
-    size = size_of(x)
+    shape = tuple(view_of(x).shape)
+    out, layout, size = require_given(out), _layout(shape, axis), prod(shape)
     if kernel.startswith("quantise"):
-        kernel += {"float32": "_fp32", "float16": "_fp16", "bfloat16": "_bf16"}[dtype_of(x).name]
+        kernel += f"_{float_suffix(dtype_of(x), 'x')}"
     on.run(
         "quantise",
         kernel,
         -(-size // 256),
         pointer(x),
-        pointer(scale),
-        0 if zero_point is None else pointer(zero_point),
+        _of_channels(scale, FLOAT32, "scale", layout.channels),
+        0 if zero_point is None else _of_channels(zero_point, INT8, "zero_point", layout.channels),
         *map(np.int64, (size, layout.channels, layout.inner)),
-        pointer(out),
+        checked_pointer(out, dtype, "out", shape),
     )
     return out
 
@@ -274,16 +286,26 @@ def _on_gpu(
 def _absmax_on_gpu(x: Any, on: Any, largest: float, axis: int | None, out: Any) -> Any:
     from penstock_kernels.cuda.arrays import dtype_of, pointer, size_of, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
     channels, inner = _layout(tuple(view_of(x).shape), axis)
-    size = size_of(x)
-    kind = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[dtype_of(x).name]
+    out, size = require_given(out), size_of(x)
+    kind = float_suffix(dtype_of(x), "x")
+    written = _of_channels(out, FLOAT32, "out", channels)
     blocks = -(-channels // 256)
-    on.run("quantise", "clear", blocks, pointer(out), np.int64(channels))
+    on.run("quantise", "clear", blocks, written, np.int64(channels))
     # some blocks for each channel, that each look at some thousands of its elements
     parts = max(1, min(256, -(-size // max(channels * 4096, 1))))
     numbers = map(np.int64, (size, channels, inner, parts))
     blocks_of_channels = channels * parts if size else 0
-    on.run("quantise", f"absmax_{kind}", blocks_of_channels, pointer(x), *numbers, pointer(out))
-    on.run("quantise", "to_scale", blocks, pointer(out), np.int64(channels), np.float32(largest))
+    on.run("quantise", f"absmax_{kind}", blocks_of_channels, pointer(x), *numbers, written)
+    on.run("quantise", "to_scale", blocks, written, np.int64(channels), np.float32(largest))
     return out
+
+
+def _of_channels(array: Any, dtype: np.dtype[Any], name: str, channels: int) -> int:
+    """The pointer of an array on a GPU that has one element a channel."""
+    from penstock_kernels.cuda.arrays import checked_pointer, size_of
+
+    found = checked_pointer(array, dtype, name)
+    if size_of(array) != channels:
+        raise ValueError(f"{name} has {size_of(array)} values; expected {channels}")
+    return found

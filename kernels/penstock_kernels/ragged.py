@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from penstock_kernels.checks import INT64, require_out
+from penstock_kernels.checks import INT64, require_given, require_out, require_shape
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
 
@@ -25,7 +25,8 @@ def splits_of(lengths: Sequence[int] | Array) -> Array:
 
 
 def pack(padded: Array, splits: Array, on: Runner, out: Array | None = None) -> Array:
-    """padded[rows, size, ...] → [tokens, ...]: the first tokens of each row, as many as `splits` says."""
+    """padded[rows, size, ...] → [tokens, ...]: the first tokens of each row, as many as `splits` says. On a GPU nobody
+    looks whether that is right: `out` has to have as many tokens, and `splits` to rise."""
     if not isinstance(on, Cpu):
         return _pack_on_gpu(padded, splits, on, out)
     from penstock_kernels.cpu import ragged
@@ -59,7 +60,7 @@ def pad(
     a row has a token, 0 behind its end. Made in one pass.
 
     `size`: None is the longest row's length. A longer row than that is an error; on a GPU, where `out` gives size and
-    types, it is cut.
+    types, it is cut, and nobody looks whether `splits` rises and ends with flat's tokens.
     """
     if not isinstance(on, Cpu):
         return _pad_on_gpu(flat, splits, on, fill, out)
@@ -102,13 +103,14 @@ def _pad_on_cpu(
 
 
 def _pack_on_gpu(padded: Array, splits: Array, on: Cuda, out: Array | None) -> Array:
-    from penstock_kernels.cuda.arrays import pointer, view_of
+    from penstock_kernels.cuda.arrays import checked_pointer, dtype_of, pointer, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
-    view = view_of(padded)
+    out, view = require_given(out), view_of(padded)
     rows, size, tail = _padded_shape(view.shape)
     width, bits = math.prod(tail), _bits(view.dtype)
-    arguments = (pointer(padded), pointer(out), pointer(splits))
+    written = checked_pointer(out, dtype_of(padded), "out")
+    require_shape(view_of(out).shape[1:], tail, "a row of out")
+    arguments = (pointer(padded), written, checked_pointer(splits, INT64, "splits", (rows + 1,)))
     sizes = (np.int64(rows), np.int64(size), np.int64(width))
     kernel = f"pack_{8 * bits.itemsize}"
     on.run("ragged", kernel, _blocks(rows * size * width), *arguments, *sizes)
@@ -118,14 +120,21 @@ def _pack_on_gpu(padded: Array, splits: Array, on: Cuda, out: Array | None) -> A
 def _pad_on_gpu(
     flat: Array, splits: Array, on: Cuda, fill: float, out: tuple[Array, Array] | None
 ) -> tuple[Array, Array]:
-    from penstock_kernels.cuda.arrays import pointer, view_of
+    from penstock_kernels.cuda.arrays import checked_pointer, dtype_of, pointer, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
+    out = require_given(out)
     view, masks = view_of(out[0]), view_of(out[1])
     rows, size, tail = _padded_shape(view.shape)
     width, bits = math.prod(tail), _bits(view.dtype)
     kernel = f"pad_{8 * bits.itemsize}"
-    arguments = (pointer(flat), pointer(out[0]), pointer(out[1]), pointer(splits))
+    require_shape(masks.shape, (rows, size), "out[1]")
+    require_shape(view_of(flat).shape[1:], tail, "a row of flat")
+    arguments = (
+        checked_pointer(flat, dtype_of(out[0]), "flat"),
+        pointer(out[0]),
+        pointer(out[1]),
+        checked_pointer(splits, INT64, "splits", (rows + 1,)),
+    )
     sizes = (np.int64(rows), np.int64(size), np.int64(width))
     one = np.uint64(_bits_of(1, masks.dtype))
     values = (_bits_of(fill, view.dtype), one, np.int32(_bits(masks.dtype).itemsize))

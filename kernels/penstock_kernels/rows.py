@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock_kernels.checks import require_numbers, require_out
+from penstock_kernels.checks import INT64, require_given, require_numbers, require_out
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
 
@@ -45,7 +45,7 @@ def gather(
                 lambda begin, end: rows.gather(slab, offsets, written, row_bytes, begin, end),
             )
         return result
-    assert out is not None, "a GPU's memory is the caller's to make"
+    out = require_given(out)
     _launch("gather", slab, offsets, out, on)
     return out
 
@@ -99,7 +99,7 @@ def _checked(slab: Array, offsets: Array, row_bytes: int) -> Array:
 
 
 def _launch(kernel: str, slab: Array, offsets: Array, batch: Array, on: Any) -> None:
-    from penstock_kernels.cuda.arrays import pointer, size_of, view_of
+    from penstock_kernels.cuda.arrays import checked_pointer, pointer, size_of, view_of
 
     view = view_of(batch)
     count = view.shape[0]
@@ -107,6 +107,9 @@ def _launch(kernel: str, slab: Array, offsets: Array, batch: Array, on: Any) -> 
     lanes = 32 if row_bytes <= _WARP_BYTES else 256
     blocks = min(-(-count * lanes // 256), 65535) if row_bytes else 0
     sizes = (np.int64(size_of(slab)), np.int64(count), np.int64(row_bytes), np.int32(lanes))
-    on.run(
-        "rows", f"{kernel}_rows", blocks, pointer(slab), pointer(offsets), pointer(batch), *sizes
+    arguments = (
+        checked_pointer(slab, np.dtype(np.uint8), "the slab"),
+        checked_pointer(offsets, INT64, "offsets", (count,)),
+        pointer(batch),
     )
+    on.run("rows", f"{kernel}_rows", blocks, *arguments, *sizes)

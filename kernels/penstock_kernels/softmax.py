@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from penstock_kernels.checks import FLOAT32, INT64, require_float32, require_out
+from penstock_kernels.checks import FLOAT32, INT64, require_float32, require_given, require_out
 from penstock_kernels.cpu.runner import Cpu
 from penstock_kernels.runner import Array, Runner, contiguous
 
@@ -89,14 +89,16 @@ def _best(
 
 
 def _normalised_on_gpu(x: Array, on: Cuda, out: Array | None, logarithm: bool) -> Array:
-    from penstock_kernels.cuda.arrays import pointer, view_of
+    from penstock_kernels.cuda.arrays import checked_pointer, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
-    rows, columns = _rows(view_of(x).shape)
+    out, shape = require_given(out), view_of(x).shape
+    rows, columns = _rows(shape)
+    read = checked_pointer(x, FLOAT32, "x")
+    written = checked_pointer(out, FLOAT32, "out", shape)
     name = "log_softmax_f32" if logarithm else "softmax_f32"
     long = columns > _WARP_COLUMNS
     blocks = rows if long else -(-rows // 8)
-    arguments = (pointer(x), pointer(out), np.int64(rows), np.int64(columns))
+    arguments = (read, written, np.int64(rows), np.int64(columns))
     on.run("softmax", name if long else f"{name}_warp", _grid(blocks, columns), *arguments)
     return out
 
@@ -104,13 +106,17 @@ def _normalised_on_gpu(x: Array, on: Cuda, out: Array | None, logarithm: bool) -
 def _best_on_gpu(
     x: Array, k: int, on: Cuda, out: tuple[Array, Array] | None, probabilities: bool
 ) -> tuple[Array, Array]:
-    from penstock_kernels.cuda.arrays import pointer, view_of
+    from penstock_kernels.cuda.arrays import checked_pointer, view_of
 
-    assert out is not None, "a GPU's memory is the caller's to make"
-    rows, columns = _rows(view_of(x).shape)
+    out, shape = require_given(out), view_of(x).shape
+    rows, columns = _rows(shape)
     _require_k(k, min(columns, GPU_MAX_K))
     kernel = "softmax_top_k_f32" if probabilities else "top_k_f32"
-    arguments = (pointer(x), pointer(out[0]), pointer(out[1]))
+    arguments = (
+        checked_pointer(x, FLOAT32, "x"),
+        checked_pointer(out[0], FLOAT32, "out[0]", (*shape[:-1], k)),
+        checked_pointer(out[1], INT64, "out[1]", (*shape[:-1], k)),
+    )
     sizes = (np.int64(rows), np.int64(columns), np.int32(k))
     on.run("softmax", kernel, _grid(rows, k), *arguments, *sizes)
     return out

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from penstock_kernels import convert, images, pooling, quantise, rows, softmax
+from penstock_kernels.checks import BFLOAT16, FLOAT16
 from penstock_loadtest.errors import BenchmarkError
 from penstock_loadtest.marked import table
 
@@ -157,7 +158,7 @@ def _halved(size: int, dtype: str) -> Callable[[Cuda], tuple[Call, Call]]:
     def make(on: Cuda) -> tuple[Call, Call]:
         x: Any = _normal(size)
         out = _like(x, dtype)
-        own = convert.BF16 if dtype == "bfloat16" else convert.FP16
+        own = BFLOAT16 if dtype == "bfloat16" else FLOAT16
         return lambda: convert.from_fp32(x, own, on, out), lambda: x.to(out.dtype)
 
     return make

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from model_files import batch_of, each, whole
 from penstock.backends.base import Batch, Outputs, RequestInfo
+from penstock.backends.batch_outputs import check_rows
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
-from penstock.backends.isolation import check_rows, one_by_one, one_line, run_isolated
+from penstock.backends.isolation import one_by_one, one_line, run_isolated
 from penstock.errors import LoadFailed, ModelFailed
 
 POISON = -1.0

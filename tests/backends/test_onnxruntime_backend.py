@@ -330,6 +330,21 @@ def test_by_io_binding_outputs_of_any_size_are_new(model_dir: Path) -> None:
     np.testing.assert_array_equal(answer, array)
 
 
+def test_by_io_binding_a_scalar_stays_one(model_dir: Path) -> None:
+    write_onnx_identity(model_dir, "INT32", [])
+    session = ort.InferenceSession(model_dir / "1" / "model.onnx")
+    tensor = {"data_type": "TYPE_INT32", "dims": [1], "reshape": {"shape": []}}
+    config = {
+        "max_batch_size": 0,
+        "input": [{"name": "X", **tensor}],
+        "output": [{"name": "Y", **tensor}],
+    }
+    run = BoundRun(session, config, lambda nbytes: np.empty(nbytes, np.uint8))
+    run.begin()
+    (answer,) = run(["Y"], {"X": np.array(7, np.int32)})
+    assert (answer.shape, int(answer)) == ((), 7)
+
+
 @pytest.mark.parametrize(("datatype", "can"), [("FP32", True), ("BYTES", False), ("BF16", False)])
 def test_which_models_are_bound(datatype: str, can: bool, model_dir: Path) -> None:
     write_onnx_identity(model_dir, datatype, ["batch", 2])

@@ -54,7 +54,9 @@ def test_own_files_are_known(model_dir: Path) -> None:
     assert load_tiny(model_dir, {}).config["input"] == [tensor("X", "TYPE_FP32", 4)]
     (model_dir / "1" / "model.bin").unlink()
     write_onnx_identity(model_dir, "FP32", ["n", 4])
-    with pytest.raises(LoadFailed, match=r"model\.xml \(openvino\) at once: say which"):
+    with pytest.raises(
+        LoadFailed, match=r"holds model\.onnx \(onnxruntime\) and model\.xml \(openvino\): say"
+    ):
         load_tiny(model_dir, {})
 
 

@@ -63,7 +63,9 @@ def test_file_with_another_suffix_is_unclear(tmp_path: Path) -> None:
 def test_two_model_files_are_unclear(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").touch()
     (tmp_path / "model.py").touch()
-    with pytest.raises(LoadFailed, match="at once"):
+    with pytest.raises(
+        LoadFailed, match=r"holds model\.onnx \(onnxruntime\) and model\.py \(python\): say"
+    ):
         backend_for({}, tmp_path)
 
 

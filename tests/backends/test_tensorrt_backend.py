@@ -139,6 +139,8 @@ def test_an_engine_gives_the_same_answers(graphs: bool, model_dir: Path) -> None
     assert fallback(model) == ""
     assert model.config["platform"] == "tensorrt_plan"
     check_answers(model, 1, 4, 5, 8, 1, 1, 4, 4, 8, 8, 1)
+    # of one profile, in turn: each is queued, captured and replayed with the other one between
+    check_answers(model, 5, 7, 5, 7, 5, 7)
     model.close()
 
 

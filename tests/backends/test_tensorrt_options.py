@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_files import load_spec
+from penstock.backends.batch_sizes import preferred_sizes
 from penstock.backends.tensorrt_errors import Messages
 from penstock.backends.tensorrt_key import engine_key, timing_key
 from penstock.backends.tensorrt_options import (
@@ -28,7 +29,6 @@ from penstock.backends.tensorrt_profiles import (
     Profile,
     Range,
     best,
-    preferred_sizes,
     profiles,
     with_rows,
 )
@@ -147,14 +147,6 @@ def test_each_batch_has_one_profile_which_is_the_smallest(most: int, preferred: 
         assert dict(made[number].inputs)["A"].largest[0] == min(s for s in sizes if s >= count)
     assert best(made, {"A": (most + 1, 3)}) is None
     assert best(made, {"A": (1, 4)}) is None
-
-
-def test_sequences_have_preferred_sizes_too() -> None:
-    config = {
-        "max_batch_size": 8,
-        "sequence_batching": {"oldest": {"preferred_batch_size": [4]}},
-    }
-    assert preferred_sizes(config) == (4,)
 
 
 def test_without_free_dims_there_is_no_profile() -> None:

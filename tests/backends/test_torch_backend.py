@@ -342,6 +342,13 @@ def test_one_bad_request_of_a_batch(model_dir: Path) -> None:
     assert str(second) == "PyTorch: AssertionError: below 0"
 
 
+def test_an_exception_whose_constructor_takes_more_than_a_text(model_dir: Path) -> None:
+    write_class(model_dir, "b'\\xff'.decode()")
+    model = load_tiny(model_dir, config("X", outputs=("Y",)))
+    with pytest.raises(ModelFailed, match=r"^PyTorch: UnicodeDecodeError: 'utf-8' codec can't"):
+        model.execute(batch_of({"X": np.ones((1, 4), np.float32)}))
+
+
 def test_one_that_writes_into_its_inputs_is_not_run_again(model_dir: Path) -> None:
     write_class(model_dir, "X.mul_(2); assert not (X < 0).any(), 'below 0'; return X")
     model = load_tiny(model_dir, config("X", outputs=("Y",)))
@@ -460,6 +467,29 @@ def test_channels_last(
     array = np.random.default_rng(1).random((2, 3, 8, 8), np.float32)
     expected = module(torch.from_numpy(array)).detach().numpy()
     np.testing.assert_allclose(run(model, {"X": array})["Y"], expected, atol=0.02)
+
+
+class Flat(Convolution):
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(X).view(X.shape[0], -1)
+        return found
+
+
+def test_auto_goes_without_what_a_model_cannot_do(
+    model_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`view` takes no tensor that lies as NHWC."""
+    module = Flat()
+    made.save_script(made.torch_script(module), model_dir)
+    given = config(
+        input=[tensor("X", "TYPE_FP32", 3, 8, 8)], output=[tensor("Y", "TYPE_FP32", 144)]
+    )
+    with caplog.at_level("INFO"):
+        model = load_tiny(model_dir, given | {"parameters": parameters(channels_last="auto")})
+    assert "auto: channels_last is not for this model: RuntimeError" in caplog.text
+    array = np.random.default_rng(1).random((2, 3, 8, 8), np.float32)
+    expected = module(torch.from_numpy(array)).detach().numpy()
+    np.testing.assert_allclose(run(model, {"X": array})["Y"], expected, atol=1e-5)
 
 
 def test_nothing_is_measured_where_sizes_are_free(

@@ -13,7 +13,6 @@ from penstock.backends.torch_buckets import (
     Way,
     bucket_of,
     bucket_sizes,
-    padded,
     padded_shape,
 )
 
@@ -55,11 +54,8 @@ def test_every_batch_has_the_next_larger_size(
     assert bucket_of(largest + 1, sizes) is None
 
 
-def test_padding_adds_rows_of_zeros() -> None:
+def test_a_shape_is_of_all_inputs_with_the_buckets_rows() -> None:
     array = np.ones((2, 3), np.float16)
-    made = padded(array, 4)
-    assert (made.dtype, made.tolist()) == (array.dtype, [[1] * 3, [1] * 3, [0] * 3, [0] * 3])
-    assert padded(array, 2) is array
     assert padded_shape({"X": array, "Y": array[:, 0]}, 8) == (("X", (8, 3)), ("Y", (8,)))
 
 

@@ -44,6 +44,29 @@ def test_batches_of_all_sizes(kind: str, graphs: str, model_dir: Path) -> None:
     model.close()
 
 
+class WithSize(torch.nn.Module):
+    """Fails for zeros, and has an output that is not on the GPU."""
+
+    def forward(self, A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if bool((A == 0).all()):
+            raise ValueError("nothing but zeros")
+        return A * 2, torch.full((A.shape[0], 1), A.shape[1])
+
+
+@pytest.mark.parametrize("graphs", ["0", "1"])
+def test_what_no_graph_can_hold_runs_without(graphs: str, model_dir: Path) -> None:
+    made.save_script(made.torch_script(WithSize()), model_dir)
+    tensors = ("input", "A", "FP32", 4), ("output", "Y", "FP32", 4), ("output", "N", "INT64", 1)
+    said = [f'{k} {{ name: "{n}" data_type: TYPE_{t} dims: [ {d} ] }}' for k, n, t, d in tensors]
+    made.write_config(model_dir, made.BATCHED + "\n".join(said))
+    model = on_gpu(model_dir, cuda_graphs=graphs)
+    for rows in (2, 2, 2, 3):
+        found = whole(model.execute(batch_of({"A": np.ones((rows, 4), np.float32)})))
+        assert found["Y"].tolist() == [[2] * 4] * rows
+        assert found["N"].tolist() == [[4]] * rows
+    model.close()
+
+
 def test_memory_is_given_back(model_dir: Path) -> None:
     made.write_state_dict(model_dir)
     before = torch.cuda.memory_allocated()

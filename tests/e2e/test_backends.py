@@ -24,7 +24,9 @@ pytestmark = pytest.mark.e2e
 
 PATIENCE_S = 60.0
 """Workers import large libraries, several at once."""
-PICKY = [case for case in CASES if case.write_picky is not None and not case.slow]
+QUICK = [case for case in CASES if not case.slow]
+SLOW = [case for case in CASES if case.slow]
+PICKY = [case for case in QUICK if case.write_picky is not None]
 ROWS = 5
 
 
@@ -179,8 +181,19 @@ def test_a_request_that_fails_does_so_alone(case: BackendCase, backends: Served)
             assert answer == [[row] * DIMS]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
 def test_unload_and_load(case: BackendCase, backends: Served) -> None:
+    check_reload(case, backends)
+
+
+@pytest.mark.parametrize("backends", ["grpcio"], indirect=True)
+@pytest.mark.parametrize("case", SLOW, ids=lambda case: case.name)
+def test_unload_and_load_what_takes_seconds(case: BackendCase, backends: Served) -> None:
+    """By one front: all of the time goes into the worker, where no front has a part."""
+    check_reload(case, backends)
+
+
+def check_reload(case: BackendCase, backends: Served) -> None:
     path = f"/v2/repository/models/{case.name}"
     with Client("grpc", backends) as client:
         client.connection.unload_model(case.name)

@@ -105,3 +105,13 @@ def test_other_formats_are_refused(cpu: Cpu) -> None:
         to_fp32(np.zeros(3), cpu)
     with pytest.raises(TypeError, match="float32 can't be made int8"):
         from_fp32(np.zeros(3, np.float32), np.int8, cpu)
+
+
+def test_results_are_written_only_where_they_fit(cpu: Cpu) -> None:
+    x = np.zeros((4, 3), np.float32)
+    with pytest.raises(ValueError, match=r"out has shape \[11\]; expected \[4, 3\]"):
+        from_fp32(x, np.float16, cpu, np.zeros(11, np.float16))
+    with pytest.raises(TypeError, match="out is of bfloat16; expected float16"):
+        from_fp32(x, np.float16, cpu, np.zeros((4, 3), bfloat16))
+    with pytest.raises(ValueError, match="out can't be written; expected a writeable array in C"):
+        to_fp32(x.astype(bfloat16), cpu, np.zeros((3, 4), np.float32).T)

@@ -146,5 +146,8 @@ def test_wrong_images(cpu: Cpu) -> None:
         preprocess(np.zeros((0, 2, 3), np.uint8), recipe, cpu)
     with pytest.raises(ValueError, match=r"shape \[11\]; expected \[12\]"):
         preprocess_ragged(np.zeros(11, np.uint8), [(2, 2)], recipe, cpu)
-    with pytest.raises(ValueError, match=r"out is float64 \[1\]; expected .* \[3, 4, 5\]"):
-        preprocess(np.zeros((2, 2, 3), np.uint8), recipe, cpu, np.zeros(1))
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    with pytest.raises(TypeError, match="out is of float64; expected float32, float16, bfloat16"):
+        preprocess(pixels, recipe, cpu, np.zeros((3, 4, 5)))
+    with pytest.raises(ValueError, match=r"out has shape \[1\]; expected \[3, 4, 5\]"):
+        preprocess(pixels, recipe, cpu, np.zeros(1, np.float32))

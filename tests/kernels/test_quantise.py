@@ -212,5 +212,9 @@ def test_what_does_not_fit_is_refused(cpu: Cpu) -> None:
         quantise(x, 1.0, cpu, np.float16)
     with pytest.raises(TypeError, match="zero_point is given for float8_e5m2"):
         quantise(x, 1.0, cpu, float8_e5m2, 3)
-    with pytest.raises(TypeError, match="x is float64; expected float32"):
+    with pytest.raises(TypeError, match="x is of float64; expected float32"):
         absmax_scale(np.zeros(3), cpu)
+    with pytest.raises(ValueError, match=r"out has shape \[5\]; expected \[2, 3\]"):
+        quantise(x, 1.0, cpu, out=np.zeros(5, np.int8))
+    with pytest.raises(TypeError, match="out is of float64; expected float32"):
+        dequantise(np.zeros((2, 3), np.int8), 1.0, cpu, out=np.zeros((2, 3)))

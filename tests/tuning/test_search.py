@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from penstock.errors import ModelFailed
 from penstock.tuning.candidate import BATCH_SIZES, DELAYS_US, Candidate, Space
 from penstock.tuning.search import FINAL_TURNS, TURNS, Found, Gain, Goal, Search, Slice
 
@@ -105,6 +106,14 @@ async def test_those_that_answer_otherwise_take_no_part() -> None:
     assert found.best.backend == "onnxruntime"
     assert [t.refused for t in found.trials if t.candidate.backend == "openvino"] == [why]
     assert all(c.backend == "onnxruntime" for c in machine.measured)
+
+
+async def test_a_model_that_answers_nothing_as_it_is_cannot_be_tuned() -> None:
+    machine = Simulated(real_machine, refuses={"onnxruntime": "IndexError: index 7"})
+    why = "onnxruntime, 1 instance, max_batch_size 64 can't be measured: IndexError: index 7"
+    with pytest.raises(ModelFailed, match=why):
+        await find(machine)
+    assert not machine.prepared
 
 
 async def test_turns_are_taken_and_the_slower_half_leaves() -> None:

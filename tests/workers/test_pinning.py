@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 import pytest
 
-from penstock.workers.pinning import CudaRegistrar, Pinning, PinningFailed, cuda_registrar
+from penstock.workers.pinning import (
+    CudaRegistrar,
+    Pinning,
+    PinningFailed,
+    cuda_registrar,
+    forget_in_mapped_runtimes,
+)
 from penstock.workers.slab import PAGE_BYTES, Slab
 
 
@@ -100,11 +107,47 @@ def test_codes_of_the_runtime() -> None:
         calls.append(arguments)
         return 0
 
-    CudaRegistrar(register, lambda address: (0,)).register(4096, 10)
-    CudaRegistrar(register, lambda address: (0,)).unregister(4096)
+    forgotten: list[str] = []
+
+    def forget() -> None:
+        forgotten.append("once")
+
+    CudaRegistrar(register, lambda address: (0,), forget).register(4096, 10)
+    CudaRegistrar(register, lambda address: (0,), forget).unregister(4096)
     assert calls == [(4096, 10, 0)]
+    assert forgotten == []
     with pytest.raises(PinningFailed, match="cudaHostUnregister says 713"):
-        CudaRegistrar(register, lambda address: (713,)).unregister(4096)
+        CudaRegistrar(register, lambda address: (713,), forget).unregister(4096)
+    # else the next kernel's check would find it
+    assert forgotten == ["once"]
+
+
+def test_errors_are_taken_out_of_each_runtime_that_is_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Library:
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        def cudaGetLastError(self) -> int:
+            asked.append(self.path)
+            return 0
+
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    maps = tmp_path / "maps"
+    maps.write_text(
+        "7f0-7f1 r-xp 00000000 08:01 11 /opt/my torch/libcudart-1a2b.so.12\n"
+        "7f1-7f2 r--p 00001000 08:01 11 /opt/my torch/libcudart-1a2b.so.12\n"
+        "7f3-7f4 r-xp 00000000 08:01 12 /usr/lib/libcudart.so.13\n"
+        "7f5-7f6 r-xp 00000000 08:01 13 /usr/lib/libc.so.6\n"
+        "7f7-7f8 rw-p 00000000 00:00 0 [heap]\n"
+        "7f8-7f9 rw-p 00000000 00:00 0\n"
+    )
+    forget_in_mapped_runtimes(maps)
+    assert asked == ["/opt/my torch/libcudart-1a2b.so.12", "/usr/lib/libcudart.so.13"]
+    forget_in_mapped_runtimes()
 
 
 @pytest.mark.gpu

@@ -22,7 +22,9 @@ HAS_FP16: Final = not os.environ.get("NUMBA_CPU_NAME") and (
 """This machine has instructions for FP16; LLVM would call a function that is not there where it hasn't."""
 
 
-def _cast(given: Any, result: Any, build: Callable[[Any, Any], Any]) -> Any:
+def cast(given: Any, result: Any, build: Callable[[Any, Any], Any]) -> Any:
+    """For twins: a function from one of Numba's scalar types to another, by LLVM's instructions that `build` makes."""
+
     def typed(context: Any, x: Any) -> Any:
         def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return build(builder, arguments[0])
@@ -32,22 +34,22 @@ def _cast(given: Any, result: Any, build: Callable[[Any, Any], Any]) -> Any:
     return intrinsic(typed)
 
 
-float_bits: Final = _cast(
+float_bits: Final = cast(
     types.float32, types.uint32, lambda builder, x: builder.bitcast(x, ir.IntType(32))
 )
 """The 32 bits of an FP32."""
 
-from_bits: Final = _cast(
+from_bits: Final = cast(
     types.uint32, types.float32, lambda builder, x: builder.bitcast(x, ir.FloatType())
 )
 """The FP32 of 32 bits."""
 
-_instruction_to_fp16: Final = _cast(
+_instruction_to_fp16: Final = cast(
     types.float32,
     types.uint16,
     lambda builder, x: builder.bitcast(builder.fptrunc(x, ir.HalfType()), ir.IntType(16)),
 )
-_instruction_from_fp16: Final = _cast(
+_instruction_from_fp16: Final = cast(
     types.uint16,
     types.float32,
     lambda builder, x: builder.fpext(builder.bitcast(x, ir.HalfType()), ir.FloatType()),

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
+from llvmlite import ir
+from numba import types
 
+from penstock_kernels.cpu.bits import cast
 from penstock_kernels.cpu.jit import inlined
 
-
-def _cast(given: Any, result: Any) -> Any:
-    def typed(_context: Any, _x: Any) -> Any:
-        def generated(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return builder.bitcast(arguments[0], context.get_value_type(result))
-
-        return result(given), generated
-
-    return intrinsic(typed)
-
-
-bits_of: Final = _cast(types.float32, types.int32)
+bits_of: Final = cast(
+    types.float32, types.int32, lambda builder, x: builder.bitcast(x, ir.IntType(32))
+)
 """FP32 → int32 of the same bits."""
 
-float_of: Final = _cast(types.int32, types.float32)
+float_of: Final = cast(
+    types.int32, types.float32, lambda builder, x: builder.bitcast(x, ir.FloatType())
+)
 """Int32 → FP32 of the same bits."""
 
 

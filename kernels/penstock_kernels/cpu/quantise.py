@@ -8,6 +8,7 @@ import numpy as np
 
 from penstock_kernels.cpu import bits
 from penstock_kernels.cpu.jit import inlined, jit
+from penstock_kernels.cpu.order import float_of, ordered
 from penstock_kernels.runner import Array
 
 
@@ -185,7 +186,7 @@ def extremes(
             given = x[row * channels + begin : row * channels + end]
             lows, highs = low[begin:end], high[begin:end]
             for i in range(end - begin):
-                value = ordered(given[i])
+                value = finite_order(given[i])
                 lows[i] = min(lows[i], value)
                 highs[i] = max(highs[i], value)
             continue
@@ -194,7 +195,7 @@ def extremes(
             given = x[at : at + inner]
             least, most = low[channel], high[channel]
             for i in range(inner):
-                value = ordered(given[i])
+                value = finite_order(given[i])
                 least = min(least, value)
                 most = max(most, value)
             low[channel], high[channel] = least, most
@@ -204,7 +205,7 @@ def extremes(
 def fit_largest(found: Array, largest: Any, scale: Array) -> None:
     """Scales of what `largest` has found; 1 where that is 0, which nothing can be divided by."""
     for channel in range(found.size):
-        own = bits.from_bits(np.uint32(found[channel])) / largest
+        own = float_of(found[channel]) / largest
         scale[channel] = own if own > 0 else np.float32(1)
 
 
@@ -221,15 +222,13 @@ def fit_range(low: Array, high: Array, scale: Array, zero_point: Array) -> None:
 
 
 @inlined
-def value_of(order: Any) -> Any:
-    """The FP32 that `ordered` made this integer of."""
-    size = np.int32(np.int32(order >> np.int32(31)) & np.int32(0x7FFFFFFF))
-    return bits.from_bits(np.uint32(np.int32(order ^ size)))
+def finite_order(x: Any) -> Any:
+    """The bits of an FP32, so that integers are in the order of the values; 0 for what is not finite."""
+    size = np.int32(x & np.int32(0x7FFFFFFF))
+    return ordered(x) if size < np.int32(0x7F800000) else np.int32(0)
 
 
 @inlined
-def ordered(x: Any) -> Any:
-    """The bits of an FP32, so that integers are in the order of the values; 0 for what is not finite."""
-    size = np.int32(x & np.int32(0x7FFFFFFF))
-    value = np.int32(x ^ np.int32(np.int32(x >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-    return value if size < np.int32(0x7F800000) else np.int32(0)
+def value_of(order: Any) -> Any:
+    """The FP32 that `finite_order` made this integer of."""
+    return float_of(ordered(order))

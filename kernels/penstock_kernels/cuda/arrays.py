@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from cuda.core.utils import StridedMemoryView
 
+from penstock_kernels.checks import require_shape
+
 
 def view_of(array: Any) -> StridedMemoryView:
     """Its memory and shape. The caller sees to the order of streams."""
@@ -21,11 +23,22 @@ def view_of(array: Any) -> StridedMemoryView:
 def pointer(array: Any) -> int:
     """Of its first element. Raises ValueError where the elements don't lie one behind the other in C order."""
     view = view_of(array)
-    if list(strides_of(array)) != _packed(view.shape) and math.prod(view.shape):
-        raise ValueError(
-            f"strides {list(strides_of(array))} of shape {list(view.shape)}; expected none"
-        )
+    strides = _strides(view)
+    if strides != _packed(view.shape):
+        raise ValueError(f"strides {strides} of shape {list(view.shape)}; expected none")
     return int(view.ptr)
+
+
+def checked_pointer(
+    array: Any, dtype: np.dtype[Any], name: str, shape: Sequence[int] | None = None
+) -> int:
+    """As `pointer`, of an array that a kernel takes for one of this type and shape (None: any): nothing else would keep
+    it from reading and writing past the end. Raises TypeError and ValueError for others."""
+    if shape is not None:
+        require_shape(view_of(array).shape, shape, name)
+    if dtype_of(array) != dtype:
+        raise TypeError(f"{name} is of {dtype_of(array)}; expected {dtype}")
+    return pointer(array)
 
 
 def size_of(array: Any) -> int:
@@ -40,10 +53,16 @@ def dtype_of(array: Any) -> np.dtype[Any]:
 
 
 def strides_of(array: Any) -> Sequence[int]:
-    """In elements. Those of dimensions with one element are as if all lay one behind the other."""
-    view = view_of(array)
+    """In elements. Those that no element is found by, of dimensions of one and of arrays without any, are as if all lay
+    one behind the other."""
+    return _strides(view_of(array))
+
+
+def _strides(view: StridedMemoryView) -> list[int]:
     packed = _packed(view.shape)
-    given = view.strides or packed
+    given = view.strides
+    if not given or not math.prod(view.shape):
+        return packed
     return [
         own if size > 1 else other
         for own, other, size in zip(given, packed, view.shape, strict=True)

@@ -200,6 +200,11 @@ class Batch:
     repeatable: bool = True
     """Where running the batch fails, its requests may be run again. False: the model may have state of its own."""
 
+    @property
+    def rows(self) -> int:
+        """Of all its requests."""
+        return sum([request.rows for request in self.requests])
+
 
 class LoadedModel(Protocol):
     """A model that is ready to run, in one worker, called by one thread.

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from penstock.backends.ragged import batch_input_names, scattered_names
 from penstock.errors import LoadFailed
-from penstock.model_config import ConfigDict
+from penstock.model_config import ConfigDict, asks_decoupled
 from penstock.padding_config import padding_of
 
 AUTO_MAX_BATCH_SIZE: Final = 64
@@ -51,6 +51,14 @@ class Signature:
 def has_scheduler(config: ConfigDict) -> bool:
     """Whether the configuration chose how requests are put together."""
     return any(config.get(key) is not None for key in SCHEDULERS)
+
+
+def refuse_decoupled(config: ConfigDict, what: str) -> None:
+    """For `what` gives each request one response. Raises LoadFailed."""
+    if asks_decoupled(config):
+        raise LoadFailed(
+            f"model_transaction_policy.decoupled is true, but {what} gives each request one response; expected false"
+        )
 
 
 def says_nothing_of_batching(config: ConfigDict) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from penstock.backends.base import (
     Outputs,
     stream_of,
 )
+from penstock.backends.batch_outputs import check_rows, divided
 from penstock.backends.byte_arrays import is_text, to_byte_array
 from penstock.backends.completion import (
     BATCH_DIM,
@@ -28,7 +29,7 @@ from penstock.backends.completion import (
     with_tensors,
 )
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
-from penstock.backends.isolation import check_rows, one_line, run_isolated
+from penstock.backends.isolation import one_line, run_isolated
 from penstock.backends.model_module import load_failed
 from penstock.backends.parameters import string_parameters
 from penstock.backends.ragged import BatchInputs, scattered_names
@@ -105,7 +106,7 @@ class DecoratedModel:
             if is_out_of_device_memory(error):
                 raise OutOfDeviceMemory(one_line(error)) from error
             raise
-        return self._checked(returned, sum(r.rows for r in batch.requests))
+        return self._checked(returned, batch.rows)
 
     def _checked(self, returned: Any, rows: int) -> Outputs:
         if not isinstance(returned, Mapping) or returned.keys() != self._outputs.keys():
@@ -124,7 +125,7 @@ class GeneratorModel(DecoratedModel):
     def execute(self, batch: Batch) -> Sequence[Outputs | ModelFailed]:
         """Send what the generator yields, to each request its rows, until it ends or nobody wants more."""
         streams = [stream_of(request) for request in batch.requests]
-        total = sum(request.rows for request in batch.requests)
+        total = batch.rows
         inputs = {n: _read_only(array) for n, array in self._batch_inputs.added(batch).items()}
         yielded = self._instance(**inputs)
         try:
@@ -133,23 +134,13 @@ class GeneratorModel(DecoratedModel):
                 if outputs is _ENDED:
                     break
                 whole = self._checked(outputs, total)
-                for stream, own in zip(streams, self._split(whole, batch), strict=True):
+                for stream, own in zip(streams, divided(whole, batch.requests), strict=True):
                     stream.send(own)
         finally:
             yielded.close()
         for stream in streams:
             stream.send(None, final=True)
         return ()
-
-    def _split(self, outputs: Outputs, batch: Batch) -> Iterator[Outputs]:
-        if len(batch.requests) == 1:
-            yield outputs
-            return
-        start = 0
-        for request in batch.requests:
-            stop = start + request.rows
-            yield {name: array[start:stop] for name, array in outputs.items()}
-            start = stop
 
 
 class _OutputCheck:

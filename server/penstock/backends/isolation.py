@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from penstock.backends.base import Answers, Batch, Outputs, RequestInfo
+from penstock.backends.batch_outputs import divided
 from penstock.backends.device_memory import OutOfDeviceMemory
 from penstock.backends.ragged import ragged_one_by_one
 from penstock.errors import ModelFailed, PenstockError
-from penstock.types import Array
 
 _logger = logging.getLogger(__name__)
 
@@ -76,21 +76,9 @@ def one_by_one(batch: Batch) -> Iterator[Batch]:
     if batch.uneven is not None:
         yield from ragged_one_by_one(batch)
         return
-    start = 0
-    for request in batch.requests:
-        stop = start + request.rows
-        inputs = {name: array[start:stop] for name, array in batch.inputs.items()}
+    parts = divided(batch.inputs, batch.requests)
+    for request, inputs in zip(batch.requests, parts, strict=True):
         yield Batch(inputs, (request,))
-        start = stop
-
-
-def check_rows(name: str, array: Array, rows: int) -> None:
-    """Raise ModelFailed unless an output of a batching model has a row for each of the batch's `rows`."""
-    if array.ndim == 0 or array.shape[0] != rows:
-        raise ModelFailed(
-            f"output {name!r} has shape {list(array.shape)}, expected first dimension {rows}:"
-            " one row for each of the batch"
-        )
 
 
 def _run_in_halves(run: Run, batch: Batch, why: str) -> Answers:
@@ -106,7 +94,7 @@ def _run_in_halves(run: Run, batch: Batch, why: str) -> Answers:
     return [
         each
         for half, answer in zip(halves, answers, strict=True)
-        for each in (_divided(answer, half) if isinstance(answer, Mapping) else answer)
+        for each in (divided(answer, half.requests) if isinstance(answer, Mapping) else answer)
     ]
 
 
@@ -126,18 +114,6 @@ def _halves(batch: Batch) -> Iterator[Batch]:
         (batch.requests[middle:], slice(cut, None)),
     ):
         yield Batch({name: array[rows] for name, array in batch.inputs.items()}, requests)
-
-
-def _divided(outputs: Outputs, batch: Batch) -> Iterator[Outputs]:
-    """Each request's rows."""
-    if len(batch.requests) == 1:
-        yield outputs
-        return
-    start = 0
-    for request in batch.requests:
-        stop = start + request.rows
-        yield {name: array[start:stop] for name, array in outputs.items()}
-        start = stop
 
 
 def _too_large(error: Exception, requests: Sequence[RequestInfo]) -> ModelFailed:

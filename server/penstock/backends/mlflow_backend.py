@@ -14,8 +14,15 @@ from typing import Final
 
 import numpy as np
 
-from penstock.backends.base import Batch, LoadSpec, Outputs, RequestInfo
-from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
+from penstock.backends.base import Batch, LoadSpec, Outputs
+from penstock.backends.batch_outputs import divided, wanted_outputs
+from penstock.backends.completion import (
+    BATCH_DIM,
+    ModelTensor,
+    Signature,
+    complete,
+    refuse_decoupled,
+)
 from penstock.backends.isolation import one_by_one, run_isolated
 from penstock.backends.mlflow_flavors import Flavor, Probabilities
 from penstock.backends.mlflow_inputs import Inputs
@@ -28,7 +35,7 @@ from penstock.backends.mlflow_requirements import check_requirements
 from penstock.backends.mlflow_schema import Field, Kind, Schema, configured_schema
 from penstock.backends.parameters import string_parameters
 from penstock.errors import LoadFailed, ModelFailed, PenstockError
-from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_config import ConfigDict
 from penstock.types import Array
 
 INPUTS: Final = "mlflow_inputs"
@@ -43,11 +50,7 @@ log = logging.getLogger(__name__)
 
 def load(spec: LoadSpec) -> MlflowModel:
     """Load what the `MLmodel` file describes. Raises LoadFailed with what is wrong and what was expected."""
-    if asks_decoupled(spec.config):
-        raise LoadFailed(
-            "model_transaction_policy.decoupled is true, but an MLflow model gives each request one response;"
-            " expected false"
-        )
+    refuse_decoupled(spec.config, "an MLflow model")
     file = read_model_file(spec.version_dir)
     flavor = file.flavor(spec.config)
     inputs = _schema(file, spec.config, "input")
@@ -123,14 +126,15 @@ class MlflowModel:
                 answer = [error] * len(indices)
             if isinstance(answer, Mapping):
                 requests = [batch.requests[index] for index in indices]
-                answers.update(zip(indices, _divided(answer, requests), strict=True))
+                answers.update(zip(indices, divided(answer, requests), strict=True))
             else:
                 answers.update(zip(indices, answer, strict=True))
         return [answers[index] for index in range(len(batch.requests))]
 
     def _run(self, batch: Batch) -> Outputs:
-        rows = sum(request.rows for request in batch.requests)
-        wanted = self._wanted(batch)
+        rows = batch.rows
+        # predictions and probabilities are computed apart
+        wanted = wanted_outputs(batch, self._names)
         params = self._params.read(batch.requests[0].parameters)
         data = self._inputs(batch.inputs)
         outputs: dict[str, Array] = {}
@@ -141,30 +145,11 @@ class MlflowModel:
             outputs[PROBABILITIES] = check(probabilities.of(data), rows)
         return {name: array for name, array in outputs.items() if name in wanted}
 
-    def _wanted(self, batch: Batch) -> Sequence[str]:
-        """What any request of the batch asks for: predictions and probabilities are computed apart."""
-        wanted: set[str] = set()
-        for request in batch.requests:
-            if not request.outputs:
-                return self._names
-            wanted.update(request.outputs)
-        return [name for name in self._names if name in wanted]
-
 
 def _joined(batches: Sequence[Batch], *, repeatable: bool) -> Batch:
     names = batches[0].inputs
     inputs = {name: np.concatenate([each.inputs[name] for each in batches]) for name in names}
     return Batch(inputs, [each.requests[0] for each in batches], repeatable=repeatable)
-
-
-def _divided(outputs: Outputs, requests: Sequence[RequestInfo]) -> list[Outputs]:
-    divided: list[Outputs] = []
-    start = 0
-    for request in requests:
-        stop = start + request.rows
-        divided.append({name: array[start:stop] for name, array in outputs.items()})
-        start = stop
-    return divided
 
 
 def _schema(file: ModelFile, config: ConfigDict, key: str) -> Schema:

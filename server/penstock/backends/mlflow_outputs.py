@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from penstock.backends.batch_outputs import check_rows
 from penstock.backends.completion import BATCH_DIM
-from penstock.backends.isolation import check_rows
 from penstock.backends.mlflow_schema import Field, Kind, Schema
 from penstock.errors import ModelFailed
 from penstock.model_config import Tensor

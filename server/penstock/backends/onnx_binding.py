@@ -36,7 +36,8 @@ class BoundRun:
         """The outputs `names`, in their order."""
         binding = self._session.io_binding()
         for name, array in feeds.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            # not ascontiguousarray, which gives scalars a dimension
+            binding.bind_cpu_input(name, np.asarray(array, order="C"))
         placed = self._placed(names, feeds) if self._free else {}
         self._free = False
         for name in names:

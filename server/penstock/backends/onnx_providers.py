@@ -14,10 +14,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from penstock.backends.base import LoadSpec
+from penstock.backends.batch_sizes import preferred_sizes
 from penstock.backends.completion import model_dims
 from penstock.backends.parameters import string_parameters
 from penstock.backends.ragged import ragged_names
-from penstock.backends.tensorrt_profiles import preferred_sizes
 from penstock.errors import LoadFailed
 from penstock.model_config import ConfigDict
 

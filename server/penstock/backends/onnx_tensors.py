@@ -9,10 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
-from ml_dtypes import bfloat16
 
 from penstock.errors import LoadFailed, ModelFailed
-from penstock.types import Array
+from penstock.types import NUMPY_DTYPES, Array
 
 DATA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -34,7 +33,7 @@ DATA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """ONNX Runtime's name of a tensor type → Triton's."""
 
-_BF16: Final = np.dtype(bfloat16)
+_BF16: Final = NUMPY_DTYPES["BF16"]
 _ONNX_BFLOAT16: Final = 16
 
 

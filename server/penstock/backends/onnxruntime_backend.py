@@ -12,20 +12,27 @@ import onnxruntime as ort
 
 from penstock.backends import disk_cache
 from penstock.backends.base import Batch, LoadSpec, Outputs
-from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
+from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
+from penstock.backends.completion import (
+    BATCH_DIM,
+    ModelTensor,
+    Signature,
+    complete,
+    refuse_decoupled,
+)
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
 from penstock.backends.host_memory import host_memory
-from penstock.backends.isolation import check_rows, one_line, run_isolated
+from penstock.backends.isolation import one_line, run_isolated
 from penstock.backends.mlflow_onnx import onnx_file, with_onnx_options
 from penstock.backends.onnx_binding import BoundRun, can_bind
 from penstock.backends.onnx_graph_cache import cached_session
 from penstock.backends.onnx_options import session_options
 from penstock.backends.onnx_providers import CPU, CUDA, Chosen, choose, wants_tensorrt
 from penstock.backends.onnx_tensors import data_type, run_with_bf16, to_bytes, to_strings
-from penstock.backends.ragged import BatchInputs, scattered_names
+from penstock.backends.ragged import BatchInputs
 from penstock.backends.tensorrt_key import installed_version
 from penstock.errors import LoadFailed, ModelFailed, PenstockError
-from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_config import ConfigDict
 from penstock.model_digest import folder_digest
 
 DEFAULT_FILENAME: Final = "model.onnx"
@@ -35,11 +42,7 @@ _ORT_PREFIX: Final = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : ")
 
 def load(spec: LoadSpec) -> OnnxModel:
     """Load `model.onnx`, or `default_model_filename`. Raises LoadFailed with what is wrong and what was expected."""
-    if asks_decoupled(spec.config):
-        raise LoadFailed(
-            "model_transaction_policy.decoupled is true, but an ONNX model gives each request one response;"
-            " expected false"
-        )
+    refuse_decoupled(spec.config, "an ONNX model")
     spec = with_onnx_options(spec)
     path = model_path(spec)
     chosen = choose(spec, ort.get_available_providers(), _engines(spec, path))
@@ -93,10 +96,9 @@ class OnnxModel:
         self.fallback: Final = fallback
         """Why it does not run on what was asked for; empty: it does."""
         self._config = config
-        self._batching = config["max_batch_size"] > 0
         self._outputs = tuple(tensor["name"] for tensor in config["output"])
         self._batch_inputs = BatchInputs(config)
-        self._without_rows = scattered_names(config)
+        self._check_rows = RowsCheck(config)
         self._string_inputs = _names_of(config["input"], "TYPE_STRING")
         self._string_outputs = _names_of(config["output"], "TYPE_STRING")
         tensors = (*config["input"], *config["output"])
@@ -118,7 +120,7 @@ class OnnxModel:
 
     def _run(self, batch: Batch) -> Outputs:
         feeds = self._feeds(batch)
-        names = self._wanted(batch)
+        names = wanted_outputs(batch, self._outputs)
         try:
             arrays = self._session_run(names, feeds)
         except Exception as error:
@@ -126,11 +128,7 @@ class OnnxModel:
         outputs = dict(zip(names, arrays, strict=True))
         for name in self._string_outputs.intersection(names):
             outputs[name] = to_bytes(outputs[name])
-        if self._batching:
-            rows = sum(request.rows for request in batch.requests)
-            for name, array in outputs.items():
-                if name not in self._without_rows:
-                    check_rows(name, array, rows)
+        self._check_rows(outputs, batch.rows)
         return outputs
 
     def _failed(self, error: Exception) -> Exception:
@@ -144,15 +142,6 @@ class OnnxModel:
             name: to_strings(name, array) if name in self._string_inputs else array
             for name, array in inputs.items()
         }
-
-    def _wanted(self, batch: Batch) -> Sequence[str]:
-        """What any request of the batch asks for, so that branches of the graph that none needs are not computed."""
-        wanted: set[str] = set()
-        for request in batch.requests:
-            if not request.outputs:
-                return self._outputs
-            wanted.update(request.outputs)
-        return [name for name in self._outputs if name in wanted]
 
 
 class GpuOnnxModel(OnnxModel):

@@ -8,11 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from penstock.backends.base import Batch, LoadSpec, Outputs
-from penstock.backends.completion import BATCH_DIM, ModelTensor, Signature, complete
-from penstock.backends.isolation import check_rows, one_line, run_isolated
+from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
+from penstock.backends.batch_sizes import padded
+from penstock.backends.completion import (
+    BATCH_DIM,
+    ModelTensor,
+    Signature,
+    complete,
+    refuse_decoupled,
+)
+from penstock.backends.isolation import one_line, run_isolated
 from penstock.backends.openvino_library import openvino
 from penstock.backends.openvino_options import Options, options_of
 from penstock.backends.openvino_shapes import fix_batch, free_batch, take_dims
@@ -26,7 +32,7 @@ from penstock.backends.openvino_tensors import (
 )
 from penstock.backends.ragged import BatchInputs, scattered_names
 from penstock.errors import LoadFailed, ModelFailed, PenstockError
-from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_config import ConfigDict
 from penstock.types import Array
 
 log = logging.getLogger(__name__)
@@ -45,11 +51,7 @@ _LONGEST: Final = 400
 def load(spec: LoadSpec) -> OpenvinoModel:
     """Load `model.xml` with its `model.bin`, `model.onnx`, or `default_model_filename`. Raises LoadFailed with what is
     wrong and what was expected."""
-    if asks_decoupled(spec.config):
-        raise LoadFailed(
-            "model_transaction_policy.decoupled is true, but a model of OpenVINO's gives each request one response;"
-            " expected false"
-        )
+    refuse_decoupled(spec.config, "a model of OpenVINO's")
     if spec.device != "cpu":
         raise LoadFailed(f"the openvino backend runs on CPUs, not on {spec.device}")
     options = options_of(spec)
@@ -88,13 +90,14 @@ class OpenvinoModel:
         self._config = config
         self._input_names, output_names = names
         types = {tensor["name"]: tensor["data_type"] for tensor in config["output"]}
-        self._outputs = [(i, name, types[name]) for i, name in enumerate(output_names)
-                         if name in types]  # fmt: skip
+        self._outputs = {name: (i, types[name]) for i, name in enumerate(output_names)
+                         if name in types}  # fmt: skip
+        self._names = tuple(self._outputs)
         self._wide = {t["name"] for t in config["input"] if t["data_type"] in WIDE}
-        self._batching = config["max_batch_size"] > 0
         self._batch_inputs = BatchInputs(config)
         self._without_rows = scattered_names(config)
-        self._only_rows = config["max_batch_size"] if options.fixed_batch and self._batching else 0
+        self._check_rows = RowsCheck(config)
+        self._only_rows = config["max_batch_size"] if options.fixed_batch else 0
         self._padding = options.padding
 
     @property
@@ -117,19 +120,23 @@ class OpenvinoModel:
         del self._request
 
     def _run(self, batch: Batch) -> Outputs:
-        rows = sum(request.rows for request in batch.requests)
+        rows = batch.rows
         inputs = self._batch_inputs.added(batch)
         for name in self._wide:
             check_range(name, inputs[name])
         if self._only_rows:
             inputs = {name: self._filled(array, rows) for name, array in inputs.items()}
         self._infer(inputs)
-        wanted = _wanted(batch)
         outputs: dict[str, Array] = {}
-        for index, name, kind in self._outputs:
-            if wanted is None or name in wanted:
-                array = from_openvino(self._request.get_output_tensor(index), kind)
-                outputs[name] = self._checked(name, array, rows)
+        for name in wanted_outputs(batch, self._names):
+            index, kind = self._outputs[name]
+            outputs[name] = from_openvino(self._request.get_output_tensor(index), kind)
+        self._check_rows(outputs, self._only_rows or rows)
+        if self._only_rows > rows:
+            return {
+                name: array if name in self._without_rows else array[:rows]
+                for name, array in outputs.items()
+            }
         return outputs
 
     def _infer(self, inputs: Outputs) -> None:
@@ -144,24 +151,12 @@ class OpenvinoModel:
             raise ModelFailed(f"OpenVINO: {short_reason(error)}") from error
 
     def _filled(self, array: Array, rows: int) -> Array:
-        missing = self._only_rows - rows
-        if not missing:
-            return array
-        if not self._padding:
+        if rows < self._only_rows and not self._padding:
             raise ModelFailed(
                 f"SKIP_OV_DYNAMIC_BATCHSIZE is YES: the model runs batches of {self._only_rows}"
                 f" rows alone, and this one has {rows}; ENABLE_BATCH_PADDING fills them up"
             )
-        return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-
-    def _checked(self, name: str, array: Array, rows: int) -> Array:
-        if not self._batching or name in self._without_rows:
-            return array
-        if self._only_rows:
-            check_rows(name, array, self._only_rows)
-            return array[:rows]
-        check_rows(name, array, rows)
-        return array
+        return padded(array, self._only_rows)
 
 
 def model_path(spec: LoadSpec) -> Path:
@@ -244,16 +239,6 @@ def _name(port: Any, given: Iterable[Mapping[str, Any]]) -> str:
     names = sorted(port.get_names())
     configured = [tensor["name"] for tensor in given if tensor["name"] in names]
     return str([*configured, *names, port.get_node().get_friendly_name()][0])
-
-
-def _wanted(batch: Batch) -> set[str] | None:
-    """What any request of the batch asks for; None: all."""
-    wanted: set[str] = set()
-    for request in batch.requests:
-        if not request.outputs:
-            return None
-        wanted.update(request.outputs)
-    return wanted
 
 
 def _warn_of_doubles(config: ConfigDict) -> None:

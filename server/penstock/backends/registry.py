@@ -48,7 +48,7 @@ OTHER_MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType({"model.pt2": "to
 IN_ITS_PLACE: Final[Mapping[str, str]] = MappingProxyType({"tensorrt": "model.onnx"})
 """Backend → the file that may lie beside its model file, or alone, and is run where that can't be."""
 
-_PLATFORMS: Final = MappingProxyType(
+PLATFORMS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "onnxruntime_onnx": "onnxruntime",
         "python": "python",
@@ -56,7 +56,7 @@ _PLATFORMS: Final = MappingProxyType(
         "tensorrt_plan": "tensorrt",
     }
 )
-_ALIASES: Final = MappingProxyType({"pytorch": "torch"})
+ALIASES: Final[Mapping[str, str]] = MappingProxyType({"pytorch": "torch"})
 """Triton's name of a backend → ours."""
 
 
@@ -71,7 +71,7 @@ def backend_for(config: ConfigDict, version_dir: Path) -> str:
     if backend:
         return _known(backend, f"backend {backend!r}")
     if platform:
-        return _known(_PLATFORMS.get(platform, platform), f"platform {platform!r}")
+        return _known(PLATFORMS.get(platform, platform), f"platform {platform!r}")
     filename = config.get("default_model_filename") or ""
     if filename in ("", MLMODEL) and has_model_file(version_dir):
         # what else lies there is MLflow's, also a model.onnx or a model.py
@@ -88,7 +88,7 @@ def load(spec: LoadSpec) -> LoadedModel:
 
 
 def _known(backend: str, asked_for: str) -> str:
-    backend = _ALIASES.get(backend, backend)
+    backend = ALIASES.get(backend, backend)
     if backend not in MODULES:
         known = ", ".join(MODULES)
         raise LoadFailed(f"the configuration asks for {asked_for}; known backends: {known}")
@@ -96,24 +96,32 @@ def _known(backend: str, asked_for: str) -> str:
 
 
 def _by_file(filename: str, version_dir: Path) -> str:
+    usual = _backends_by_file()
     if filename:
-        suffixes = {Path(usual).suffix: backend for usual, backend in _backends_by_file()}
-        found = [suffixes[Path(filename).suffix]] if Path(filename).suffix in suffixes else []
+        there = [(name, b) for name, b in usual if Path(name).suffix == Path(filename).suffix]
     else:
-        found = list(dict.fromkeys(b for f, b in _backends_by_file() if (version_dir / f).exists()))
-        if set(found) == {"onnxruntime", "tensorrt"}:
-            # the plan was built of the other one, which takes its place where TensorRT is not
-            found = ["tensorrt"]
+        there = [(name, b) for name, b in usual if (version_dir / name).exists()]
+    found = {backend for _, backend in there}
+    if found == {"onnxruntime", "tensorrt"}:
+        # the plan was built of the other one, which takes its place where TensorRT is not
+        return "tensorrt"
     if len(found) == 1:
-        return found[0]
-    expected = " or ".join(f"{name} ({backend})" for name, backend in _backends_by_file())
+        return found.pop()
     if found:
-        raise LoadFailed(f"{version_dir} holds {expected} at once: say which in `backend`")
+        raise LoadFailed(
+            f"{version_dir} holds {' and '.join(map(_shown, there))}: say which in `backend`"
+        )
+    expected = " or ".join(map(_shown, usual))
     where = f"default_model_filename {filename!r} doesn't tell" if filename else "there is none"
     raise LoadFailed(
         f"no backend configured, and no model file to tell it by: expected {expected}"
         f" in {version_dir}, {where}"
     )
+
+
+def _shown(file: tuple[str, str]) -> str:
+    name, backend = file
+    return f"{name} ({backend})"
 
 
 def _backends_by_file() -> list[tuple[str, str]]:

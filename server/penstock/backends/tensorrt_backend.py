@@ -4,23 +4,23 @@ on ONNX Runtime in its place, and the model says why."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, Final
 
 from penstock.backends import onnxruntime_backend
 from penstock.backends.base import Answers, Batch, LoadedModel, LoadSpec, Outputs
-from penstock.backends.completion import complete
-from penstock.backends.isolation import check_rows, one_line, run_isolated
-from penstock.backends.ragged import BatchInputs, scattered_names
+from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
+from penstock.backends.completion import complete, refuse_decoupled
+from penstock.backends.isolation import one_line, run_isolated
+from penstock.backends.ragged import BatchInputs
 from penstock.backends.tensorrt_errors import Messages, TensorRtUnusable, make_logger
 from penstock.backends.tensorrt_options import build_options, free_dims, run_options
 from penstock.backends.tensorrt_plan import Files, find_files, onnx_filename
 from penstock.backends.tensorrt_profiles import with_rows
 from penstock.backends.tensorrt_tensors import engine_signature
 from penstock.errors import LoadFailed
-from penstock.model_config import ConfigDict, asks_decoupled
+from penstock.model_config import ConfigDict
 
 PLATFORM: Final = "tensorrt_plan"
 PLATFORM_IN_ITS_PLACE: Final = "onnxruntime_onnx"
@@ -32,11 +32,7 @@ log = logging.getLogger(__name__)
 def load(spec: LoadSpec) -> LoadedModel:
     """Load `model.plan`, or else `model.onnx`, or `default_model_filename`. Raises LoadFailed with what is wrong and
     what was expected."""
-    if asks_decoupled(spec.config):
-        raise LoadFailed(
-            "model_transaction_policy.decoupled is true, but an engine gives each request one response;"
-            " expected false"
-        )
+    refuse_decoupled(spec.config, "an engine")
     # what is wrong with them is wrong wherever the model runs
     build_options(spec.config)
     free_dims(spec.config)
@@ -45,7 +41,9 @@ def load(spec: LoadSpec) -> LoadedModel:
     try:
         return _on_tensorrt(spec, files)
     except TensorRtUnusable as error:
-        return _in_its_place(spec, files, " ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+    # out here the exception is gone, whose traceback may hold an engine on the GPU
+    return _in_its_place(spec, files, reason)
 
 
 class TensorRtModel:
@@ -57,10 +55,9 @@ class TensorRtModel:
         """`engine`: a tensorrt_engine.Engine."""
         self._engine = engine
         self._config = config
-        self._batching = config["max_batch_size"] > 0
         self._outputs = tuple(tensor["name"] for tensor in config["output"])
         self._batch_inputs = BatchInputs(config)
-        self._without_rows = scattered_names(config)
+        self._check_rows = RowsCheck(config)
         # states are kept from batch to batch
         self._reuse = not config.get("sequence_batching")
 
@@ -82,22 +79,11 @@ class TensorRtModel:
 
     def _run(self, batch: Batch) -> Outputs:
         # the engine computes all of them anyway
-        outputs: Outputs = self._engine.run(self._wanted(batch), self._batch_inputs.added(batch))
-        if self._batching:
-            rows = sum(request.rows for request in batch.requests)
-            for name, array in outputs.items():
-                if name not in self._without_rows:
-                    check_rows(name, array, rows)
+        outputs: Outputs = self._engine.run(
+            wanted_outputs(batch, self._outputs), self._batch_inputs.added(batch)
+        )
+        self._check_rows(outputs, batch.rows)
         return outputs
-
-    def _wanted(self, batch: Batch) -> Sequence[str]:
-        """What any request asks for: the rest need not be copied."""
-        wanted: set[str] = set()
-        for request in batch.requests:
-            if not request.outputs:
-                return self._outputs
-            wanted.update(request.outputs)
-        return [name for name in self._outputs if name in wanted]
 
 
 class InItsPlace:

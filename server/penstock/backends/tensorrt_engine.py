@@ -83,7 +83,9 @@ class Engine:
         reuse, self._reuse = self._reuse, False
         # they must stay until the stream was waited for
         arrays = {
-            name: np.ascontiguousarray(feeds[name], self._dtypes[name]) for name in self._inputs
+            # not ascontiguousarray, which gives scalars a dimension
+            name: np.asarray(feeds[name], self._dtypes[name], order="C")
+            for name in self._inputs
         }
         shapes = {name: array.shape for name, array in arrays.items()}
         number = best(self._profiles, shapes)

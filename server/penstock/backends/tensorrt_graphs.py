@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 
 class Graphs:
-    """By shape. A shape is queued as it is the first time, as TensorRT asks, and captured when it comes again."""
+    """By shape. One that comes once may never come again: it is captured, for those after it, when it comes a second
+    time."""
 
     def __init__(self, stream: Any, wanted: bool) -> None:
         self._stream: Final = stream
@@ -31,15 +32,16 @@ class Graphs:
         if shape not in self._graphs:
             self._remember(shape, None)
             return enqueue(int(self._stream.handle))
-        graph = self._graphs[shape]
         self._graphs.move_to_end(shape)
-        if graph is None:
-            graph = self._captured(enqueue)
-            if graph is None:
-                return enqueue(int(self._stream.handle))
+        graph = self._graphs[shape]
+        if graph is not None:
+            graph.launch(self._stream)
+            return True
+        # before a capture TensorRT has to queue that very shape: another one may have come since
+        queued = enqueue(int(self._stream.handle))
+        if queued and (graph := self._captured(enqueue)) is not None:
             self._graphs[shape] = graph
-        graph.launch(self._stream)
-        return True
+        return queued
 
     def clear(self) -> None:
         """What they have captured is no longer so: memory lies elsewhere."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.backends.batch_sizes import preferred_sizes
 from penstock.backends.completion import says_nothing_of_batching
 from penstock.backends.tensorrt_options import FreeDims, Shapes
 from penstock.errors import LoadFailed
@@ -85,14 +86,6 @@ def with_rows(config: ConfigDict, given: ConfigDict, profiles: Mapping[int, Prof
             f"max_batch_size is {config['max_batch_size']}, but the engine takes {max(rows)} rows at most"
         )
     return {**config, "max_batch_size": max(rows)}
-
-
-def preferred_sizes(config: ConfigDict) -> tuple[int, ...]:
-    """Preferred batch sizes that are possible, ascending; those of sequences too."""
-    given: set[int] = set((config.get("dynamic_batching") or {}).get("preferred_batch_size") or ())
-    oldest = (config.get("sequence_batching") or {}).get("oldest") or {}
-    given.update(oldest.get("preferred_batch_size") or ())
-    return tuple(sorted(size for size in given if 0 < size <= config["max_batch_size"]))
 
 
 def _rows(config: ConfigDict) -> Iterator[tuple[int, int, int]]:

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
-import numpy as np
-
 from penstock.types import Array
 
 MAX_GRAPHS: Final = 16
@@ -51,14 +49,6 @@ def bucket_of(rows: int, sizes: Sequence[int]) -> int | None:
 def padded_shape(inputs: Mapping[str, Array], rows: int) -> Shape:
     """What the inputs' shapes are with so many rows."""
     return tuple([(name, (rows, *array.shape[1:])) for name, array in inputs.items()])
-
-
-def padded(array: Array, rows: int) -> Array:
-    """With rows of zeros below, up to `rows`."""
-    missing = rows - array.shape[0]
-    if missing <= 0:
-        return array
-    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
 
 
 class Way(Enum):

@@ -15,6 +15,7 @@ from typing import Final
 import torch
 
 from penstock.backends.base import Outputs
+from penstock.backends.batch_sizes import preferred_sizes
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
 from penstock.backends.isolation import one_line
 from penstock.backends.torch_buckets import (
@@ -28,6 +29,7 @@ from penstock.backends.torch_buckets import (
 from penstock.backends.torch_forward import Forward
 from penstock.backends.torch_options import Options
 from penstock.backends.torch_tensors import to_array, to_tensor
+from penstock.errors import ModelFailed
 from penstock.model_config import ConfigDict
 from penstock.types import Array
 
@@ -90,7 +92,7 @@ class CudaRunner:
             return self._plain(inputs, wanted)
         shape = padded_shape(inputs, size)
         way = self._captures.way(shape)
-        if way is Way.CAPTURE and not self._capture(shape, inputs):
+        if way is Way.CAPTURE and not self._capture(shape, size, inputs, rows):
             way = Way.PLAIN
         if way is Way.PLAIN:
             return self._plain(inputs, wanted)
@@ -113,24 +115,28 @@ class CudaRunner:
     def _replay(
         self, captured: Captured, inputs: Mapping[str, Array], rows: int, wanted: Sequence[str]
     ) -> Outputs:
-        with torch.cuda.stream(self._copying):
-            for name, array in inputs.items():
-                tensor = captured.inputs[name]
-                tensor[:rows].copy_(to_tensor(array), non_blocking=True)
-                # rows that are added are the same each time, and nobody else's
-                tensor[rows:].zero_()
-        self._computing.wait_stream(self._copying)
+        self._fill(captured.inputs, inputs, rows)
         with torch.cuda.stream(self._computing):
             captured.graph.replay()
         outputs = {name: tensor[:rows] for name, tensor in captured.outputs.items()}
         return self._brought(outputs, wanted)
 
-    def _capture(self, shape: Shape, inputs: Mapping[str, Array]) -> bool:
+    def _fill(
+        self, tensors: Mapping[str, torch.Tensor], inputs: Mapping[str, Array], rows: int
+    ) -> None:
+        with torch.cuda.stream(self._copying):
+            for name, array in inputs.items():
+                tensor = tensors[name]
+                tensor[:rows].copy_(to_tensor(array), non_blocking=True)
+                # rows that are added are the same each time, and nobody else's
+                tensor[rows:].zero_()
+        self._computing.wait_stream(self._copying)
+
+    def _capture(self, shape: Shape, size: int, inputs: Mapping[str, Array], rows: int) -> bool:
         """Make a graph for inputs of these shapes. False where the model can't be captured, or there is no room."""
         try:
-            self._graphs[shape] = self._captured(shape, inputs)
-        except RuntimeError as error:
-            # torch's error of too little memory is one, too
+            self._graphs[shape] = self._captured(shape, size, inputs, rows)
+        except Exception as error:  # noqa: BLE001 (what it is of the batch itself shows when that runs without)
             self._captures.failed(shape)
             log.warning(
                 "no CUDA graph for %s, which runs without: %s", dict(shape), one_line(error)
@@ -139,22 +145,36 @@ class CudaRunner:
         self._captures.done(shape)
         return True
 
-    def _captured(self, shape: Shape, inputs: Mapping[str, Array]) -> Captured:
+    def _captured(
+        self, shape: Shape, size: int, inputs: Mapping[str, Array], rows: int
+    ) -> Captured:
         computing = self._computing
-        with torch.cuda.stream(computing):
+        with torch.cuda.stream(self._copying):
             static = {
-                name: torch.zeros(
-                    size, dtype=to_tensor(inputs[name][:0]).dtype, device=self._device
-                )
-                for name, size in shape
+                name: torch.empty(dims, dtype=to_tensor(inputs[name]).dtype, device=self._device)
+                for name, dims in shape
             }
-            for _ in range(WARM_UP_RUNS):
+        for _ in range(WARM_UP_RUNS):
+            # of the batch itself, anew each time: the model may do badly with zeros, and may write into its inputs
+            self._fill(static, inputs, rows)
+            with torch.cuda.stream(computing):
                 self._forward(static)
+            self._copying.wait_stream(computing)
         computing.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=computing):
+        # of this thread only: others may register slabs meanwhile
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=computing, capture_error_mode="thread_local"
+        ):
             outputs = self._forward(static)
         self._copying.wait_stream(computing)
+        for name, tensor in outputs.items():
+            # a graph writes nothing that lies elsewhere, and rows that are no batch's can't be cut off
+            if not tensor.is_cuda or tensor.ndim == 0 or len(tensor) != size:
+                raise ModelFailed(
+                    f"output {name!r} has shape {list(tensor.shape)} on {tensor.device}, expected {size} rows on"
+                    " the GPU"
+                )
         return Captured(graph, static, outputs)
 
     def _brought(self, outputs: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> Outputs:
@@ -166,11 +186,12 @@ class CudaRunner:
                 tensor = outputs[name]
                 host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 hosts[name] = host.copy_(tensor, non_blocking=True)
-                tensor.record_stream(self._copying)
+                if tensor.is_cuda:
+                    # else a model made it on the CPU, such as a size
+                    tensor.record_stream(self._copying)
         self._copying.synchronize()
         return {name: to_array(host) for name, host in hosts.items()}
 
 
 def _sizes(config: ConfigDict, options: Options) -> tuple[int, ...]:
-    preferred = (config.get("dynamic_batching") or {}).get("preferred_batch_size") or ()
-    return bucket_sizes(config["max_batch_size"], preferred, options.max_graphs)
+    return bucket_sizes(config["max_batch_size"], preferred_sizes(config), options.max_graphs)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 
 from penstock import model_config
+from penstock.backends.isolation import one_line
 from penstock.backends.torch_binding import Inputs, Results
 from penstock.backends.torch_options import AUTO, OFF, Options
 from penstock.backends.torch_program import Program
@@ -120,9 +121,14 @@ class Forward:
         self._autocast = torch.bfloat16 if on else None
 
     def _keep_if_faster(self, name: str, example: Tensors, switch: Callable[[bool], None]) -> None:
-        before = self._seconds(example)
-        switch(True)
-        after = self._seconds(example)
+        try:
+            before = self._seconds(example)
+            switch(True)
+            after = self._seconds(example)
+        except Exception as error:  # noqa: BLE001 (zeros may be nothing for the model, or it goes by strides: no reason not to serve it)
+            switch(False)
+            log.info("auto: %s is not for this model: %s", name, one_line(error))
+            return
         if after > CLEARLY_FASTER * before:
             switch(False)
         log.info(

@@ -50,9 +50,7 @@ def load_program(
 
 def short_reason(error: BaseException) -> str:
     """torch's message on one line, without the places in its C++ code."""
-    text = (
-        one_line(type(error)(_NATIVE_TRACE.sub("", str(error)))) if error.args else one_line(error)
-    )
+    text = _NATIVE_TRACE.sub("", one_line(error))
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 

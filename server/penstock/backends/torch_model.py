@@ -10,12 +10,13 @@ from typing import Final
 import torch
 
 from penstock.backends.base import Batch, LoadSpec, Outputs
+from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
+from penstock.backends.batch_sizes import padded
 from penstock.backends.completion import complete, says_nothing_of_batching
 from penstock.backends.device_memory import OutOfDeviceMemory
-from penstock.backends.isolation import check_rows, run_isolated
-from penstock.backends.ragged import BatchInputs, scattered_names
+from penstock.backends.isolation import run_isolated
+from penstock.backends.ragged import BatchInputs
 from penstock.backends.torch_binding import declared
-from penstock.backends.torch_buckets import padded
 from penstock.backends.torch_files import find_file
 from penstock.backends.torch_forward import Forward
 from penstock.backends.torch_loaders import load_program, short_reason
@@ -97,14 +98,13 @@ class TorchModel:
     def __init__(self, program: Program, config: ConfigDict, runner: Runner) -> None:
         self._config = config
         self._runner = runner
-        self._batching = config["max_batch_size"] > 0
         self._batch_inputs = BatchInputs(config)
-        self._without_rows = scattered_names(config)
+        self._check_rows = RowsCheck(config)
         self._outputs = tuple(tensor["name"] for tensor in config["output"])
         uneven = config.get("batch_input") or any(
             t.get("allow_ragged_batch") for t in config["input"]
         )
-        self._min_rows = program.min_rows if self._batching and not uneven else 1
+        self._min_rows = program.min_rows if config["max_batch_size"] and not uneven else 1
         self._spoiled = ""
 
     @property
@@ -126,23 +126,21 @@ class TorchModel:
     def _run(self, batch: Batch) -> Outputs:
         if self._spoiled:
             raise ModelFailed(self._spoiled)
-        rows = sum([request.rows for request in batch.requests])
+        rows = batch.rows
         inputs = self._batch_inputs.added(batch)
         if rows < self._min_rows:
             return self._with_more_rows(inputs, rows, batch)
-        return self._checked(self._called(inputs, rows, self._wanted(batch)), rows)
+        return self._called(inputs, rows, wanted_outputs(batch, self._outputs))
 
     def _with_more_rows(self, inputs: Mapping[str, Array], rows: int, batch: Batch) -> Outputs:
         """Of a model that takes no batch as small as this one."""
         inputs = {name: padded(array, self._min_rows) for name, array in inputs.items()}
-        outputs = self._called(inputs, self._min_rows, self._wanted(batch))
-        return {
-            name: array[:rows] for name, array in self._checked(outputs, self._min_rows).items()
-        }
+        outputs = self._called(inputs, self._min_rows, wanted_outputs(batch, self._outputs))
+        return {name: array[:rows] for name, array in outputs.items()}
 
     def _called(self, inputs: Mapping[str, Array], rows: int, wanted: Sequence[str]) -> Outputs:
         try:
-            return self._runner.run(inputs, rows, wanted)
+            outputs = self._runner.run(inputs, rows, wanted)
         except InputsChanged as error:
             # the batch's other requests would be run with what is left of their inputs
             self._spoiled = str(error)
@@ -151,22 +149,8 @@ class TorchModel:
             raise
         except Exception as error:
             raise ModelFailed(f"PyTorch: {short_reason(error)}") from error
-
-    def _checked(self, outputs: Outputs, rows: int) -> Outputs:
-        if self._batching:
-            for name, array in outputs.items():
-                if name not in self._without_rows:
-                    check_rows(name, array, rows)
+        self._check_rows(outputs, rows)
         return outputs
-
-    def _wanted(self, batch: Batch) -> Sequence[str]:
-        """What any request of the batch asks for: other outputs are not copied."""
-        wanted: set[str] = set()
-        for request in batch.requests:
-            if not request.outputs:
-                return self._outputs
-            wanted.update(request.outputs)
-        return [name for name in self._outputs if name in wanted]
 
 
 def _runner(forward: Forward, config: ConfigDict, options: Options, device: torch.device) -> Runner:

@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from ml_dtypes import bfloat16
 
-from penstock.types import Array
+from penstock.types import NUMPY_DTYPES, Array
 
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
     {
@@ -35,7 +34,7 @@ DATATYPES: Final[Mapping[torch.dtype, str]] = MappingProxyType(
     {dtype: name for name, dtype in DTYPES.items()}
 )
 
-_BF16: Final = np.dtype(bfloat16)
+_BF16: Final = NUMPY_DTYPES["BF16"]
 
 
 def to_tensor(array: Array) -> torch.Tensor:

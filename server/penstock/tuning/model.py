@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -154,5 +153,4 @@ def _is_plain(group: ConfigDict) -> bool:
 
 def as_json(candidate: Candidate) -> dict[str, object]:
     """For other programs."""
-    fields = Candidate.__dataclass_fields__
-    return json.loads(json.dumps({name: getattr(candidate, name) for name in fields}))  # type: ignore[no-any-return]
+    return asdict(candidate)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
+from penstock.errors import ModelFailed
 from penstock.tuning.candidate import Candidate, Space
 
 TURNS: Final = 4
@@ -125,7 +126,7 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
 
     async def run(self, now: Candidate) -> Found:
-        """Raises what `machine` raises, and InvalidRequest's kin where `now` can't be measured."""
+        """Raises what `machine` raises, and ModelFailed where what is to be beaten can't be measured."""
         best, in_time = now, True
         for step in self.space.steps():
             challengers = list(self.space.around(step, best))
@@ -154,6 +155,8 @@ class Search:
         everyone = [best, *challengers]
         refused = await self.machine.prepare(everyone)
         try:
+            if best in refused:
+                raise ModelFailed(f"{best} can't be measured: {refused[best]}")
             running = [c for c in everyone if c not in refused]
             slices = await self._turns(best, running, TURNS)
         finally:

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,13 @@ class CudaRegistrar:
         self,
         host_register: Callable[[int, int, int], Any],
         host_unregister: Callable[[int], Any],
+        forget_error: Callable[[], object],
     ) -> None:
-        """Both return an error code, alone or in a tuple; 0 is success."""
+        """Both return an error code, alone or in a tuple; 0 is success. `forget_error` takes it out of the runtime,
+        which else keeps it for whoever asks next: torch, after the next kernel, as if that had failed."""
         self._host_register = host_register
         self._host_unregister = host_unregister
+        self._forget_error = forget_error
 
     def register(self, address: int, nbytes: int) -> None:
         """As Registrar."""
@@ -100,6 +104,7 @@ class CudaRegistrar:
     def _check(self, function: str, answer: Any) -> None:
         code = answer[0] if isinstance(answer, tuple) else answer
         if int(code):
+            self._forget_error()
             raise PinningFailed(f"{function} says {code!r}")
 
 
@@ -109,12 +114,26 @@ def cuda_registrar() -> Registrar:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         cudart = torch.cuda.cudart()
-        return CudaRegistrar(cudart.cudaHostRegister, cudart.cudaHostUnregister)
+        # torch shows no cudaGetLastError
+        return CudaRegistrar(
+            cudart.cudaHostRegister, cudart.cudaHostUnregister, forget_in_mapped_runtimes
+        )
     try:
         runtime: Any = import_module("cuda.bindings.runtime")
     except ImportError:
         return _by_ctypes()
-    return CudaRegistrar(runtime.cudaHostRegister, runtime.cudaHostUnregister)
+    return CudaRegistrar(
+        runtime.cudaHostRegister, runtime.cudaHostUnregister, runtime.cudaGetLastError
+    )
+
+
+def forget_in_mapped_runtimes(maps: Path = Path("/proc/self/maps")) -> None:
+    """Take the last error out of each CUDA runtime that this process has mapped: each has its own."""
+    paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "/" in line}
+    for path in sorted(paths):
+        # libcudart.so.12, and in torch's wheels libcudart-HASH.so.12
+        if Path(path).name.startswith("libcudart"):
+            ctypes.CDLL(path).cudaGetLastError()
 
 
 def _by_ctypes() -> Registrar:
@@ -126,7 +145,7 @@ def _by_ctypes() -> Registrar:
         register, unregister = library.cudaHostRegister, library.cudaHostUnregister
         register.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
         unregister.argtypes = (ctypes.c_void_p,)
-        return CudaRegistrar(register, unregister)
+        return CudaRegistrar(register, unregister, library.cudaGetLastError)
     raise PinningFailed(
         f"there is no CUDA runtime: neither torch, nor the package cuda-bindings, nor {CUDART[0]}"
     )

@@ -161,6 +161,12 @@ def test_what_tensorrt_acts_on_is_known(tmp_path: Path) -> None:
         assert "parameters['precisions'] is not known; did you mean 'precision'?" in finding[2]
 
 
+def test_tritons_names_of_backends_are_known(tmp_path: Path) -> None:
+    text = f'{PYTHON.replace("python", "pytorch")}\nplatform: "pytorch_libtorch"'
+    text += "\noptimization { cuda { graphs: true } }"
+    assert found(tmp_path, text, "model.pt") == []
+
+
 def test_parameters_of_onnx_models_are_known(tmp_path: Path) -> None:
     parameters = own(
         **{"intra_op_thread_count": 1, "session.x": 1, "inter_op_threads": 1, "colour": "blue"}

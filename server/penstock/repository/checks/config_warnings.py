@@ -8,6 +8,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, Final
 
+from penstock.backends.registry import ALIASES, PLATFORMS
 from penstock.config import Settings
 from penstock.image_config import PREFIX as IMAGE_PREFIX
 from penstock.model_config import ConfigDict
@@ -91,10 +92,6 @@ ONLY_FOR: Final[Sequence[tuple[_Path, tuple[str, ...]]]] = (
 )
 """Keys that only some backends act on."""
 
-_PLATFORMS: Final = MappingProxyType(
-    {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt", "pytorch_libtorch": "torch"}
-)
-
 
 def config_warnings(config: ConfigDict) -> Iterator[Problem]:
     """All of them, by path."""
@@ -120,7 +117,7 @@ def _read_only(config: ConfigDict) -> Iterator[Problem]:
 
 def _of_backends(config: ConfigDict) -> Iterator[Problem]:
     """What only some backends act on; those that the configuration leaves to the files are not known here."""
-    backend = config["backend"] or _PLATFORMS.get(config["platform"], config["platform"])
+    backend = _backend(config)
     for path, backends in ONLY_FOR:
         if backend and backend not in backends:
             for where in _given(config, path):
@@ -232,8 +229,9 @@ def _objective(config: ConfigDict) -> Iterator[Problem]:
 
 
 def _parameters(config: ConfigDict) -> Iterator[Problem]:
-    onnx = config["backend"] in ("onnxruntime", "tensorrt")
-    own = OF_BACKEND.get(config["backend"])
+    backend = _backend(config)
+    onnx = backend in ("onnxruntime", "tensorrt")
+    own = OF_BACKEND.get(backend)
     known = [*OWN_PARAMETERS, *(own or ())]
     in_lower_case = {name.lower(): name for name in known}
     for key in config["parameters"]:
@@ -257,10 +255,16 @@ def _parameters(config: ConfigDict) -> Iterator[Problem]:
 
 
 def _platform(config: ConfigDict) -> Iterator[Problem]:
-    backend, platform = config["backend"], config["platform"]
-    same = _PLATFORMS.get(platform, platform)
+    backend, platform = ALIASES.get(config["backend"], config["backend"]), config["platform"]
+    same = PLATFORMS.get(platform, platform)
     if backend and platform and same != backend:
         yield Problem("platform", f"is {platform!r} and has no effect: backend is {backend!r}")
+
+
+def _backend(config: ConfigDict) -> str:
+    """Its name among ours; empty where the files tell it."""
+    backend, platform = config["backend"], config["platform"]
+    return ALIASES.get(backend, backend) or PLATFORMS.get(platform, platform)
 
 
 CHECKS: Final[Sequence[Check]] = (
