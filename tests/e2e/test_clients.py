@@ -113,7 +113,7 @@ def test_perf_analyzer(server: Served, protocol: str) -> None:
             *(str(PERF_ANALYZER), "-m", "newest", "-u", address, "-i", protocol),
             *("--shape", "X:16", "--concurrency-range", "2", "--max-threads", "1"),
             *("--measurement-mode", "count_windows", "--measurement-request-count", "50"),
-            *("-s", "90", "-r", "3"),
+            *("-s", "90", "-r", "10"),
         ],
         capture_output=True,
         text=True,

@@ -247,7 +247,6 @@ async def test_index(wires: Wires) -> None:
             "version": "",
             "state": "UNAVAILABLE",
             "reason": "no weights",
-            "devices": "",
         },
     ]
     asked: list[tuple[Any, Any]] = [

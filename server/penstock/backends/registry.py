@@ -45,8 +45,10 @@ MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
 OTHER_MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType({"model.pt2": "torch"})
 """Further usual names → their backend."""
 
-IN_ITS_PLACE: Final[Mapping[str, str]] = MappingProxyType({"tensorrt": "model.onnx"})
-"""Backend → the file that may lie beside its model file, or alone, and is run where that can't be."""
+IN_ITS_PLACE: Final[Mapping[str, str]] = MappingProxyType(
+    {"tensorrt": "model.onnx", "openvino": "model.onnx"}
+)
+"""Backend → the file that it runs too: openvino, where there is no other; tensorrt, where the other can't be."""
 
 PLATFORMS: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -46,9 +46,7 @@ class ModelControl:
         if not isinstance(only_ready, bool):
             raise InvalidRequest("'ready' must be true or false")
         lines = await self._lines(repository, request.session, only_ready=only_ready)
-        return json_response(
-            [{**_told(line, request.session), "devices": line.devices} for line in lines]
-        )
+        return json_response([_with_devices(line, request.session) for line in lines])
 
     async def load(self, name: str, request: HttpRequest, repository: str = "") -> HttpResponse:
         """Load a model, with what the body's parameters give."""
@@ -132,6 +130,12 @@ class ModelControl:
             if (line.state == "READY" or not only_ready)
             and session.may(Verb.READ_METADATA, line.name)
         )
+
+
+def _with_devices(line: ModelReport, session: AnySession) -> dict[str, str]:
+    """What the message of gRPC has no field for, only where there is something to say."""
+    told = _told(line, session)
+    return {**told, "devices": line.devices} if line.devices else told
 
 
 def _told(line: ModelReport, session: AnySession) -> dict[str, str]:

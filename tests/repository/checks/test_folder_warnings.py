@@ -92,6 +92,14 @@ def test_a_model_of_torch(names: tuple[str, ...], tmp_path: Path) -> None:
     assert [each.text for each in findings(tmp_path / "m")] == said
 
 
+@pytest.mark.parametrize("name", ["model.xml", "model.onnx"])
+def test_a_model_of_openvino(name: str, tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / name).touch()
+    (tmp_path / "m" / "config.pbtxt").write_text('backend: "openvino"')
+    assert findings(tmp_path / "m") == []
+
+
 def test_a_version_without_a_model(folder: Path) -> None:
     (folder / "2").mkdir()
     assert only(folder) == ("error", "2", "version 2 is empty")
