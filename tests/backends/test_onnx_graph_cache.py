@@ -174,3 +174,24 @@ def test_what_may_not_be_kept_is_not(
     session = cached_session(load_spec(model_dir, config), path, worth_s=0)
     np.testing.assert_array_equal(answer(session), X * 2 + 2)
     assert not (home / "cache").exists()
+
+
+def test_a_model_that_is_replaced_meanwhile(
+    model_dir: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made of the new files isn't kept as if of the old ones, which may come back."""
+    path = write_chain(model_dir, scale=2)
+    session = onnx_graph_cache._session
+
+    def replacing(path: Path, options: Any) -> Any:
+        if options.optimized_model_filepath:
+            write_chain(model_dir, scale=3)
+        return session(path, options)
+
+    monkeypatch.setattr(onnx_graph_cache, "_session", replacing)
+    assert np.array_equal(answer(cached_session(load_spec(model_dir), path, worth_s=0)), X * 3 + 2)
+    assert not kept(home)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    write_chain(model_dir, scale=2)
+    assert np.array_equal(answer(cached_session(load_spec(model_dir), path, worth_s=0)), X * 2 + 2)

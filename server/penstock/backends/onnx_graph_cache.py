@@ -79,9 +79,12 @@ def _keep(spec: LoadSpec, path: Path, keys: _Keys, took_s: float) -> Any:
         options = session_options(spec)
         options.optimized_model_filepath = str(target)
         _session(path, options)
+        if _graph_key(path, keys) != key:
+            raise RuntimeError("the model's files were changed meanwhile")
 
     try:
-        if disk_cache.make(KIND, _graph_key(path, keys), write, LIMIT_BYTES) is None:
+        key = _graph_key(path, keys)
+        if disk_cache.make(KIND, key, write, LIMIT_BYTES) is None:
             return None
         started = time.process_time()
         session = _kept(spec, path, keys)
