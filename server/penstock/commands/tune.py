@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from penstock.commands.tune_view import as_table, summary
+from penstock.commands.tune_view import LEGEND, as_table, summary
 from penstock.config_sources import settings_and_sources
 from penstock.cores import available_cores
 from penstock.errors import ConfigError
@@ -99,6 +99,7 @@ def tune(
         return
     console = Console(highlight=False)
     console.print(as_table(found))
+    console.print(LEGEND, soft_wrap=True, style="dim")
     for line in summary(found, tuned, diff, written=writes):
         console.print(line, soft_wrap=True, markup=False)
 
@@ -170,6 +171,7 @@ def _json(found: Found, diff: str, *, written: bool) -> str:
             "rows_s": trial.rows_s,
             "p99_ms": trial.p99_ms if trial.slices else None,
             "gain": trial.gain,
+            "within_noise": trial.within_noise,
             "chosen": trial.chosen,
             "refused": trial.refused,
         }

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
 
 from penstock.tuning.model import TunedModel
-from penstock.tuning.search import Found, Trial
+from penstock.tuning.search import CERTAINTY, LEAST_GAIN, Found, Trial
+
+LEGEND: Final = (
+    "rows/s and p99: medians of all turns. gain: the mean of what each turn shows against the same turn of the step's"
+    f" first line. → takes over only with a gain of {LEAST_GAIN:.0%} or more that is over {CERTAINTY:.0f} standard"
+    " errors of its turns; what is not is within noise, whatever the medians say."
+)
 
 
 def as_table(found: Found) -> Table:
@@ -34,7 +41,8 @@ def _cells(trial: Trial) -> Iterator[Text]:
     yield Text(str(trial.candidate), style="bold" if trial.chosen else "")
     yield Text(f"{trial.rows_s:.0f}")
     yield Text(f"{trial.p99_ms:.1f}")
-    yield Text(f"{trial.gain:+.0%}" if trial.gain else "")
+    noise = ", within noise" if trial.within_noise else ""
+    yield Text(f"{trial.gain:+.0%}{noise}" if trial.gain else "")
 
 
 def summary(found: Found, model: TunedModel, diff: str, *, written: bool) -> Iterator[str]:

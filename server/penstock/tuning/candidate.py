@@ -34,7 +34,8 @@ class Candidate:
         batch = f", max_batch_size {self.max_batch_size}" if self.max_batch_size else ""
         delay = f", delay {self.delay_us} µs" if self.delay_us else ""
         preferred = f", preferred {list(self.preferred)}" if self.preferred else ""
-        threads = f", {self.threads} threads each" if self.threads else ""
+        threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.threads else ""
+        threads += " each" if self.threads and self.instances > 1 else ""
         count = f"{self.instances} instance{'s' * (self.instances > 1)}"
         return f"{self.backend}, {count}{threads}{batch}{delay}{preferred}"
 

@@ -73,6 +73,8 @@ class Trial:
     """Its score over that of the best one before, less one; of that itself 0."""
     chosen: bool
     refused: str = ""
+    within_noise: bool = False
+    """Its turns differ so much that it may as well be no gain, or no loss."""
 
     @property
     def rows_s(self) -> float:
@@ -97,6 +99,11 @@ class Gain:
     def convincing(self) -> bool:
         """Whether it is there, and worth it."""
         return self.ratio >= 1 + LEAST_GAIN and self.low > 1
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether 1 is as little as `low` from the ratio, on either side."""
+        return self.low <= 1 and self.ratio**2 >= self.low
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +174,10 @@ class Search:
         if not gains[winner].convincing:
             winner = best
         for c in running:
-            found = Trial(step, c, tuple(slices[c]), gains[c].ratio - 1, c == winner)
+            noise = c != best and gains[c].within_noise
+            found = Trial(
+                step, c, tuple(slices[c]), gains[c].ratio - 1, c == winner, within_noise=noise
+            )
             self.trials.append(found)
         self.trials += [Trial(step, c, (), 0.0, False, why) for c, why in refused.items()]
         return winner
@@ -203,7 +213,9 @@ class Search:
         for c in (now, best):
             share = gain.ratio - 1 if c == best else 0.0
             chosen = (c == best) == gain.convincing
-            self.trials.append(Trial("once more", c, tuple(slices[c]), share, chosen))
+            noise = c == best and gain.within_noise
+            found = Trial("once more", c, tuple(slices[c]), share, chosen, within_noise=noise)
+            self.trials.append(found)
         return gain
 
     def gain(self, base: Sequence[Slice], other: Sequence[Slice]) -> Gain:
