@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from penstock_training.gates import PASSED, Champion, Verdict, judge
+from penstock_training.gates import NO_GATES, PASSED, Champion, Verdict, judge
 from penstock_training.held_out import HeldOut
 from penstock_training.register_config import GateSettings, RegisterSettings
 from penstock_training.report.statistics import Evaluation
@@ -36,7 +36,8 @@ def champion(**metrics: float) -> Champion:
 @pytest.mark.parametrize(
     ("gates", "summary"),
     [
-        ({}, PASSED),
+        ({}, NO_GATES),
+        ({"onnx_error": 1e-5}, NO_GATES),
         ({"minimum": {"accuracy": 0.75, "mine": 0.5}}, PASSED),
         ({"minimum": {"accuracy": 0.8}}, "failed: accuracy 0.75, expected at least 0.8"),
         ({"maximum": {"ece": 0.5}}, PASSED),
@@ -103,6 +104,10 @@ def test_metrics_of_a_recipe_may_be_better_when_lower() -> None:
 
 def test_a_first_version_has_nobody_to_be_compared_with() -> None:
     assert judged({"champion": {"worse_by": {"accuracy": -1}}}).passed
+
+
+def test_to_be_compared_with_a_champion_is_a_gate() -> None:
+    assert judged({}, champion(accuracy=0.75)).summary == PASSED
 
 
 def test_a_champion_that_does_not_run_is_no_reason_to_let_the_next_one_pass() -> None:

@@ -12,6 +12,9 @@ from penstock_training.register_config import ChampionGate, GateSettings
 from penstock_training.report.axes import shown
 
 PASSED: Final = "passed"
+NO_GATES: Final = "no gates: only ONNX and torch were compared"
+"""That comparison is made of each version: that it holds says nothing of how good the model is."""
+ONNX: Final = "difference of ONNX and torch"
 DEFAULT_MARGINS: Final = {"accuracy": 0.002}
 """What a classifier may be worse by than the champion."""
 
@@ -47,10 +50,17 @@ class Verdict:
         return all(gate.passed for gate in self.gates)
 
     @property
+    def asked(self) -> bool:
+        """Whether anything had to be good: a gate was configured, or there was a champion to compare with."""
+        return any(gate.name != ONNX for gate in self.gates)
+
+    @property
     def summary(self) -> str:
         """One line: the tag `penstock.gates` of a version."""
         failed = [f"{g.name} {g.found}, expected {g.expected}" for g in self.gates if not g.passed]
-        return f"failed: {'; '.join(failed)}" if failed else PASSED
+        if failed:
+            return f"failed: {'; '.join(failed)}"
+        return PASSED if self.asked else NO_GATES
 
 
 def judge(
@@ -108,9 +118,7 @@ def _recall(settings: GateSettings, found: HeldOut) -> Iterator[GateResult]:
 
 def _onnx(settings: GateSettings, error: float) -> GateResult:
     limit = settings.onnx_error
-    return GateResult(
-        "difference of ONNX and torch", f"at most {shown(limit)}", _number(error), error <= limit
-    )
+    return GateResult(ONNX, f"at most {shown(limit)}", _number(error), error <= limit)
 
 
 def _against(

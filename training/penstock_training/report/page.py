@@ -80,6 +80,8 @@ def _header(report: Report, title: str) -> str:
 def _badge(verdict: Verdict | None) -> str:
     if verdict is None:
         return '<p class="badge">not registered</p>'
+    if verdict.passed and not verdict.asked:
+        return '<p class="badge">no gates</p>'
     if verdict.passed:
         return '<p class="badge good">✓ all gates passed</p>'
     failed = sum(not gate.passed for gate in verdict.gates)
