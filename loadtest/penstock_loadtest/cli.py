@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from penstock.quiet import keep_quiet
 from penstock_loadtest.cases import EMBEDDER_CASE, ClientName, select
@@ -341,6 +342,12 @@ def kernels(
 
     console = _console()
     cases = [case for case in CASES if only in case.name]
+    if not cases:
+        # a page's table would be emptied
+        names = ", ".join(dict.fromkeys(case.name for case in CASES))
+        said = f"no case's name holds {only!r}; there are: {names}"
+        console.print(f"[red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
     results = measure(cases, rounds, threads, lambda line: console.print(line, highlight=False))
     if write is None:
         console.print(table_of(results), highlight=False, soft_wrap=True)

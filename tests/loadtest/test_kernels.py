@@ -55,7 +55,22 @@ def test_a_row_has_medians_and_shares() -> None:
     assert result.row == ("none", "1", "2,000", "4.6", "50%")
 
 
-def test_the_command_takes_cases_by_name() -> None:
-    done = CliRunner().invoke(app, ["kernels", "--only", "no such case"])
+def test_the_command_takes_cases_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    makers = [
+        KernelCase(name, "1", 2, lambda rng: (lambda on: None, lambda: None)) for name in "ab"
+    ]
+    monkeypatch.setattr("penstock_loadtest.kernels.CASES", makers)
+    done = CliRunner().invoke(app, ["kernels", "--only", "b", "--rounds", "1"])
     assert done.exit_code == 0
-    assert done.stdout.startswith("| operation | size |")
+    assert "| b | 1 |" in done.stdout
+    assert "| a | 1 |" not in done.stdout
+
+
+def test_names_of_no_case_leave_the_page_as_it_is(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- kernels -->\nold\n<!-- /kernels -->\n")
+    done = CliRunner().invoke(app, ["kernels", "--only", "sofmax", "--write", str(page)])
+    assert done.exit_code == 1
+    assert "no case's name holds 'sofmax'; there are: " in done.output
+    assert "softmax_top_k, k = 5" in done.output
+    assert "\nold\n" in page.read_text()

@@ -15,6 +15,9 @@ class Cpu:
     """This process's CPU. Its threads are started when they are first needed. To be used by one thread at a time."""
 
     def __init__(self, threads: int = 1) -> None:
+        """Raises ValueError for less than one thread."""
+        if threads < 1:
+            raise ValueError(f"threads is {threads}; expected 1 or more")
         self.threads: Final = threads
         self._pool: ThreadPoolExecutor | None = None
 

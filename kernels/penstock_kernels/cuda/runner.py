@@ -8,11 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from cuda.core import Device, Kernel, LaunchConfig, ObjectCode, Stream, launch
+try:
+    from cuda.core import Device, Kernel, LaunchConfig, ObjectCode, Stream, launch
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error}; expected the packages of `pip install 'penstock[cuda]'`", name=error.name
+    ) from error
 
 from penstock_kernels.cuda.compiler import compile_source
 
 BLOCK_THREADS: Final = 256
+
+
+class NoGpu(RuntimeError):
+    """There is none that can be used."""
 
 
 class Cuda:
@@ -20,9 +29,8 @@ class Cuda:
 
     def __init__(self, ordinal: int = 0, cache: Path | None = None, stream: Any = None) -> None:
         """`ordinal`: as CUDA counts in this process. `stream`: anything with `__cuda_stream__`, such as torch's; None:
-        one of its own. `cache`: where compiled sources are kept."""
-        self.device: Final = Device(ordinal)
-        self.device.set_current()
+        one of its own. `cache`: where compiled sources are kept. Raises NoGpu."""
+        self.device: Final = _current(ordinal)
         self.stream: Final[Stream] = self.device.create_stream(stream)
         self.arch: Final = f"sm_{self.device.arch}"
         self._cache: Final = cache
@@ -54,3 +62,17 @@ class Cuda:
             found = self._codes[source].get_kernel(name)
             self._kernels[source, name] = found
         return found
+
+
+def _current(ordinal: int) -> Device:
+    """Raises NoGpu. What CUDA itself says names neither what was asked for nor what is missing."""
+    try:
+        device = Device(ordinal)
+        device.set_current()
+    # of the driver that is not there, of one too old, and of numbers: each has a class of its own
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise NoGpu(
+            f"GPU {ordinal} can't be used ({why}); expected an NVIDIA GPU of that number, with its driver"
+        ) from error
+    return device
