@@ -158,7 +158,8 @@ async def test_away_at_the_start_what_was_fetched_is_served(
     assert other.desk.state is not None
     assert not other.desk.state.counts.reachable
     assert "it is away" in other.desk.state.problem
-    assert "it is away; nothing of it is served yet, and it is asked again" in caplog.text
+    where = "(the registry is fake: now, and is set by --registry-uri)"
+    assert f"it is away; nothing of it is served yet {where}, and it is asked again" in caplog.text
     registry.away = False
     other.desk.look()
     await other.until(lambda m: versions(m) == [(1, True), (2, True)] and not m.problem)

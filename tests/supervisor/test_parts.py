@@ -209,6 +209,13 @@ def test_a_server_without_models_has_no_table() -> None:
     assert "Only this machine" not in shown
 
 
+def test_an_empty_repository_is_told_what_was_expected(tmp_path: Path) -> None:
+    shown = announce(Settings(model_repository=(tmp_path,)), ())
+    assert f"  {tmp_path}: expected NAME/config.pbtxt and NAME/1/model.onnx" in shown
+    model = ModelReport("m", "1", "READY", "", "onnx", 1)
+    assert "expected" not in announce(Settings(model_repository=(tmp_path,)), (model,))
+
+
 def test_the_banner_says_who_is_let_in_and_what_is_recorded(tmp_path: Path) -> None:
     assert "  access   open: whoever reaches a port may do everything\n" in announce(Settings(), ())
     assert "  audit " not in announce(Settings(), ())

@@ -143,12 +143,17 @@ class Desk:
         if away != self._problem:
             if away:
                 there = any(model.present for model in self._models.values())
-                goes_on = "what was fetched goes on" if there else "nothing of it is served yet"
+                goes_on = "what was fetched goes on" if there else self._nothing_yet()
                 log.warning("%s; %s, and it is asked again", away, goes_on)
             elif self._problem:
                 log.info("the registry answers again")
             self._problem = away
         self.tell()
+
+    def _nothing_yet(self) -> str:
+        """It may never have been where it is asked."""
+        at = f" is {self._uri} now, and" if self._uri else ""
+        return f"nothing of it is served yet (the registry{at} is set by --registry-uri)"
 
     async def _ask_for(self, model: Followed) -> str:
         """Returns why the registry can't be asked; empty: it has answered."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, TextIO
 
 from rich.console import Console
@@ -59,6 +60,7 @@ class Announcer:
             console.width = _PLAIN_WIDTH
         title = Text.assemble((f"Penstock {self._version}", "bold"), f"  front: {self._front}")
         lines = [title, *self._addresses(), Text(), *_model_table(models), _summary(models)]
+        lines += _expected(self._settings.model_repository) if not models else []
         for line in lines:
             console.print(line, soft_wrap=True)
         self._out.flush()
@@ -121,6 +123,12 @@ def _summary(models: Sequence[ModelReport]) -> Text:
     ready = sum(model.state == "READY" for model in models)
     style = "green" if ready == len(models) else "yellow"
     return Text.assemble((f"  {ready} of {len(models)} models ready", style), ". Ctrl-C stops.")
+
+
+def _expected(repositories: Sequence[Path]) -> list[Text]:
+    """What a repository looks like that has a model; none was found."""
+    hint = "expected NAME/config.pbtxt and NAME/1/model.onnx, or files of another backend"
+    return [Text(f"  {folder}: {hint}", "dim") for folder in repositories]
 
 
 def _log_changes(
