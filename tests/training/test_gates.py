@@ -9,6 +9,7 @@ import pytest
 from penstock_training.gates import NO_GATES, PASSED, Champion, Verdict, judge
 from penstock_training.held_out import HeldOut
 from penstock_training.register_config import GateSettings, RegisterSettings
+from penstock_training.report.page import _badge
 from penstock_training.report.statistics import Evaluation
 
 # of four samples one is wrong: the second class has a recall of one half
@@ -104,6 +105,12 @@ def test_metrics_of_a_recipe_may_be_better_when_lower() -> None:
 
 def test_a_first_version_has_nobody_to_be_compared_with() -> None:
     assert judged({"champion": {"worse_by": {"accuracy": -1}}}).passed
+
+
+def test_the_report_does_not_say_passed_where_there_are_no_gates() -> None:
+    assert "no gates" in _badge(judged({}))
+    assert "all gates passed" in _badge(judged({"minimum": {"accuracy": 0.7}}))
+    assert "1 of 1 gates failed" in _badge(judged({}, onnx_error=1))
 
 
 def test_to_be_compared_with_a_champion_is_a_gate() -> None:

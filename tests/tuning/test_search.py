@@ -99,6 +99,14 @@ async def test_a_gain_that_is_not_worth_it_is_left_alone() -> None:
     assert (await find(Simulated(barely))).best == NOW
 
 
+async def test_trials_say_whether_their_turns_differ_too_much() -> None:
+    noisy = await find(Simulated(lambda _: 1000, noise=0.3, seed=1))
+    assert any(trial.within_noise for trial in noisy.trials)
+    assert not any(t.within_noise for t in noisy.trials if t.chosen or t.candidate == NOW)
+    clear = await find(Simulated(real_machine, noise=0.001, seed=1))
+    assert not any(trial.within_noise for trial in clear.trials if trial.step == "backend")
+
+
 async def test_those_that_answer_otherwise_take_no_part() -> None:
     why = "output 'Y' differs by 0.3 of its largest element"
     machine = Simulated(real_machine, refuses={"openvino": why})
