@@ -35,6 +35,7 @@ PenstockError
 │       ├── NotEncrypted            a file lies there in plain
 │       ├── EncryptionBroken        an encrypted file was changed
 │       ├── WrongKeyEncryptionKey   no key of this server opens one
+│       ├── FileDamaged             one was cut or changed on the way, and what it holds can't be seen
 │       └── PickleRefused           one is a pickle, which runs any code
 ├── ConfigError               a file or setting is wrong; names file, line, what was expected
 │   ├── VaultRefused          Vault does not know the token, or does not allow it this
@@ -219,6 +220,14 @@ class EncryptionBroken(Untrusted):
 
 class WrongKeyEncryptionKey(Untrusted):
     """None of this server's keys opens the key of an encrypted file."""
+
+
+class FileDamaged(Untrusted):
+    """A file was cut or changed on the way, so that nobody can see what it holds: nothing to do with trust for whoever
+    has broken a download, so its text is a plain one."""
+
+    def __str__(self) -> str:
+        return PenstockError.__str__(self)
 
 
 class PickleRefused(Untrusted):

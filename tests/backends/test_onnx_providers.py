@@ -70,6 +70,13 @@ def test_parameters_of_cuda_are_in_onnx_runtimes_words() -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_what_is_no_accelerator_is_told_on_any_device(kind: str, device: str) -> None:
+    with pytest.raises(LoadFailed, match=f"{kind}_execution_accelerator: 'tensort', expected "):
+        choose(spec(device, optimization=accelerated(kind, "tensort")), ALL, None)
+
+
 def test_options_of_the_accelerator_cuda_win() -> None:
     chosen = on_gpu("cuda", cudnn_conv_use_max_workspace="0", device_id="0")
     assert chosen.providers[0] == (

@@ -342,6 +342,27 @@ def test_one_bad_request_of_a_batch(model_dir: Path) -> None:
     assert str(second) == "PyTorch: AssertionError: below 0"
 
 
+def test_what_torchscript_says_last_is_the_reason(model_dir: Path) -> None:
+    class Picky(torch.nn.Module):
+        def multiplied(self, X: torch.Tensor) -> torch.Tensor:
+            return torch.mm(X, torch.zeros(3, 3))
+
+        def forward(self, X: torch.Tensor) -> torch.Tensor:
+            if bool((X < 0).any()):
+                raise ValueError("below 0:\n not allowed")
+            return self.multiplied(X)
+
+    made.save_script(made.torch_script(Picky()), model_dir)
+    model = load_tiny(model_dir, config("X", outputs=("Y",)))
+    with pytest.raises(ModelFailed) as raised:
+        model.execute(batch_of({"X": np.full((1, 4), -1, np.float32)}))
+    assert str(raised.value) == "PyTorch: ValueError: below 0: not allowed"
+    with pytest.raises(ModelFailed) as raised:
+        model.execute(batch_of({"X": np.ones((1, 4), np.float32)}))
+    text = "PyTorch: RuntimeError: mat1 and mat2 shapes cannot be multiplied (1x4 and 3x3)"
+    assert str(raised.value) == text
+
+
 def test_an_exception_whose_constructor_takes_more_than_a_text(model_dir: Path) -> None:
     write_class(model_dir, "b'\\xff'.decode()")
     model = load_tiny(model_dir, config("X", outputs=("Y",)))

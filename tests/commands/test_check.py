@@ -113,6 +113,25 @@ def test_each_value_and_its_source_as_json(
     assert settings["quarantine_secs"][1] == "default"
 
 
+def test_what_runs_otherwise_than_asked_for_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # no machine has so many GPUs, and there is no plan of the other one
+    write_model(
+        tmp_path / "models" / "auto", "mirror", f"{XY}\ninstance_group [ {{ gpus: [ 99 ] }} ]"
+    )
+    write_model(tmp_path / "models" / "makeshift", "makeshift", None)
+    code, report = as_json(capsys, tmp_path / "models", "--strict")
+    assert code == 1
+    auto, makeshift = report["models"]
+    assert (auto["status"], makeshift["status"]) == ("warning", "warning")
+    (told,) = auto["findings"]
+    assert told["text"].startswith("version 1 does not run as asked for: runs on the CPU: ")
+    assert told["file"].endswith("auto/config.pbtxt") and told["line"]
+    (told,) = makeshift["findings"]
+    assert "there is no plan of it, so NumPy runs it" in told["text"]
+
+
 def test_warnings_count_when_they_shall(repository: Path) -> None:
     assert run(repository, "idle", "--no-load") == 0
     assert run(repository, "idle", "--no-load", "--strict") == 1

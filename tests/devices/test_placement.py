@@ -88,7 +88,9 @@ def test_a_gpu_that_is_not_there(
     devices: Devices, use: GpuUse, asked: list[int], reason: str
 ) -> None:
     found = placed({"kind": "KIND_AUTO", "gpus": asked, "count": 2}, devices=devices, use=use)
-    assert [(each.device, each.fallback) for each in found] == [("cpu", reason)] * 2
+    assert [(each.device, each.fallback) for each in found] == [
+        ("cpu", f"runs on the CPU: {reason}")
+    ] * 2
     with pytest.raises(LoadFailed) as caught:
         placed({"kind": "KIND_CPU"}, {"kind": "KIND_GPU", "gpus": asked}, devices=devices, use=use)
     assert str(caught.value) == f"instance_group[1] has kind KIND_GPU, but {reason}"

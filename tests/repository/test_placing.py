@@ -60,7 +60,7 @@ async def test_one_that_may_run_on_the_cpu_does_and_says_so(
 ) -> None:
     write(tmp_path / "a" / "m", 1, config="instance_group { gpus: [ 1 ] count: 2 }")
     bench = await started(make, gpus(1))
-    reason = "GPU 1 is not there; the server has 0 (Model 0)"
+    reason = "runs on the CPU: GPU 1 is not there; the server has 0 (Model 0)"
     assert bench.lines == [("m", "1", "READY", reason)]
     model = bench.repository.get("m")
     assert model.statistics.fallbacks() == {"device": reason}

@@ -13,7 +13,7 @@ from penstock.config import Settings
 from penstock.errors import LoadFailed
 from penstock.repository.config_file import read_config
 from penstock.secrets_config import SecretRef, SecretsSettings
-from penstock.supervisor.trial import trial
+from penstock.supervisor.trial import Tried, trial
 from served_models import XY, write_add_sub, write_model
 
 pytestmark = pytest.mark.extension("check")
@@ -32,8 +32,9 @@ async def test_good_and_bad_models_side_by_side(tmp_path: Path) -> None:
             running.load(tmp_path / "broken", 1, config),
             return_exceptions=True,
         )
-        assert isinstance(good, dict)
-        assert [tensor["name"] for tensor in good["input"]] == ["INPUT0", "INPUT1"]
+        assert isinstance(good, Tried)
+        assert [tensor["name"] for tensor in good.config["input"]] == ["INPUT0", "INPUT1"]
+        assert good.fallbacks == ()
         assert isinstance(bad, LoadFailed)
         assert "no weights" in str(bad)
     assert open_descriptors() == before

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import stat
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +22,7 @@ from penstock.errors import (
     Downgraded,
     EncryptionBroken,
     FileAdded,
+    FileDamaged,
     FileMissing,
     LinkOutside,
     LoadFailed,
@@ -176,7 +179,7 @@ def test_tampering(
 
 
 def test_every_error_of_trust_is_named() -> None:
-    assert len(Untrusted.__subclasses__()) == 16
+    assert len(Untrusted.__subclasses__()) == 17
     assert issubclass(Untrusted, errors.LoadFailed)
 
 
@@ -424,6 +427,18 @@ class TestPickles:
             workshop.stage(1, allow_pickle=("other*",))
         assert workshop.stage(1, workshop.rule(require="none"), allow_pickle=("m",)) is None
         assert workshop.stage(1, allow_pickle=("m",)) is not None
+
+    def test_a_broken_download_is_no_reason_to_allow_them(self, workshop: Workshop) -> None:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("net/constants.pkl", b"x" * 100)
+        write(workshop.model / "1" / "model.pt", content.getvalue()[:-30])
+        text = refused(workshop, FileDamaged, workshop.rule(require="none"))
+        assert text.startswith("'1/model.pt' is damaged or cut: ")
+        assert "pickle" not in text
+        write(workshop.model / "1" / "model.pt", b"\x80\x04N.")
+        text = refused(workshop, PickleRefused, workshop.rule(require="none"))
+        assert "--artifacts-allow-pickle" in text
 
     @pytest.mark.parametrize("linked", ["1", "1/deep"])
     def test_in_a_folder_that_is_linked_there(self, workshop: Workshop, linked: str) -> None:

@@ -30,6 +30,7 @@ _PACKAGES: Final = MappingProxyType(
     {CUDA: "onnxruntime-gpu", TENSORRT: "onnxruntime-gpu", OPENVINO: "onnxruntime-openvino"}
 )
 _WHERE: Final = "optimization.execution_accelerators"
+_ACCELERATORS: Final = MappingProxyType({"cpu": ("openvino",), "gpu": ("tensorrt", "cuda")})
 
 _CUDA_PARAMETERS: Final[Mapping[str, Mapping[str, str] | None]] = MappingProxyType(
     {
@@ -127,11 +128,20 @@ def wants_tensorrt(spec: LoadSpec) -> bool:
     )
 
 
+def _check_names(config: ConfigDict) -> None:
+    """Also of those that have no part where the instance runs: a slip is to be seen on the machine that has no GPU."""
+    for kind, known in _ACCELERATORS.items():
+        for name, _ in _accelerators(config, kind):
+            if name not in known:
+                raise LoadFailed(
+                    f"{_WHERE}.{kind}_execution_accelerator: {name!r}, expected {' or '.join(known)}"
+                )
+
+
 def _wanted(spec: LoadSpec, engines: Path | None) -> Iterator[tuple[str, dict[str, str]]]:
+    _check_names(spec.config)
     if spec.device == "cpu":
-        for name, parameters in _accelerators(spec.config, "cpu"):
-            if name != "openvino":
-                raise _unknown("cpu", name, "openvino")
+        for _, parameters in _accelerators(spec.config, "cpu"):
             yield OPENVINO, {"device_type": "CPU", **parameters}
         return
     cuda = dict(_cuda_parameters(spec.config))
@@ -139,11 +149,9 @@ def _wanted(spec: LoadSpec, engines: Path | None) -> Iterator[tuple[str, dict[st
         if name == "tensorrt":
             profiles = _profiles(spec.config, parameters)
             yield TENSORRT, profiles | _tensorrt_options(parameters, engines)
-        elif name == "cuda":
+        else:
             _check_graphs(name, parameters)
             cuda |= parameters
-        else:
-            raise _unknown("gpu", name, "tensorrt or cuda")
     # the worker sees one GPU
     yield CUDA, {"device_id": "0", **cuda}
 
@@ -161,10 +169,6 @@ def _accelerators(config: ConfigDict, kind: str) -> Iterator[tuple[str, dict[str
     accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
     for each in accelerators.get(f"{kind}_execution_accelerator") or ():
         yield each.get("name") or "", dict(each.get("parameters") or {})
-
-
-def _unknown(kind: str, name: str, expected: str) -> LoadFailed:
-    return LoadFailed(f"{_WHERE}.{kind}_execution_accelerator: {name!r}, expected {expected}")
 
 
 def _cuda_parameters(config: ConfigDict) -> Iterator[tuple[str, str]]:

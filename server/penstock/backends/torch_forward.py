@@ -10,10 +10,10 @@ from typing import Any, Final
 import torch
 
 from penstock import model_config
-from penstock.backends.isolation import one_line
 from penstock.backends.torch_binding import Inputs, Results
 from penstock.backends.torch_options import AUTO, OFF, Options
 from penstock.backends.torch_program import Program
+from penstock.backends.torch_reasons import short_reason
 from penstock.backends.torch_tensors import DTYPES
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.model_config import ConfigDict
@@ -127,7 +127,7 @@ class Forward:
             after = self._seconds(example)
         except Exception as error:  # noqa: BLE001 (zeros may be nothing for the model, or it goes by strides: no reason not to serve it)
             switch(False)
-            log.info("auto: %s is not for this model: %s", name, one_line(error))
+            log.info("auto: %s is not for this model: %s", name, short_reason(error))
             return
         if after > CLEARLY_FASTER * before:
             switch(False)

@@ -16,11 +16,11 @@ from torch.utils import _pytree as pytree
 
 from penstock.backends import disk_cache
 from penstock.backends.base import LoadSpec
-from penstock.backends.isolation import one_line
 from penstock.backends.torch_class import load_class
 from penstock.backends.torch_files import Kind, TorchFile, check_compiled
 from penstock.backends.torch_options import Options
 from penstock.backends.torch_program import Part, Program, plain
+from penstock.backends.torch_reasons import short_reason
 from penstock.backends.torch_tensors import DATATYPES
 from penstock.errors import LoadFailed
 
@@ -29,9 +29,6 @@ CHECK_INPUTS: Final = "AOTI_RUNTIME_CHECK_INPUTS"
 COMPILED_CODE: Final = "TORCHINDUCTOR_CACHE_DIR"
 TEMPORARY: Final = "TMPDIR"
 """What torch's C++ code reads."""
-MAX_REASON: Final = 400
-
-_NATIVE_TRACE: Final = re.compile(r"\s*Exception raised from .*", re.DOTALL)
 
 
 def load_program(
@@ -46,12 +43,6 @@ def load_program(
         raise LoadFailed(
             f"torch {torch.__version__} can't load {file.path} as {file.kind.value}: {short_reason(error)}"
         ) from error
-
-
-def short_reason(error: BaseException) -> str:
-    """torch's message on one line, without the places in its C++ code."""
-    text = _NATIVE_TRACE.sub("", one_line(error))
-    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
 def _torchscript(path: Path, spec: LoadSpec, options: Options, device: torch.device) -> Program:

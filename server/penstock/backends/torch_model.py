@@ -19,9 +19,10 @@ from penstock.backends.ragged import BatchInputs
 from penstock.backends.torch_binding import declared
 from penstock.backends.torch_files import find_file
 from penstock.backends.torch_forward import Forward
-from penstock.backends.torch_loaders import load_program, short_reason
+from penstock.backends.torch_loaders import load_program
 from penstock.backends.torch_options import Options, read_options
 from penstock.backends.torch_program import Program
+from penstock.backends.torch_reasons import short_reason
 from penstock.backends.torch_runners import CpuRunner, InputsChanged, Runner
 from penstock.backends.torch_tensors import DTYPES
 from penstock.errors import LoadFailed, ModelFailed, PenstockError

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 
 from penstock.backends.base import Outputs
-from penstock.backends.isolation import one_line
 from penstock.backends.torch_forward import Forward
+from penstock.backends.torch_reasons import short_reason
 from penstock.backends.torch_tensors import to_array, to_tensor
 from penstock.types import Array
 
@@ -44,8 +44,8 @@ class CpuRunner:
         except Exception as error:
             if _was_written(tensors):
                 raise InputsChanged(
-                    f"PyTorch: {one_line(error)} (after the model had written into its inputs, so that no request of"
-                    " the batch can be run again)"
+                    f"PyTorch: {short_reason(error)} (after the model had written into its inputs, so that no request"
+                    " of the batch can be run again)"
                 ) from error
             raise
         return {name: to_array(outputs[name]) for name in wanted}

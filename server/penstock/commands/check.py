@@ -24,7 +24,7 @@ from penstock.model_config import ConfigDict
 from penstock.registry.entries import find_entries
 from penstock.repository.checks.artifact_check import Copies, copies
 from penstock.repository.checks.ensemble_check import Known, check_ensembles
-from penstock.repository.checks.findings import Finding, error
+from penstock.repository.checks.findings import Finding, error, warning
 from penstock.repository.checks.model_check import CheckedModel, check_model, placed
 from penstock.repository.dependencies import needs_of
 from penstock.repository.folders import find_models
@@ -175,10 +175,15 @@ async def _load(
     try:
         backend = model.backend or backend_for(model.config, folder / str(version))
         config = {**given, "backend": backend}
-        return await running.load(folder, version, config)
+        tried = await running.load(folder, version, config)
     except PenstockError as problem:
         found = placed(str(problem), str(model.folder / str(version)))
         return error(f"version {version} can't be loaded: {found.text}", found.file, found.line)
+    for path, reason in tried.fallbacks:
+        text = f"version {version} does not run as asked for: {reason}"
+        place = model.line(path) if path else (str(model.folder / str(version)), 0)
+        model.findings.append(warning(text, *place))
+    return tried.config
 
 
 def _line(model: CheckedModel, loaded: Known, *, tried: bool) -> ModelLine:

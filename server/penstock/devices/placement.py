@@ -93,7 +93,8 @@ def _of_group(
         raise LoadFailed(f"instance_group[{number}] has kind KIND_GPU, but {problem}")
     if kind == "KIND_CPU" or problem:
         # who named no GPU is content with the CPU
-        yield from [Placement(number, kind, fallback=problem if asked else "")] * count
+        fallback = f"runs on the CPU: {problem}" if asked and problem else ""
+        yield from [Placement(number, kind, fallback=fallback)] * count
         return
     numbers = dict.fromkeys(asked or range(len(devices.gpus)))
     for _ in range(count):

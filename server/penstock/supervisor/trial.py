@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
@@ -14,6 +15,7 @@ from penstock import model_config
 from penstock.backends.hidden_tensors import without
 from penstock.config import Settings
 from penstock.devices.discovery import NO_DEVICES, VISIBLE, Devices, Inventory
+from penstock.devices.placement import Placement
 from penstock.image_config import as_clients_see
 from penstock.model_config import ConfigDict
 from penstock.padding_config import padding_of
@@ -36,6 +38,16 @@ from penstock.workers.messages import (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What is known of a version that can be loaded."""
+
+    config: ConfigDict
+    """Complete."""
+    fallbacks: tuple[tuple[str, str], ...] = ()
+    """Why it does not run as it was asked for: what asks for it (empty: the whole configuration), and the reason."""
+
+
 class Trial:
     """Supervisor and gateway in one, as far as loading goes. `trial` makes and ends it."""
 
@@ -47,8 +59,8 @@ class Trial:
         self._link = link
         self._loads = asyncio.Semaphore(settings.model_load_thread_count)
 
-    async def load(self, model_dir: Path, version: int, config: ConfigDict) -> ConfigDict:
-        """The complete configuration of a version that can be loaded; its worker has ended.
+    async def load(self, model_dir: Path, version: int, config: ConfigDict) -> Tried:
+        """Load a version; its worker has ended afterwards.
 
         Raises LoadFailed or ConfigError with the reason.
         """
@@ -70,10 +82,19 @@ class Trial:
                 check_complete(complete, f"model '{model_dir.name}'")
                 model_config.parse(complete)
                 latencies_of(self._settings.metrics, complete)
-                return as_clients_see(without(complete, padding_of(complete).masks))
+                shown = as_clients_see(without(complete, padding_of(complete).masks))
+                return Tried(shown, tuple(_fallbacks(starter.placements, ready.fallback)))
             finally:
                 instance.close()
                 await instance.process.exited
+
+
+def _fallbacks(placed: Sequence[Placement], of_backend: str) -> Iterator[tuple[str, str]]:
+    """Each once, though all instances of a group may have it."""
+    found = {f"instance_group[{each.group}]": each.fallback for each in placed if each.fallback}
+    yield from found.items()
+    if of_backend:
+        yield "", of_backend
 
 
 @asynccontextmanager

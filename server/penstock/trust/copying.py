@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from penstock.errors import (
     ContentChanged,
     FileAdded,
+    FileDamaged,
     FileMissing,
     NotEncrypted,
     PickleRefused,
@@ -17,7 +18,7 @@ from penstock.errors import (
 from penstock.trust.folder import OpenFolder
 from penstock.trust.kek import KeyRing
 from penstock.trust.manifest import Manifest
-from penstock.trust.pickles import find_pickle
+from penstock.trust.pickles import find_pickle, is_damage
 from penstock.trust.release import FILENAME
 from penstock.trust.sealed import CHUNK_BYTES, SUFFIX, unsealed
 from penstock.trust.staging import Draft
@@ -93,11 +94,13 @@ class Copying:
             raise refused_pickle(path, why)
 
 
-def refused_pickle(path: str, why: str) -> PickleRefused:
-    """The error of it."""
+def refused_pickle(path: str, why: str) -> PickleRefused | FileDamaged:
+    """The error of what `find_pickle` has found."""
+    if is_damage(why):
+        return FileDamaged(f"{path!a} is damaged or cut: {why}; expected the whole file")
     return PickleRefused(
         f"{path!a} is or holds a pickle, which runs any code when it is read: {why}; "
-        "expected another format, or the model's name in artifacts.allow_pickle"
+        "expected another format, or the model's name in artifacts.allow_pickle (--artifacts-allow-pickle)"
     )
 
 

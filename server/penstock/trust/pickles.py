@@ -35,6 +35,7 @@ AS_GOOD_AS_ONE: Final = (
     " compiled of one, which is native code"
 )
 REACHES_FILES: Final = "it is as good as one, being TorchScript that may read or write any file"
+DAMAGED: Final = "it is a damaged archive"
 HEAD_BYTES: Final = 4096
 PICKLE_BYTES: Final = 1 << 20
 """How far a file is read as a pickle: what makes objects may come after long texts and lists."""
@@ -89,6 +90,11 @@ def find_pickle(file: BinaryIO, name: str) -> str:
     The file can be read and sought.
     """
     return _look(file, name, MAX_DEPTH)
+
+
+def is_damage(why: str) -> bool:
+    """Whether `find_pickle` only could not see what is in the file: it was cut or changed on the way."""
+    return why.endswith(DAMAGED)
 
 
 def _look(file: BinaryIO, name: str, depth: int) -> str:
@@ -237,7 +243,10 @@ def _of_zip(file: BinaryIO, depth: int) -> str:
                         _seekable(inner, member.file_size), member.filename, depth - 1
                     ):
                         return f"{member.filename[:100]!a} in it: {found}"
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib.error, EOFError):
+    except (zipfile.BadZipFile, OSError, zlib.error, EOFError):
+        return DAMAGED
+    except RuntimeError:
+        # encrypted, or compressed in a way that is not known here
         return "it is an archive that can't be read"
     return ""
 
@@ -280,7 +289,7 @@ def _of_tar(file: BinaryIO, depth: int) -> str:
                 if inner is not None and (found := _look(inner, member.name, depth - 1)):  # type: ignore[arg-type]
                     return f"{member.name[:100]!a} in it: {found}"
     except (tarfile.TarError, OSError, EOFError):
-        return "it is an archive that can't be read"
+        return DAMAGED
     return ""
 
 

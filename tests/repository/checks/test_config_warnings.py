@@ -177,6 +177,16 @@ def test_parameters_of_onnx_models_are_known(tmp_path: Path) -> None:
     assert "parameters['colour'] has no effect; known are" in findings[1][2]
 
 
+def test_parameters_of_torch_models_are_known(tmp_path: Path) -> None:
+    given = own(channels_last="auto", INFERENCE_MODE=1, chanels_last=1, colour="blue")
+    text = f"{PYTHON.replace('python', 'torch')}\n{given}"
+    slip, unknown = found(tmp_path / "script", text, "model.pt")
+    assert "parameters['chanels_last'] is not known; did you mean 'channels_last'?" in slip[2]
+    assert "parameters['colour'] has no effect; known are" in unknown[2]
+    # a class may have parameters of its own
+    assert found(tmp_path / "class", text, "model.py") == [slip]
+
+
 @pytest.mark.parametrize(
     ("text", "line", "expected"),
     [

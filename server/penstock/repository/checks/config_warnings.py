@@ -51,18 +51,38 @@ OPENVINO_PARAMETERS: Final = (
     "RESHAPE_IO_LAYERS",
     "CPU_EXTENSION_PATH",
 )
+TORCH_PARAMETERS: Final = (
+    "intra_op_thread_count",
+    "inter_op_thread_count",
+    "INTRA_OP_THREAD_COUNT",
+    "INTER_OP_THREAD_COUNT",
+    "INFERENCE_MODE",
+    "DISABLE_OPTIMIZED_EXECUTION",
+    "ENABLE_JIT_EXECUTOR",
+    "ENABLE_JIT_PROFILING",
+    "ENABLE_TENSOR_FUSER",
+    "DISABLE_CUDNN",
+    "ENABLE_CACHE_CLEANING",
+    "ENABLE_WEIGHT_SHARING",
+    "channels_last",
+    "autocast",
+    "model_class",
+    "cuda_graphs",
+    "cuda_graphs_max",
+)
 SESSION: Final = "session."
 OF_BACKEND: Final = MappingProxyType(
     {
         "onnxruntime": ONNX_PARAMETERS,
         "mlflow": MLFLOW_PARAMETERS,
         "openvino": OPENVINO_PARAMETERS,
+        "torch": TORCH_PARAMETERS,
         # ONNX Runtime may run it in TensorRT's place
         "tensorrt": (*TENSORRT_PARAMETERS, *ONNX_PARAMETERS),
     }
 )
 LIKE_ONE_OF_OURS: Final = 0.8
-"""How alike a Python model's own parameter may be to one of ours before it is taken for a slip of the pen."""
+"""How alike a parameter of a model's own code may be to one of ours before it is taken for a slip of the pen."""
 
 CACHE_FLAG: Final = "--cache-config=local,size=BYTES (PENSTOCK_CACHE_CONFIG)"
 LIMIT_FLAG: Final = "--rate-limit=execution_count (PENSTOCK_RATE_LIMIT)"
@@ -93,10 +113,11 @@ ONLY_FOR: Final[Sequence[tuple[_Path, tuple[str, ...]]]] = (
 """Keys that only some backends act on."""
 
 
-def config_warnings(config: ConfigDict) -> Iterator[Problem]:
-    """All of them, by path."""
+def config_warnings(config: ConfigDict, *, has_class: bool = False) -> Iterator[Problem]:
+    """All of them, by path. `has_class`: code of the model's own may read parameters that are none of ours."""
     for check in CHECKS:
         yield from check(config)
+    yield from _parameters(config, has_class)
 
 
 def unset(config: ConfigDict, settings: Settings) -> Iterator[Problem]:
@@ -228,10 +249,11 @@ def _objective(config: ConfigDict) -> Iterator[Problem]:
         yield Problem(path, text)
 
 
-def _parameters(config: ConfigDict) -> Iterator[Problem]:
+def _parameters(config: ConfigDict, has_class: bool) -> Iterator[Problem]:
     backend = _backend(config)
     onnx = backend in ("onnxruntime", "tensorrt")
     own = OF_BACKEND.get(backend)
+    lenient = has_class or not own
     known = [*OWN_PARAMETERS, *(own or ())]
     in_lower_case = {name.lower(): name for name in known}
     for key in config["parameters"]:
@@ -242,14 +264,14 @@ def _parameters(config: ConfigDict) -> Iterator[Problem]:
             or (onnx and key.startswith(SESSION))
         ):
             continue
-        # a Python model's parameters are its own, but for what looks like one of ours
-        cutoff = 0.6 if own else LIKE_ONE_OF_OURS
+        # the parameters of a model's code are its own, but for what looks like one of ours
+        cutoff = LIKE_ONE_OF_OURS if lenient else 0.6
         near = difflib.get_close_matches(key.lower(), in_lower_case, 1, cutoff)
         if near:
             yield Problem(
                 f"parameters[{key!r}]", f"is not known; did you mean {in_lower_case[near[0]]!r}?"
             )
-        elif own:
+        elif not lenient:
             expected = ", ".join([*known, "session.…"] if onnx else known)
             yield Problem(f"parameters[{key!r}]", f"has no effect; known are {expected}")
 
@@ -277,7 +299,6 @@ CHECKS: Final[Sequence[Check]] = (
     _queue_policy,
     _ensemble,
     _objective,
-    _parameters,
     _platform,
 )
 

@@ -137,7 +137,8 @@ def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
     judged = (
         config if model.is_ensemble else {**config, "backend": model.backend or config["backend"]}
     )
-    for found in config_warnings(judged):
+    has_class = model.backend == "torch" and not _without_class(model, plain)
+    for found in config_warnings(judged, has_class=has_class):
         model.findings.append(warning(str(found), *model.line(found.path)))
     model.findings += folder_findings(model.folder, config, model.backend, plain)
     if not model.failed:
@@ -148,6 +149,12 @@ def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
 def _is_encrypted(version_dir: Path) -> bool:
     """What is in it can be told when it is loaded only."""
     return any(path.name.endswith(SUFFIX) for path in version_dir.rglob("*"))
+
+
+def _without_class(model: CheckedModel, plain: Sequence[int]) -> bool:
+    """Whether no version of a PyTorch model has code that reads parameters of its own, as far as all can be seen."""
+    seen = len(plain) == len(model.served)
+    return seen and not any((model.folder / str(v) / "model.py").exists() for v in plain)
 
 
 def _of_backend(model: CheckedModel, config: ConfigDict, version_dir: Path) -> tuple[str, int]:
