@@ -226,13 +226,15 @@ def test_a_process_that_has_lost_the_others_leaves_it_to_who_knows_more(
 
 def test_who_asks_twice_does_not_wait() -> None:
     program = """
-        import signal
+        import signal, time
         from penstock_training.stopping import StopSignal
-        StopSignal().listen()
+        signals = StopSignal()
+        signals.listen()
         print("ready", flush=True)
-        while True:
-            signal.pause()
-            print("asked", flush=True)
+        while not signals.received:
+            time.sleep(0.01)
+        print("asked", flush=True)
+        signal.pause()
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -247,14 +249,14 @@ def test_who_asks_twice_does_not_wait() -> None:
 def test_processes_do_not_outlive_their_launcher() -> None:
     """The kernel tells them, and they stop as if they had been asked to."""
     child = """
-        import signal, sys
+        import time
         from penstock_training.stopping import StopSignal, stop_with_launcher
         signals = StopSignal()
         signals.listen()
         stop_with_launcher()
         print("ready", flush=True)
         while not signals.received:
-            signal.pause()
+            time.sleep(0.01)
         print("stopped", flush=True)
     """
     launcher = f"""
