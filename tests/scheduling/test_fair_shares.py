@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import cycle, pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.scheduling.batcher import Batcher, BatchPolicy
@@ -124,6 +124,9 @@ def test_who_has_none_of_a_batchs_shape_neither_gains_nor_loses(
     TENANTS,
     st.lists(st.one_of(st.none(), st.integers(0, 12)), min_size=20, max_size=60),
 )
+# who asks for less than its share saves nothing up, and moves no share of others
+@example(Tenant(1, [1]), [Tenant(1, [1]), Tenant(1, [1])], [None] * 17 + [1, 7])
+@example(Tenant(1, [1]), [Tenant(1, [1]), Tenant(0.5, [1])], [None] * 17 + [1, 1, None])
 def test_a_pause_gives_no_credit_and_forgets_no_debt(
     guest: Tenant, hosts: list[Tenant], requests: list[int | None]
 ) -> None:

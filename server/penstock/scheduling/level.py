@@ -32,7 +32,7 @@ class Level(Generic[Request]):
         # asked anew for each batch, for weights may change while a tenant has requests here
         self._weight_of = weight_of
         self._now = 0.0
-        """The smallest tag when a batch was taken last: where those start who come anew."""
+        """The smallest tag of those who still waited when a batch was taken last: where those start who come anew."""
         self._debts: dict[str, float] = {}
         # the lane that ended last: at low load its tenant is the one that comes next
         self._spare: Lane[Request] | None = None
@@ -72,6 +72,9 @@ class Level(Generic[Request]):
         self._now = max(self._now, min(lane.tag for lane in self.lanes.values()))
         for tenant, requests in _by_tenant(batch).items():
             self._serve(self.lanes[tenant], shape, requests, batch_rows)
+        if self.lanes:
+            # who asked for less than its share saves nothing up: it comes back where those are who still wait
+            self._now = max(self._now, min(lane.tag for lane in self.lanes.values()))
 
     def first(self) -> Request:
         """Who is next; there is one."""
