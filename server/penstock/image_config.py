@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from penstock.errors import ConfigError
 from penstock.model_config import ANY_SIZE, ConfigDict
+from penstock.tensor_parameters import Problem, by_tensor
 from penstock_kernels.images import ImageRecipe
 
 PREFIX: Final = "image."
@@ -25,9 +26,6 @@ WAYS: Final = ("stretch", "crop")
 TYPES: Final = ("TYPE_FP32", "TYPE_FP16", "TYPE_BF16")
 """Of the model's input."""
 MAX_SIDE: Final = 2**15
-
-Problem = tuple[str, str]
-"""A parameter's key, and what is wrong with its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def images_of(config: ConfigDict) -> tuple[ImageInput, ...]:
 
 def read_images(config: ConfigDict) -> tuple[tuple[ImageInput, ...], list[Problem]]:
     """What the configuration says, but for what is wrong, and what that is."""
-    tensors, problems = _by_tensor(config)
+    tensors, problems = by_tensor(config, PREFIX, KEYS)
     images = []
     for name, texts in tensors.items():
         reader = _Reader(name, texts, problems)
@@ -125,23 +123,6 @@ def _shown(tensor: Mapping[str, Any], ragged: bool) -> dict[str, Any]:
         "allow_ragged_batch": ragged,
     }
     return {**tensor, **changed}
-
-
-def _by_tensor(config: ConfigDict) -> tuple[dict[str, dict[str, str]], list[Problem]]:
-    """Tensor → what is said of it. A tensor's name may have dots."""
-    tensors: dict[str, dict[str, str]] = {}
-    problems = []
-    given: Mapping[str, Any] = config.get("parameters") or {}
-    for key, parameter in given.items():
-        if not key.startswith(PREFIX):
-            continue
-        name, _, what = key.removeprefix(PREFIX).rpartition(".")
-        if name and what in KEYS:
-            tensors.setdefault(name, {})[what] = str(parameter.get("string_value", ""))
-        else:
-            known = ", ".join(KEYS)
-            problems.append((key, f"is not known; expected {PREFIX}TENSOR. and one of {known}"))
-    return tensors, problems
 
 
 class _Reader:

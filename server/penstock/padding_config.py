@@ -14,19 +14,17 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from penstock.errors import ConfigError
 from penstock.model_config import ANY_SIZE, ConfigDict
+from penstock.tensor_parameters import Problem, by_tensor
 
 PREFIX: Final = "padding."
 POWERS_OF_TWO: Final = "powers_of_two"
 INPUT_KEYS: Final = ("buckets", "dimension", "value", "mask")
 OUTPUT_KEYS: Final = ("cut_to", "cut_dimension")
 MAX_BUCKET: Final = 2**31
-
-Problem = tuple[str, str]
-"""A parameter's key, and what is wrong with its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def padding_of(config: ConfigDict) -> Padding:
 
 def read_padding(config: ConfigDict) -> tuple[Padding, list[Problem]]:
     """What the configuration says, but for what is wrong, and what that is."""
-    tensors, problems = _by_tensor(config)
+    tensors, problems = by_tensor(config, PREFIX, (*INPUT_KEYS, *OUTPUT_KEYS))
     inputs, outputs = [], []
     for name, texts in tensors.items():
         problems += _unpaired(name, texts)
@@ -105,23 +103,6 @@ def dimension_of(dims: Sequence[int], dimension: int | None) -> int | None:
     if dimension is None:
         return free[0] if len(free) == 1 else None
     return dimension if dimension in free else None
-
-
-def _by_tensor(config: ConfigDict) -> tuple[dict[str, dict[str, str]], list[Problem]]:
-    """Tensor → what is said of it. A tensor's name may have dots."""
-    tensors: dict[str, dict[str, str]] = {}
-    problems = []
-    given: Mapping[str, Any] = config.get("parameters") or {}
-    for key, parameter in given.items():
-        if not key.startswith(PREFIX):
-            continue
-        name, _, what = key.removeprefix(PREFIX).rpartition(".")
-        if name and what in (*INPUT_KEYS, *OUTPUT_KEYS):
-            tensors.setdefault(name, {})[what] = str(parameter.get("string_value", ""))
-        else:
-            known = ", ".join((*INPUT_KEYS, *OUTPUT_KEYS))
-            problems.append((key, f"is not known; expected {PREFIX}TENSOR. and one of {known}"))
-    return tensors, problems
 
 
 def _unpaired(name: str, texts: Mapping[str, str]) -> Iterator[Problem]:

@@ -45,10 +45,11 @@ MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType(
 OTHER_MODEL_FILES: Final[Mapping[str, str]] = MappingProxyType({"model.pt2": "torch"})
 """Further usual names → their backend."""
 
-IN_ITS_PLACE: Final[Mapping[str, str]] = MappingProxyType(
-    {"tensorrt": "model.onnx", "openvino": "model.onnx"}
-)
-"""Backend → the file that it runs too: openvino, where there is no other; tensorrt, where the other can't be."""
+IN_ITS_PLACE: Final[Mapping[str, str]] = MappingProxyType({"tensorrt": "model.onnx"})
+"""Backend → the file that may lie beside its model file, or alone, and is run where that can't be."""
+
+WITHOUT_IT: Final[Mapping[str, str]] = MappingProxyType({"openvino": "model.onnx"})
+"""Backend → the file that it runs where its own is not there, and never reads beside it."""
 
 PLATFORMS: Final[Mapping[str, str]] = MappingProxyType(
     {

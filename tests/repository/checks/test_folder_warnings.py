@@ -100,6 +100,15 @@ def test_a_model_of_openvino(name: str, tmp_path: Path) -> None:
     assert findings(tmp_path / "m") == []
 
 
+def test_an_onnx_file_beside_openvinos_own_is_never_read(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    for name in ("model.xml", "model.onnx"):
+        (tmp_path / "m" / "1" / name).touch()
+    (tmp_path / "m" / "config.pbtxt").write_text('backend: "openvino"')
+    (finding,) = findings(tmp_path / "m")
+    assert finding.text == "model.onnx is never read: the model file is model.xml"
+
+
 def test_a_version_without_a_model(folder: Path) -> None:
     (folder / "2").mkdir()
     assert only(folder) == ("error", "2", "version 2 is empty")

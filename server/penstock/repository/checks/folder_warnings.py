@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.backends.mlflow_model_file import FILENAME as MLMODEL
-from penstock.backends.registry import IN_ITS_PLACE, MODEL_FILES
+from penstock.backends.registry import IN_ITS_PLACE, MODEL_FILES, WITHOUT_IT
 from penstock.backends.torch_files import FILENAMES as TORCH_FILES
 from penstock.backends.torch_files import SOURCE, WEIGHTS
 from penstock.model_config import ConfigDict
@@ -91,7 +91,7 @@ def _model_files(
         if MLMODEL in names and config["default_model_filename"] in ("", MLMODEL):
             # which files are read says MLflow's file, and whether they are there loading it
             continue
-        if wanted and names and not names & {wanted, *instead}:
+        if wanted and names and not names & {wanted, *instead, WITHOUT_IT.get(backend)}:
             found = ", ".join(sorted(names)[:5])
             yield error(
                 f"version {version} has no model file {wanted!r}; it has {found}", str(version_dir)
