@@ -1,5 +1,6 @@
 """What holds for all tests, before any of them is imported."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,21 @@ def pytest_unconfigure() -> None:
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Commands that run in this process set up logging for all of it: the tests that follow get none of that."""
+    root, own = logging.getLogger(), logging.getLogger("penstock")
+    # pytest's own are the same objects in each phase of each test
+    handlers, levels = root.handlers[:], (root.level, own.level)
+    yield
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
 
 
 @pytest.fixture(scope="session")

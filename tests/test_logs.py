@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,19 +14,6 @@ import pytest
 from penstock.logs import LogFormat, LogSettings, configure_logging
 
 LOGGER = logging.getLogger("penstock.gateway")
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    """Logging is the process's own: leave it to pytest as it was."""
-    root, own = logging.getLogger(), logging.getLogger("penstock")
-    handlers, levels = root.handlers[:], (root.level, own.level)
-    for handler in handlers:
-        root.removeHandler(handler)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    own.setLevel(levels[1])
 
 
 def test_a_line_for_a_person() -> None:
