@@ -15,7 +15,7 @@ from typing import Any
 
 from penstock.config import Settings
 from penstock.workers.channel import Channel, ChannelClosed
-from penstock.workers.messages import (
+from penstock.workers.supervisor_messages import (
     Drain,
     GatewayFailed,
     Inheritance,

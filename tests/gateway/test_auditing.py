@@ -36,7 +36,7 @@ from penstock.gateway.auditing import (
 )
 from penstock.protobuf import message_class
 from penstock.verbs import Verb
-from penstock.workers.messages import TlsState
+from penstock.workers.supervisor_messages import TlsState
 
 PRINCIPAL = Principal("key:psk_a", "team", ("admin",), "api_key")
 

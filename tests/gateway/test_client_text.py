@@ -13,7 +13,7 @@ from penstock import errors
 from penstock.gateway.client_text import told, without_inner_parts
 from penstock.gateway.status import text_of
 from penstock.workers.gather import error_of
-from penstock.workers.messages import RequestError
+from penstock.workers.message_parts import RequestError
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from penstock.gateway.http_types import HttpRequest
 from penstock.gateway.model_control import CHUNK_CHARACTERS, ModelControl
 from penstock.protobuf import message_class
 from penstock.repository.overrides import Override
-from penstock.workers.messages import ModelReport
+from penstock.workers.supervisor_messages import ModelReport
 
 pytestmark = pytest.mark.extension("model_repository")
 

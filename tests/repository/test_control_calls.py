@@ -12,7 +12,8 @@ from penstock.repository.model_calls import ModelCalls
 from penstock.repository.nested import NestedCalls
 from penstock.repository.overrides import Override
 from penstock.repository.served_model import ServedModel
-from penstock.workers import messages
+from penstock.workers.worker_commands import CallAnswered
+from penstock.workers.worker_events import CallModel, ControlModel
 
 
 class Control:
@@ -50,15 +51,15 @@ class Asking:
         self.running: dict[int, Any] = {}
         self.streaming: dict[int, Any] = {}
         self._calls = ModelCalls(NestedCalls(self.models), self.control)
-        self.answers: list[messages.CallAnswered] = []
+        self.answers: list[CallAnswered] = []
 
-    def answer(self, answer: messages.CallAnswered) -> None:
+    def answer(self, answer: CallAnswered) -> None:
         """As Instance."""
         self.answers.append(answer)
 
     def call(self) -> str:
         """Ask model `m`; the error's text."""
-        asked = messages.CallModel(1, -1, (), "m", "", "", (), (), {}, False)
+        asked = CallModel(1, -1, (), "m", "", "", (), (), {}, False)
         self._calls.hear("caller", None, self, asked)  # type: ignore[arg-type]
         error = self.answers.pop().error
         return "" if error is None else error.reason
@@ -67,7 +68,7 @@ class Asking:
         self, action: Any, config: str = "", files: Any = None, *, dependents: bool = False
     ) -> str:
         """Ask; the error's text, empty where there is none."""
-        asked = messages.ControlModel(1, action, "m", "", config, files or {}, dependents)
+        asked = ControlModel(1, action, "m", "", config, files or {}, dependents)
         self._calls.hear("caller", None, self, asked)  # type: ignore[arg-type]
         await until(lambda: bool(self.answers))
         error = self.answers.pop().error

@@ -13,7 +13,7 @@ from penstock.errors import InvalidRequest, QueueFull, Unavailable
 from penstock.repository import restarts
 from penstock.scheduling.sequence_backlog import Ending
 from penstock.telemetry.statistics import FailureReason
-from penstock.workers.messages import ExecuteSequences
+from penstock.workers.worker_commands import ExecuteSequences
 from sequence_bench import SequenceBench
 
 Make = Callable[..., SequenceBench]

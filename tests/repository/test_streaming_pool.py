@@ -14,9 +14,10 @@ from penstock.repository import restarts
 from penstock.telemetry.latencies import Latencies
 from penstock.telemetry.statistics import FailureReason
 from penstock.workers import instance as instances
-from penstock.workers.messages import Cancel, RequestError, Taken
+from penstock.workers.message_parts import RequestError
 from penstock.workers.open_request import TELL_RESPONSES
 from penstock.workers.streams import WINDOW_BYTES
+from penstock.workers.worker_commands import Cancel, Taken
 from streaming_bench import StreamingBench, StreamingSequenceBench
 
 Make = Callable[..., StreamingBench]

@@ -26,7 +26,7 @@ from penstock.supervisor.local_http import request
 from penstock.supervisor.oom import count_oom_kills
 from penstock.supervisor.ports import resolve_ports
 from penstock.supervisor.run_dir import run_dir
-from penstock.workers.messages import ModelReport, Ping, Pong, Report
+from penstock.workers.supervisor_messages import ModelReport, Ping, Pong, Report
 
 
 def test_free_ports_are_chosen_and_differ() -> None:

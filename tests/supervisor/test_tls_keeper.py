@@ -22,7 +22,7 @@ from penstock.supervisor import tls_keeper
 from penstock.supervisor.file_events import FileEvents
 from penstock.supervisor.tls_keeper import TlsKeeper
 from penstock.tls_config import TlsSettings
-from penstock.workers.messages import TlsState
+from penstock.workers.supervisor_messages import TlsState
 
 CA = Authority()
 

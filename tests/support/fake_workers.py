@@ -12,15 +12,28 @@ from penstock.backends.base import RequestInfo
 from penstock.logs import LogSettings
 from penstock.model_config import ModelConfig, Tensor
 from penstock.types import Array, Parameter
-from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.control import WorkerProcess
 from penstock.workers.instance import Instance
+from penstock.workers.message_parts import RequestError, ResponseTensor
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import Slab
 from penstock.workers.tensors_in_slab import read_inputs
+from penstock.workers.worker_commands import (
+    AttachSlab,
+    CallAnswered,
+    Cancel,
+    DetachSlab,
+    Execute,
+    Load,
+    Reset,
+    SetLogging,
+    Taken,
+    decode_worker_command,
+)
+from penstock.workers.worker_events import BatchFailed, Done, Executed, Ready, Response, WorkerEvent
 
-LOAD = messages.Load("m", 1, "/nowhere", b"{}", "m_0", "cpu", 1)
+LOAD = Load("m", 1, "/nowhere", b"{}", "m_0", "cpu", 1)
 CONFIG = ModelConfig(
     name="m", max_batch_size=64, output=(Tensor(name="X", data_type="TYPE_FP32", dims=(1,)),)
 )
@@ -92,47 +105,47 @@ class FakeWorker:
         self.process = WorkerProcess(next(_numbers), 4242, ours)
         self.instance = Instance(self.link, self.process)  # type: ignore[arg-type]
         self._slabs: dict[int, Slab] = {}
-        self._batches: list[messages.Execute] = []
+        self._batches: list[Execute] = []
         self.resets: list[int] = []
-        self.said: list[messages.Cancel | messages.Taken] = []
+        self.said: list[Cancel | Taken] = []
         """What it was told of requests that it has."""
         self.logging: list[LogSettings] = []
         """All that it was told to log."""
-        self.answered: list[messages.CallAnswered] = []
+        self.answered: list[CallAnswered] = []
         """Of what it asked."""
 
     async def load(self, timeout_s: float = 5) -> Instance:
         """The instance, ready for batches."""
-        self.send(messages.Ready(b"{}", 1, 0))
+        self.send(Ready(b"{}", 1, 0))
         await self.instance.load(LOAD, timeout_s)
         return self.instance
 
-    def send(self, event: messages.WorkerEvent) -> None:
+    def send(self, event: WorkerEvent) -> None:
         """Say something to the gateway."""
         self._channel.send(event)
 
     @property
-    def batches(self) -> list[messages.Execute]:
+    def batches(self) -> list[Execute]:
         """What it was given and has not answered, oldest first."""
         while self._channel.fileno() >= 0:
             try:
                 data, descriptors = self._channel.receive()
             except (BlockingIOError, ChannelClosed):
                 break
-            match messages.decode_worker_command(data):
-                case messages.Execute() as command:
+            match decode_worker_command(data):
+                case Execute() as command:
                     self._batches.append(command)
-                case messages.Reset(number=number):
+                case Reset(number=number):
                     self.resets.append(number)
-                case messages.CallAnswered() as answer:
+                case CallAnswered() as answer:
                     self.answered.append(answer)
-                case messages.SetLogging(settings=settings):
+                case SetLogging(settings=settings):
                     self.logging.append(settings)
-                case messages.AttachSlab(slab=number):
+                case AttachSlab(slab=number):
                     self._slabs[number] = Slab(descriptors[0])
-                case messages.Cancel() | messages.Taken() as said:
+                case Cancel() | Taken() as said:
                     self.said.append(said)
-                case messages.DetachSlab(slab=number):
+                case DetachSlab(slab=number):
                     self._slabs.pop(number).close()
         return self._batches
 
@@ -158,7 +171,7 @@ class FakeWorker:
         slots, errors = write_outputs(
             slab, command.output_offset, CONFIG, infos, {"X": change(read_inputs(slab, slot))}
         )
-        self.send(messages.Done(command.batch, slots, errors, slab.size_bytes, 1, 2, 3))
+        self.send(Done(command.batch, slots, errors, slab.size_bytes, 1, 2, 3))
         await settle()
         return [request.id for request in command.requests]
 
@@ -169,7 +182,7 @@ class FakeWorker:
         *,
         request: int = 0,
         final: bool = False,
-        error: messages.RequestError | None = None,
+        error: RequestError | None = None,
         nbytes: int = 4,
         **parameters: Parameter,
     ) -> None:
@@ -177,18 +190,18 @@ class FakeWorker:
         tensors = None
         if value is not None:
             data = memoryview(np.full(nbytes // 4, value, np.float32).tobytes())
-            tensors = (messages.ResponseTensor("X", "FP32", (1, nbytes // 4), data),)
-        self.send(messages.Response(batch, request, tensors, parameters, error, final, 20, 3))
+            tensors = (ResponseTensor("X", "FP32", (1, nbytes // 4), data),)
+        self.send(Response(batch, request, tensors, parameters, error, final, 20, 3))
         await settle()
 
     async def executed(self) -> int:
         """The execution of its oldest batch is over, whose number that is."""
         number = self.batches.pop(0).batch
-        self.send(messages.Executed(number, 1, 2))
+        self.send(Executed(number, 1, 2))
         await settle()
         return number
 
-    async def heard(self) -> list[messages.Cancel | messages.Taken]:
+    async def heard(self) -> list[Cancel | Taken]:
         """What it was told since it was asked last."""
         await settle()
         assert self.batches is not None
@@ -199,7 +212,7 @@ class FakeWorker:
         """The model fails on its oldest batch."""
         command = self.batches[0]
         self._batches.pop(0)
-        self.send(messages.BatchFailed(command.batch, reason))
+        self.send(BatchFailed(command.batch, reason))
         await settle()
 
     async def crash(self, reason: str = "killed by SIGKILL") -> None:

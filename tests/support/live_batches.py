@@ -10,8 +10,10 @@ from model_files import batch_of
 from penstock import model_config
 from penstock.backends.base import Batch, LiveRequest, LoadedModel, RequestInfo
 from penstock.types import Array
-from penstock.workers.messages import Cancel, Message, Response
+from penstock.workers.message import Message
 from penstock.workers.streams import Lines, RunningLine, run_decoupled
+from penstock.workers.worker_commands import Cancel
+from penstock.workers.worker_events import Response
 from stream_bench import short
 
 

@@ -15,9 +15,10 @@ from penstock import model_config
 from penstock.config import Settings
 from penstock.devices.discovery import NO_DEVICES, Devices
 from penstock.repository.repository import ModelRepository
-from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.control import WorkerProcess
+from penstock.workers.worker_commands import Load, Reset, decode_worker_command
+from penstock.workers.worker_events import LoadRefused, Ready, WorkerEvent
 
 TENSOR = {"name": "X", "data_type": "TYPE_FP32", "dims": [1]}
 _pids = count(4242)
@@ -29,7 +30,7 @@ class PlayedWorker:
     def __init__(
         self,
         channel: Channel,
-        refuse: Callable[[messages.Load], str | None],
+        refuse: Callable[[Load], str | None],
         fallback: str = "",
     ) -> None:
         self._channel = channel
@@ -37,8 +38,8 @@ class PlayedWorker:
         self._refuse = refuse
         self._loop = asyncio.get_running_loop()
         self._config = b""
-        self._answer: messages.WorkerEvent
-        self.loads: list[messages.Load] = []
+        self._answer: WorkerEvent
+        self.loads: list[Load] = []
         self.resets = 0
         self.mute = False
         channel.setblocking(False)
@@ -56,15 +57,15 @@ class PlayedWorker:
 
     def _read(self) -> None:
         try:
-            command = messages.decode_worker_command(self._channel.receive()[0])
+            command = decode_worker_command(self._channel.receive()[0])
         except ChannelClosed:
             self._loop.remove_reader(self._channel.fileno())
             return
         match command:
-            case messages.Reset(number=number):
+            case Reset(number=number):
                 self.resets += 1
-                self._answer = messages.Ready(self._config, 1, number, self._fallback)
-            case messages.Load():
+                self._answer = Ready(self._config, 1, number, self._fallback)
+            case Load():
                 self.loads.append(command)
                 self._answer = self._load(command)
             case _:
@@ -72,13 +73,13 @@ class PlayedWorker:
         if not self.mute:
             self.answer()
 
-    def _load(self, command: messages.Load) -> messages.WorkerEvent:
+    def _load(self, command: Load) -> WorkerEvent:
         if reason := self._refuse(command):
-            return messages.LoadRefused(reason)
+            return LoadRefused(reason)
         given = model_config.from_json(command.config_json)
         config = {"input": [TENSOR], "output": [TENSOR]} | {k: v for k, v in given.items() if v}
         self._config = model_config.to_json(config)
-        return messages.Ready(self._config, 1, 0, self._fallback)
+        return Ready(self._config, 1, 0, self._fallback)
 
 
 class LoadingLink(FakeLink):
@@ -98,7 +99,7 @@ class LoadingLink(FakeLink):
         self._open: list[PlayedWorker | Channel] = []
 
     @property
-    def loads(self) -> list[messages.Load]:
+    def loads(self) -> list[Load]:
         """All that this link's own workers were told to load."""
         own = [end for end in self._open if isinstance(end, PlayedWorker)]
         return [load for worker in own for load in worker.loads]
@@ -134,7 +135,7 @@ class LoadingLink(FakeLink):
         for end in self._open:
             end.close()
 
-    def _refusal(self, command: messages.Load) -> str | None:
+    def _refusal(self, command: Load) -> str | None:
         return self.refuse.get(f"{command.model_name}/{command.version}")
 
 

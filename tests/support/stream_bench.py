@@ -11,11 +11,18 @@ import numpy as np
 from pending import pending
 from penstock.backends.base import Batch, LoadSpec, Stream, stream_of
 from penstock.types import Array
-from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.gather import gather
 from penstock.workers.slab import PAGE_BYTES, Slab
 from penstock.workers.worker import Worker
+from penstock.workers.worker_commands import AttachSlab, Cancel, Load, Taken
+from penstock.workers.worker_events import (
+    Executed,
+    Ready,
+    Response,
+    WorkerEvent,
+    decode_worker_event,
+)
 
 CONFIG: dict[str, Any] = {
     "name": "m",
@@ -25,7 +32,7 @@ CONFIG: dict[str, Any] = {
     "model_transaction_policy": {"decoupled": True},
 }
 
-LOAD = messages.Load("m", 1, "/models/m", b'{"name":"m"}', "m_0", "cpu", 1)
+LOAD = Load("m", 1, "/models/m", b'{"name":"m"}', "m_0", "cpu", 1)
 
 
 def y(*values: float) -> dict[str, Array]:
@@ -71,8 +78,8 @@ class Bench:
         self._batches = 0
         self.start(self._steps)
         self.gateway.send(LOAD)
-        assert isinstance(self.next(), messages.Ready)
-        self.gateway.send(messages.AttachSlab(0), (self.slab.fd,))
+        assert isinstance(self.next(), Ready)
+        self.gateway.send(AttachSlab(0), (self.slab.fd,))
 
     def start(self, target: Callable[[], None]) -> None:
         """Run it in a thread, which is to end before the bench does."""
@@ -86,15 +93,15 @@ class Bench:
         self.gateway.send(gather(self._batches, 0, self.slab, requests))
         return self._batches
 
-    def next(self) -> messages.WorkerEvent:
+    def next(self) -> WorkerEvent:
         """What the worker says next."""
-        event: messages.WorkerEvent = messages.decode_worker_event(self.gateway.receive()[0])
+        event: WorkerEvent = decode_worker_event(self.gateway.receive()[0])
         return event
 
-    def response(self) -> messages.Response:
+    def response(self) -> Response:
         """What it says next, which is a response."""
         event = self.next()
-        assert isinstance(event, messages.Response), event
+        assert isinstance(event, Response), event
         return event
 
     def told(self, count: int) -> list[Any]:
@@ -103,11 +110,11 @@ class Bench:
 
     def cancel(self, batch: int, request: int = 0) -> None:
         """Nobody waits for it any more."""
-        self.gateway.send(messages.Cancel(batch, request))
+        self.gateway.send(Cancel(batch, request))
 
     def taken(self, batch: int, responses: int, nbytes: int, request: int = 0) -> None:
         """Its client has taken so many."""
-        self.gateway.send(messages.Taken(batch, request, responses, nbytes))
+        self.gateway.send(Taken(batch, request, responses, nbytes))
 
     def close(self) -> None:
         self.gateway.close()
@@ -128,12 +135,12 @@ class Bench:
             self.worker.close()
 
 
-def short(event: messages.WorkerEvent) -> Any:
+def short(event: WorkerEvent) -> Any:
     """Of one event."""
     match event:
-        case messages.Executed():
+        case Executed():
             return "executed"
-        case messages.Response(outputs=outputs, error=error, final=final, request=request):
+        case Response(outputs=outputs, error=error, final=final, request=request):
             what: Sequence[Any] = ()
             if error is not None:
                 what = (error.reason,)

@@ -23,13 +23,15 @@ from penstock.repository.signature import Signature
 from penstock.repository.uneven_rules import uneven_rules
 from penstock.tensors import as_array
 from penstock.types import DATATYPES, Array, InferHeader, OutputTensor, TensorSpec
-from penstock.workers import messages
 from penstock.workers.client_regions import Input
 from penstock.workers.gather import gather, scatter
+from penstock.workers.message import encode
 from penstock.workers.request import PendingRequest
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import PAGE_BYTES, Slab
 from penstock.workers.tensors_in_slab import read_inputs
+from penstock.workers.worker_commands import Execute, ExecuteUneven, decode_worker_command
+from penstock.workers.worker_events import Done
 
 Request = Mapping[str, Array]
 Answer = dict[str, Array] | PenstockError
@@ -71,12 +73,12 @@ class UnevenBench:
         """Run them in one batch, through the bytes of the command that the worker gets."""
         keys = {request.shape_key for request in requests}
         assert len(keys) == 1, f"they can't be joined: {keys}"
-        command = messages.decode_worker_command(messages.encode(gather(1, 0, self.slab, requests)))
-        assert isinstance(command, messages.Execute)
+        command = decode_worker_command(encode(gather(1, 0, self.slab, requests)))
+        assert isinstance(command, Execute)
         batch = Batch(
             {slot.name: read_inputs(self.slab, slot) for slot in command.inputs},
             [RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests],
-            uneven=command.uneven if isinstance(command, messages.ExecuteUneven) else None,
+            uneven=command.uneven if isinstance(command, ExecuteUneven) else None,
         )
         self.batches.append(batch)
         outputs, errors = write_outputs(
@@ -86,7 +88,7 @@ class UnevenBench:
             batch.requests,
             self.model.execute(batch),
         )
-        done = messages.Done(1, outputs, errors, self.slab.size_bytes, 0, 0, 0)
+        done = Done(1, outputs, errors, self.slab.size_bytes, 0, 0, 0)
         return [_answer(each) for each in scatter(self.slab, done, requests)]
 
 

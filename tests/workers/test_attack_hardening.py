@@ -11,7 +11,8 @@ from penstock.gateway import inference
 from penstock.model_config import ModelConfig, Tensor
 from penstock.repository.signature import Signature
 from penstock.types import InferHeader, TensorSpec
-from penstock.workers.messages import BatchFailed, decode_worker_event, encode, sendable
+from penstock.workers.message import encode, sendable
+from penstock.workers.worker_events import BatchFailed, decode_worker_event
 
 
 @pytest.mark.parametrize("shape", [(1, 0, 10**30), (1, 0, 2**62), (1, 2**63, 0)])

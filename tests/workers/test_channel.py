@@ -10,13 +10,9 @@ import pytest
 
 from descriptors import none_left
 from penstock.workers.channel import Channel, ChannelClosed
-from penstock.workers.messages import (
-    MESSAGE_LIMIT_BYTES,
-    AttachSlab,
-    GatewayFailed,
-    decode_gateway_message,
-    encode,
-)
+from penstock.workers.message import MESSAGE_LIMIT_BYTES, encode
+from penstock.workers.supervisor_messages import GatewayFailed, decode_gateway_message
+from penstock.workers.worker_commands import AttachSlab
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from descriptors import none_left
-from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.inbox import Inbox
+from penstock.workers.message import MESSAGE_LIMIT_BYTES, Message
+from penstock.workers.worker_commands import AttachSlab, Cancel, DetachSlab, Reset
+from penstock.workers.worker_events import LoadRefused, WorkerEvent, decode_worker_event
 
 
 class Bench:
@@ -23,21 +25,21 @@ class Bench:
         self.gateway, self._theirs = Channel.pair()
         self.inbox = Inbox(self._theirs)
         self.cancelled: list[int] = []
-        self.inbox.on(messages.Cancel, lambda message: self.cancelled.append(message.request))
+        self.inbox.on(Cancel, lambda message: self.cancelled.append(message.request))
         self.threads = ThreadPoolExecutor(16)
 
     def cancel(self, request: int) -> None:
         """The gateway says it."""
-        self.gateway.send(messages.Cancel(1, request))
+        self.gateway.send(Cancel(1, request))
 
     def command(self, number: int) -> None:
         """The gateway says something for the main loop."""
-        self.gateway.send(messages.DetachSlab(number))
+        self.gateway.send(DetachSlab(number))
 
     def take(self) -> int:
         """The main loop's next command."""
         command, _ = self.inbox.take()
-        assert isinstance(command, messages.DetachSlab)
+        assert isinstance(command, DetachSlab)
         return command.slab
 
     def waiting(self, request: int) -> Future[None]:
@@ -52,9 +54,9 @@ class Bench:
         assert begun.wait(10)
         return future
 
-    def sent(self) -> messages.WorkerEvent:
+    def sent(self) -> WorkerEvent:
         """What the gateway hears next."""
-        event: messages.WorkerEvent = messages.decode_worker_event(self.gateway.receive()[0])
+        event: WorkerEvent = decode_worker_event(self.gateway.receive()[0])
         return event
 
     def close(self) -> None:
@@ -125,26 +127,26 @@ def test_a_pump_while_another_thread_reads_leaves_it_to_that_one(bench: Bench) -
 
 
 def test_an_early_message_is_noted_at_once_and_still_a_command(bench: Bench) -> None:
-    noted: list[messages.Reset] = []
-    bench.inbox.on_early(messages.Reset, noted.append)
+    noted: list[Reset] = []
+    bench.inbox.on_early(Reset, noted.append)
     bench.command(1)
-    bench.gateway.send(messages.Reset(9))
+    bench.gateway.send(Reset(9))
     bench.inbox.pump()
-    assert noted == [messages.Reset(9)]
+    assert noted == [Reset(9)]
     assert bench.take() == 1
-    assert bench.inbox.take() == (messages.Reset(9), [])
+    assert bench.inbox.take() == (Reset(9), [])
     assert len(noted) == 1
 
 
 def test_descriptors_come_with_their_command(bench: Bench) -> None:
     memfd = os.memfd_create("test")
-    bench.gateway.send(messages.AttachSlab(3), (memfd,))
+    bench.gateway.send(AttachSlab(3), (memfd,))
     bench.inbox.pump()
     command, (descriptor,) = bench.inbox.take()
-    assert command == messages.AttachSlab(3)
+    assert command == AttachSlab(3)
     assert os.fstat(descriptor).st_ino == os.fstat(memfd).st_ino
     # the next one nobody takes
-    bench.gateway.send(messages.AttachSlab(4), (memfd,))
+    bench.gateway.send(AttachSlab(4), (memfd,))
     bench.inbox.pump()
     os.close(descriptor)
     os.close(memfd)
@@ -168,7 +170,7 @@ def test_all_who_wait_hear_of_a_close(bench: Bench) -> None:
         with pytest.raises(ChannelClosed):
             each.result(10)
     with pytest.raises(ChannelClosed):
-        bench.inbox.send(messages.LoadRefused("late"))
+        bench.inbox.send(LoadRefused("late"))
 
 
 def test_what_holds_already_needs_nobody(bench: Bench) -> None:
@@ -177,17 +179,17 @@ def test_what_holds_already_needs_nobody(bench: Bench) -> None:
 
 
 def test_messages_of_many_threads_come_whole(bench: Bench) -> None:
-    large = "x" * (messages.MESSAGE_LIMIT_BYTES + 1)
+    large = "x" * (MESSAGE_LIMIT_BYTES + 1)
 
     def say(thread: int) -> None:
         for n in range(50):
-            bench.inbox.send(messages.LoadRefused(f"{thread} {n} {large if n % 10 == 0 else ''}"))
+            bench.inbox.send(LoadRefused(f"{thread} {n} {large if n % 10 == 0 else ''}"))
 
     saying = [bench.threads.submit(say, thread) for thread in range(8)]
     heard: dict[int, list[int]] = {thread: [] for thread in range(8)}
     for _ in range(8 * 50):
         event = bench.sent()
-        assert isinstance(event, messages.LoadRefused)
+        assert isinstance(event, LoadRefused)
         thread, n = map(int, event.reason.split()[:2])
         heard[thread].append(n)
     for each in saying:
@@ -199,17 +201,17 @@ def test_a_finalizer_in_the_middle_of_a_send() -> None:
     """What it posts goes out after the message that is being sent, by whoever sends."""
 
     class Interrupted(Channel):
-        def send(self, message: messages.Message, descriptors: Sequence[int] = ()) -> None:
-            if message == messages.LoadRefused("first"):
-                inbox.post(messages.LoadRefused("posted"))
+        def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+            if message == LoadRefused("first"):
+                inbox.post(LoadRefused("posted"))
             super().send(message, descriptors)
 
     gateway, theirs = Interrupted.pair()
     inbox = Inbox(theirs)
-    inbox.send(messages.LoadRefused("first"))
-    inbox.post(messages.LoadRefused("last"))
-    heard = [messages.decode_worker_event(gateway.receive()[0]) for _ in range(3)]
-    assert heard == [messages.LoadRefused(text) for text in ("first", "posted", "last")]
+    inbox.send(LoadRefused("first"))
+    inbox.post(LoadRefused("last"))
+    heard = [decode_worker_event(gateway.receive()[0]) for _ in range(3)]
+    assert heard == [LoadRefused(text) for text in ("first", "posted", "last")]
     gateway.close()
     theirs.close()
 

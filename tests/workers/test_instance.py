@@ -13,11 +13,13 @@ from fake_workers import LOAD, FakeWorker, row, settle
 from pending import pending
 from penstock.errors import LoadFailed
 from penstock.logs import LogSettings
-from penstock.workers import messages
 from penstock.workers.gather import scatter
 from penstock.workers.instance import NOT_YET, Asked, Instance
+from penstock.workers.message_parts import RequestError
 from penstock.workers.open_request import RunningBatch
 from penstock.workers.slab_set import FIRST_SLAB_BYTES, SLABS
+from penstock.workers.worker_commands import CallAnswered
+from penstock.workers.worker_events import BatchFailed, CallModel, Done, LoadRefused, Ready
 
 
 class Told:
@@ -30,16 +32,14 @@ class Told:
         self.exits: list[str] = []
         self.asked: list[Asked] = []
 
-    def on_done(self, instance: Instance, batch: RunningBatch, done: messages.Done) -> None:
+    def on_done(self, instance: Instance, batch: RunningBatch, done: Done) -> None:
         self.done.append(batch)
         for outputs in scatter(instance.slab_of(batch), done, batch.requests):
             assert isinstance(outputs, list)
             self.values.append(np.frombuffer(outputs[0].data, np.float32).tolist())
         instance.release(batch)
 
-    def on_failed(
-        self, instance: Instance, batch: RunningBatch, failed: messages.BatchFailed
-    ) -> None:
+    def on_failed(self, instance: Instance, batch: RunningBatch, failed: BatchFailed) -> None:
         self.failed.append(failed.reason)
         instance.release(batch)
 
@@ -129,7 +129,7 @@ async def test_what_was_not_sent_is_dropped_with_the_worker() -> None:
     assert open_descriptors() == before
 
 
-CALL = messages.CallModel(1, -1, (), "m", "", "", (), (), {}, False)
+CALL = CallModel(1, -1, (), "m", "", "", (), (), {}, False)
 
 
 async def test_what_a_model_asks_is_for_the_listener(worker: FakeWorker) -> None:
@@ -144,14 +144,14 @@ async def test_a_model_that_asks_while_it_is_loaded_is_refused() -> None:
     worker.send(CALL)
     await settle()
     assert worker.batches == []
-    refusal = messages.RequestError(0, NOT_YET, "Unavailable")
-    assert worker.answered == [messages.CallAnswered(1, (), {}, refusal, True)]
+    refusal = RequestError(0, NOT_YET, "Unavailable")
+    assert worker.answered == [CallAnswered(1, (), {}, refusal, True)]
     worker.instance.close()
     worker.close()
 
 
 async def test_a_load_that_is_refused(worker: FakeWorker) -> None:
-    worker.send(messages.LoadRefused("no weights"))
+    worker.send(LoadRefused("no weights"))
     with pytest.raises(LoadFailed, match="no weights"):
         await worker.instance.load(LOAD, 5)
 
@@ -167,7 +167,7 @@ async def test_a_worker_that_ends_while_it_loads(worker: FakeWorker) -> None:
 async def test_a_load_that_is_refused_by_a_worker_that_ends_at_once(worker: FakeWorker) -> None:
     loading = asyncio.ensure_future(worker.instance.load(LOAD, 5))
     await asyncio.sleep(0)
-    worker.send(messages.LoadRefused("no weights"))
+    worker.send(LoadRefused("no weights"))
     worker.process.exited.set_result("exited with 0")
     with pytest.raises(LoadFailed, match="no weights"):
         await loading
@@ -182,7 +182,7 @@ async def test_what_it_said_before_it_ended_counts(worker: FakeWorker) -> None:
     instance = await worker.load()
     instance.execute([pending(row(1))], 0)
     instance.execute([pending(row(2))], 0)
-    worker.send(messages.BatchFailed(worker.batches[0].batch, "said in time"))
+    worker.send(BatchFailed(worker.batches[0].batch, "said in time"))
     worker.process.exited.set_result("killed by SIGKILL")
     await settle()
     assert told(worker).failed == ["said in time"]
@@ -236,13 +236,13 @@ async def test_what_another_gateway_asked_for_is_dropped(worker: FakeWorker) -> 
     """A batch's answer, and that to a Reset of a gateway that crashed before it came."""
     taking = asyncio.ensure_future(worker.instance.take_over(5))
     number = await asked_to_reset(worker)
-    worker.send(messages.Done(1, (), (), 0, 1, 2, 3))
-    worker.send(messages.BatchFailed(2, "too late"))
-    worker.send(messages.Ready(b"{}", 1, 0))
-    worker.send(messages.Ready(b"{}", 1, number - 1))
+    worker.send(Done(1, (), (), 0, 1, 2, 3))
+    worker.send(BatchFailed(2, "too late"))
+    worker.send(Ready(b"{}", 1, 0))
+    worker.send(Ready(b"{}", 1, number - 1))
     await settle()
     assert not taking.done()
-    worker.send(messages.Ready(b'{"name":"m"}', 1, number))
+    worker.send(Ready(b'{"name":"m"}', 1, number))
     assert (await taking).config_json == b'{"name":"m"}'
     instance = worker.instance
     assert (instance.idle, instance.can_take, told(worker).failed) == (True, True, [])
@@ -264,7 +264,7 @@ async def test_numbers_of_resets_differ(worker: FakeWorker) -> None:
 async def test_a_worker_that_ends_while_it_is_taken_over(worker: FakeWorker) -> None:
     taking = asyncio.ensure_future(worker.instance.take_over(5))
     await settle()
-    worker.send(messages.Done(1, (), (), 0, 1, 2, 3))
+    worker.send(Done(1, (), (), 0, 1, 2, 3))
     await worker.crash()
     with pytest.raises(LoadFailed, match="the worker process ended: killed by SIGKILL"):
         await taking

@@ -17,13 +17,21 @@ from penstock.backends.base import ModelAnswer, ModelRequest
 from penstock.errors import InvalidRequest, ModelFailed, Unavailable
 from penstock.tensors import serialize_bytes
 from penstock.types import Array
-from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.inbox import Inbox
+from penstock.workers.message_parts import RequestError, ResponseTensor
 from penstock.workers.other_models import GONE, OtherModels
+from penstock.workers.worker_commands import CallAnswered, Execute, Reset
+from penstock.workers.worker_events import (
+    CallModel,
+    CallTaken,
+    CancelCall,
+    ControlModel,
+    decode_worker_event,
+)
 
 ONES = np.ones((2, 3), np.float32)
-EXECUTE = messages.Execute(7, 0, (), (), 0)
+EXECUTE = Execute(7, 0, (), (), 0)
 
 
 class Gateway:
@@ -36,19 +44,17 @@ class Gateway:
 
     def asked(self) -> Any:
         """The worker's next message."""
-        return messages.decode_worker_event(self.channel.receive()[0])
+        return decode_worker_event(self.channel.receive()[0])
 
     def answer(
         self,
-        asked: messages.CallModel,
-        *tensors: messages.ResponseTensor,
-        error: messages.RequestError | None = None,
+        asked: CallModel,
+        *tensors: ResponseTensor,
+        error: RequestError | None = None,
         final: bool = True,
     ) -> None:
         """By default with the inputs."""
-        self.channel.send(
-            messages.CallAnswered(asked.call, tensors or asked.inputs, {"p": 1}, error, final)
-        )
+        self.channel.send(CallAnswered(asked.call, tensors or asked.inputs, {"p": 1}, error, final))
 
 
 @pytest.fixture
@@ -95,7 +101,7 @@ def test_what_is_asked_says_all(gateway: Gateway) -> None:
     asked = ModelRequest("m", "3", {}, ("A",), "id", {"k": "v"}, True, 5, (0, 2))
     gateway.others.ask(asked)
     told = gateway.asked()
-    assert msgspec.structs.replace(told, call=0) == messages.CallModel(
+    assert msgspec.structs.replace(told, call=0) == CallModel(
         0, 5, (0, 2), "m", "3", "id", (), ("A",), {"k": "v"}, True
     )
 
@@ -126,11 +132,11 @@ def test_what_no_message_can_hold_is_refused_at_once(
 
 def test_an_error_is_an_answer(gateway: Gateway) -> None:
     call = gateway.others.ask(request())
-    gateway.answer(gateway.asked(), error=messages.RequestError(0, "no", "Unavailable"))
+    gateway.answer(gateway.asked(), error=RequestError(0, "no", "Unavailable"))
     answer = call.next()
     assert isinstance(answer.error, Unavailable) and str(answer.error) == "no"
     call = gateway.others.ask(request())
-    gateway.answer(gateway.asked(), error=messages.RequestError(0, "no", "Unheard"))
+    gateway.answer(gateway.asked(), error=RequestError(0, "no", "Unheard"))
     assert isinstance(call.next().error, ModelFailed)
 
 
@@ -196,35 +202,33 @@ def test_many_responses_are_taken_one_by_one(gateway: Gateway) -> None:
     gateway.answer(asked, final=False)
     gateway.answer(asked)
     assert not call.next().final
-    assert gateway.asked() == messages.CallTaken(asked.call)
+    assert gateway.asked() == CallTaken(asked.call)
     assert call.next().final
     call.cancel()
     gateway.others.ask(request())
-    assert isinstance(gateway.asked(), messages.CallModel), "what is over is not cancelled"
+    assert isinstance(gateway.asked(), CallModel), "what is over is not cancelled"
 
 
 def test_cancelling_is_told(gateway: Gateway) -> None:
     call = gateway.others.ask(request())
     asked = gateway.asked()
     call.cancel()
-    assert gateway.asked() == messages.CancelCall(asked.call)
+    assert gateway.asked() == CancelCall(asked.call)
 
 
 def test_models_are_loaded_and_unloaded(gateway: Gateway) -> None:
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(gateway.others.load, "m", "{}", {"file:1/model.py": b"x"})
         asked = gateway.asked()
-        expected = messages.ControlModel(
-            asked.call, "load", "m", "", "{}", {"file:1/model.py": b"x"}, False
-        )
+        expected = ControlModel(asked.call, "load", "m", "", "{}", {"file:1/model.py": b"x"}, False)
         assert asked == expected
-        gateway.channel.send(messages.CallAnswered(asked.call, (), {}, None, True))
+        gateway.channel.send(CallAnswered(asked.call, (), {}, None, True))
         done.result()
         done = pool.submit(gateway.others.unload, "m", unload_dependents=True)
         asked = gateway.asked()
         assert (asked.action, asked.unload_dependents) == ("unload", True)
-        refusal = messages.RequestError(0, "not allowed", "Unavailable")
-        gateway.channel.send(messages.CallAnswered(asked.call, (), {}, refusal, True))
+        refusal = RequestError(0, "not allowed", "Unavailable")
+        gateway.channel.send(CallAnswered(asked.call, (), {}, refusal, True))
         with pytest.raises(Unavailable, match="not allowed"):
             done.result()
 
@@ -251,9 +255,9 @@ async def test_no_task_waits_for_a_gateway_that_is_gone(gateway: Gateway) -> Non
 
 def test_the_next_gateway_does_not_answer_what_the_last_one_was_asked(gateway: Gateway) -> None:
     call = gateway.others.ask(request())
-    gateway.channel.send(messages.Reset(5))
+    gateway.channel.send(Reset(5))
     assert gone(call.next())
-    assert gateway.inbox.take()[0] == messages.Reset(5)
+    assert gateway.inbox.take()[0] == Reset(5)
 
 
 # ── who waits for something else ────────────────────────────────────────────────────────────────────────────────────
@@ -265,21 +269,21 @@ def test_who_waits_for_another_answer_holds_nobody_up(gateway: Gateway) -> None:
     sent = gateway.asked()
     gateway.answer(sent, final=False)
     assert not stream.next().final
-    assert gateway.asked() == messages.CallTaken(sent.call)
+    assert gateway.asked() == CallTaken(sent.call)
     other = gateway.others.ask(request())
     asked = gateway.asked()
     gateway.answer(sent, final=False)
     gateway.answer(sent, final=False)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(other.next)
-        assert [gateway.asked() for _ in range(2)] == [messages.CallTaken(sent.call)] * 2
+        assert [gateway.asked() for _ in range(2)] == [CallTaken(sent.call)] * 2
         gateway.answer(asked)
         assert waiting.result().final
     assert not stream.next().final
     assert not stream.next().final
     gateway.answer(sent, final=False)
     assert not stream.next().final
-    assert gateway.asked() == messages.CallTaken(sent.call), "what was told is not told again"
+    assert gateway.asked() == CallTaken(sent.call), "what was told is not told again"
 
 
 async def test_a_task_that_waits_for_another_answer_holds_nobody_up(gateway: Gateway) -> None:
@@ -289,7 +293,7 @@ async def test_a_task_that_waits_for_another_answer_holds_nobody_up(gateway: Gat
     asked = gateway.asked()
     gateway.answer(sent, final=False)
     waiting = asyncio.ensure_future(other.next_async())
-    assert await asyncio.to_thread(gateway.asked) == messages.CallTaken(sent.call)
+    assert await asyncio.to_thread(gateway.asked) == CallTaken(sent.call)
     gateway.answer(asked)
     assert (await waiting).final
     gateway.answer(sent)
@@ -309,9 +313,9 @@ def test_who_is_slow_is_waited_for_though_others_wait(gateway: Gateway) -> None:
         gateway.answer(asked)
         assert waiting.result().final
     gateway.others.ask(request())
-    assert isinstance(gateway.asked(), messages.CallModel), "nothing was taken"
+    assert isinstance(gateway.asked(), CallModel), "nothing was taken"
     assert not slow.next().final
-    assert gateway.asked() == messages.CallTaken(sent.call)
+    assert gateway.asked() == CallTaken(sent.call)
 
 
 def test_a_call_may_be_cancelled_by_a_finalizer_in_the_middle_of_a_send(
@@ -329,6 +333,6 @@ def test_a_call_may_be_cancelled_by_a_finalizer_in_the_middle_of_a_send(
     monkeypatch.setattr(Channel, "send", send_and_collect)
     asking = Thread(target=gateway.others.ask, args=(request(),), daemon=True)
     asking.start()
-    assert isinstance(gateway.asked(), messages.CallModel)
-    assert gateway.asked() == messages.CancelCall(number)
+    assert isinstance(gateway.asked(), CallModel)
+    assert gateway.asked() == CancelCall(number)
     asking.join()

@@ -15,13 +15,16 @@ from penstock.backends.base import Outputs, RequestInfo
 from penstock.errors import ModelFailed, PenstockError, Unavailable
 from penstock.model_config import ModelConfig, Tensor
 from penstock.types import NUMPY_DTYPES, Array, OutputTensor
-from penstock.workers import messages
 from penstock.workers.copy_in import JOIN_BELOW_BYTES
 from penstock.workers.gather import gather, scatter
+from penstock.workers.message import encode
+from penstock.workers.message_parts import OutputSlot, RequestError
 from penstock.workers.request import PendingRequest
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import PAGE_BYTES, Slab
 from penstock.workers.tensors_in_slab import read_inputs
+from penstock.workers.worker_commands import Execute, decode_worker_command
+from penstock.workers.worker_events import Done, decode_worker_event
 from tensor_strategies import DATATYPES
 
 
@@ -81,8 +84,8 @@ def run(
     slab: Slab, requests: list[PendingRequest], config: ModelConfig, *, one_by_one: bool
 ) -> list[list[OutputTensor] | PenstockError]:
     """Gather, an identity model in the worker's place, scatter."""
-    command = messages.decode_worker_command(messages.encode(gather(1, 0, slab, requests)))
-    assert isinstance(command, messages.Execute)
+    command = decode_worker_command(encode(gather(1, 0, slab, requests)))
+    assert isinstance(command, Execute)
     inputs = {slot.name: read_inputs(slab, slot) for slot in command.inputs}
     infos = [RequestInfo(r.rows, r.id, r.parameters, r.outputs) for r in command.requests]
     answers: Any = inputs
@@ -93,9 +96,9 @@ def run(
             for info, end in zip(infos, ends, strict=True)
         ]
     outputs, errors = write_outputs(slab, command.output_offset, config, infos, answers)
-    done = messages.Done(1, outputs, errors, slab.size_bytes, 0, 0, 0)
-    decoded = messages.decode_worker_event(messages.encode(done))
-    assert isinstance(decoded, messages.Done)
+    done = Done(1, outputs, errors, slab.size_bytes, 0, 0, 0)
+    decoded = decode_worker_event(encode(done))
+    assert isinstance(decoded, Done)
     return scatter(slab, decoded, requests)
 
 
@@ -183,7 +186,7 @@ Answers = Outputs | Sequence[Outputs | ModelFailed]
 
 def write(
     answers: Answers, requests: list[RequestInfo] = REQUESTS, config: ModelConfig = CONFIG
-) -> tuple[tuple[messages.OutputSlot, ...], tuple[messages.RequestError, ...], Slab]:
+) -> tuple[tuple[OutputSlot, ...], tuple[RequestError, ...], Slab]:
     slab = Slab.create(1)
     return *write_outputs(slab, 0, config, requests, answers), slab
 
@@ -228,9 +231,9 @@ def test_a_wrong_answer_of_one_request_is_its_own_error(outputs: Outputs, text: 
 def test_a_failed_request_leaves_its_mates_alone() -> None:
     one, two = np.full((1, 2), 1, FP32), np.full((1, 2), 2, FP32)
     slots, errors, slab = write([{"Y": one}, ModelFailed("no"), {"Y": two}])
-    assert errors == (messages.RequestError(1, "no"),)
+    assert errors == (RequestError(1, "no"),)
     requests = [pending({"X": one}), pending({"X": y(2)}), pending({"X": two})]
-    done = messages.Done(1, slots, errors, slab.size_bytes, 0, 0, 0)
+    done = Done(1, slots, errors, slab.size_bytes, 0, 0, 0)
     first, failed, last = scatter(slab, done, requests)
     assert isinstance(failed, ModelFailed) and str(failed) == "no"
     assert isinstance(first, list) and bytes(first[0].data) == one.tobytes()

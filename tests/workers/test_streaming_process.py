@@ -27,11 +27,11 @@ from penstock.scheduling.batcher import BatchPolicy
 from penstock.scheduling.scheduler import SchedulingPolicy
 from penstock.telemetry.statistics import ModelStatistics
 from penstock.types import Array, Parameter
-from penstock.workers import messages
 from penstock.workers.channel import Channel
 from penstock.workers.control import WorkerProcess
 from penstock.workers.instance import Instance
 from penstock.workers.request import Part, PendingRequest
+from penstock.workers.worker_commands import Load
 
 APPS = Path(__file__).parent.parent / "apps"
 REPEAT: dict[str, Any] = {
@@ -133,7 +133,7 @@ class Bench:
         loop.run_in_executor(None, process.wait).add_done_callback(exited)
         instance = Instance(link, worker)
         config = model_config.to_json(self.config)
-        load = messages.Load("m", 1, str(self.folder / "m"), config, "m_0", "cpu", 1)
+        load = Load("m", 1, str(self.folder / "m"), config, "m_0", "cpu", 1)
         await instance.load(load, 30)
         return instance
 

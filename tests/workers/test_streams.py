@@ -13,8 +13,9 @@ import pytest
 from penstock.backends.base import Batch, Stream, stream_of
 from penstock.errors import InvalidRequest, ModelFailed, Unavailable
 from penstock.types import Array
-from penstock.workers import messages
 from penstock.workers.streams import WINDOW_BYTES, WINDOW_RESPONSES
+from penstock.workers.worker_commands import AttachSlab, Reset
+from penstock.workers.worker_events import Executed, Ready
 from stream_bench import Bench, y
 from supervised import eventually
 
@@ -81,7 +82,7 @@ def test_responses_come_in_order_and_the_final_one_last(bench: Bench) -> None:
     assert np.frombuffer(output.data, np.float32).tolist() == [6]
     assert min(second.infer_ns, second.output_ns) >= 0
     executed = bench.next()
-    assert isinstance(executed, messages.Executed)
+    assert isinstance(executed, Executed)
     assert executed.batch == batch
 
 
@@ -395,15 +396,15 @@ def test_another_gateway_hears_nothing_of_the_one_before(bench: Bench) -> None:
     bench.told(WINDOW_RESPONSES)
     # it waits behind the batch that waits for its client, and is not run for the next gateway either
     bench.execute(2)
-    bench.gateway.send(messages.Reset(77))
+    bench.gateway.send(Reset(77))
     assert bench.told(2) == ["executed", "executed"]
     ready = bench.next()
-    assert isinstance(ready, messages.Ready)
+    assert isinstance(ready, Ready)
     assert ready.number == 77
     assert all(stream.is_cancelled() for stream in streams)
     for stream in streams:
         stream.send(y(5), final=True)
-    bench.gateway.send(messages.AttachSlab(0), (bench.slab.fd,))
+    bench.gateway.send(AttachSlab(0), (bench.slab.fd,))
     bench.model.each(lambda stream, x: stream.send({"Y": x}, final=True))
     bench.execute(9)
     assert bench.told(2) == [(0, 9, "final"), "executed"]

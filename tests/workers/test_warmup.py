@@ -17,10 +17,11 @@ from penstock.backends.reshape import with_reshapes
 from penstock.errors import LoadFailed, ModelFailed
 from penstock.tensors import serialize_bytes
 from penstock.types import NUMPY_DTYPES, Array
-from penstock.workers import messages
 from penstock.workers.channel import Channel
 from penstock.workers.warmup import warm_up
 from penstock.workers.worker import Worker
+from penstock.workers.worker_commands import Load
+from penstock.workers.worker_events import LoadRefused, Ready, WorkerEvent, decode_worker_event
 from triton_models import answering, executing
 
 pytestmark = pytest.mark.extension("warmup")
@@ -346,14 +347,14 @@ def test_a_sample_without_a_name_is_told_by_its_number() -> None:
 # ── in the worker, and in all kinds of models ───────────────────────────────────────────────────────────────────────
 
 
-def loaded_by_a_worker(model: Model) -> messages.WorkerEvent:
+def loaded_by_a_worker(model: Model) -> WorkerEvent:
     """What a worker answers to the command to load it."""
     gateway, theirs = Channel.pair()
     worker = Worker(theirs, lambda spec: model)
     try:
-        gateway.send(messages.Load("m", 1, "/models/m", b'{"name":"m"}', "m_0", "cpu", 1))
+        gateway.send(Load("m", 1, "/models/m", b'{"name":"m"}', "m_0", "cpu", 1))
         worker.step()
-        event: messages.WorkerEvent = messages.decode_worker_event(gateway.receive()[0])
+        event: WorkerEvent = decode_worker_event(gateway.receive()[0])
         return event
     finally:
         worker.close()
@@ -363,7 +364,7 @@ def loaded_by_a_worker(model: Model) -> messages.WorkerEvent:
 
 def test_a_worker_is_ready_when_its_model_is_warm() -> None:
     model = Model(sample(count=2))
-    assert isinstance(loaded_by_a_worker(model), messages.Ready)
+    assert isinstance(loaded_by_a_worker(model), Ready)
     assert len(model.seen) == 2
 
 
@@ -371,7 +372,7 @@ def test_a_worker_refuses_a_model_that_fails_its_warm_up() -> None:
     model = Model(sample())
     model.run = raises
     event = loaded_by_a_worker(model)
-    assert event == messages.LoadRefused("warm-up sample 's' failed: ValueError: no weights")
+    assert event == LoadRefused("warm-up sample 's' failed: ValueError: no weights")
     assert model.closed == 1, "it is loaded, so it is told that it ends"
 
 
@@ -383,7 +384,7 @@ def test_a_long_reason_is_cut() -> None:
 
     model.run = verbose
     event = loaded_by_a_worker(model)
-    assert isinstance(event, messages.LoadRefused)
+    assert isinstance(event, LoadRefused)
     assert len(event.reason) == 2000
 
 

@@ -21,12 +21,29 @@ from penstock.errors import (
     PenstockError,
     Unavailable,
 )
-from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.gather import gather, scatter
+from penstock.workers.message_parts import RequestError
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab import PAGE_BYTES, Slab
 from penstock.workers.worker import Worker
+from penstock.workers.worker_commands import (
+    AttachSlab,
+    Cancel,
+    DetachSlab,
+    Load,
+    Reset,
+    WorkerCommand,
+)
+from penstock.workers.worker_events import (
+    BatchFailed,
+    Done,
+    DoneWithParameters,
+    LoadRefused,
+    Ready,
+    WorkerEvent,
+    decode_worker_event,
+)
 
 CONFIG: dict[str, Any] = {
     "name": "m",
@@ -74,21 +91,21 @@ class Bench:
             raise self.refuse
         return self.model
 
-    def step(self, command: messages.WorkerCommand, *descriptors: int) -> messages.WorkerEvent:
+    def step(self, command: WorkerCommand, *descriptors: int) -> WorkerEvent:
         """One command and its answer."""
         self.gateway.send(command, descriptors)
         self.worker.step()
-        event: messages.WorkerEvent = messages.decode_worker_event(self.gateway.receive()[0])
+        event: WorkerEvent = decode_worker_event(self.gateway.receive()[0])
         return event
 
     def loaded(self) -> Bench:
         """With its model and slab 0."""
-        assert isinstance(self.step(load()), messages.Ready)
-        self.gateway.send(messages.AttachSlab(0), (self.slab.fd,))
+        assert isinstance(self.step(load()), Ready)
+        self.gateway.send(AttachSlab(0), (self.slab.fd,))
         self.worker.step()
         return self
 
-    def run(self, requests: Sequence[PendingRequest], batch: int = 1) -> messages.WorkerEvent:
+    def run(self, requests: Sequence[PendingRequest], batch: int = 1) -> WorkerEvent:
         """Gather these requests and have them run."""
         return self.step(gather(batch, 0, self.slab, requests))
 
@@ -105,8 +122,8 @@ def bench() -> Iterator[Bench]:
     made.close()
 
 
-def load() -> messages.Load:
-    return messages.Load("m", 3, "/models/m", b'{"name":"m"}', "m_1", "cpu", 2)
+def load() -> Load:
+    return Load("m", 3, "/models/m", b'{"name":"m"}', "m_1", "cpu", 2)
 
 
 def request(*values: float) -> PendingRequest:
@@ -115,7 +132,7 @@ def request(*values: float) -> PendingRequest:
 
 def test_loading_tells_the_backend_all_and_gives_the_complete_configuration(bench: Bench) -> None:
     event = bench.step(load())
-    assert isinstance(event, messages.Ready)
+    assert isinstance(event, Ready)
     assert model_config.from_json(event.config_json) == CONFIG
     assert event.load_us >= 0
     spec = bench.model.spec
@@ -136,7 +153,7 @@ def test_a_load_that_is_refused(
     bench: Bench, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.refuse = error
-    assert bench.step(load()) == messages.LoadRefused(reason)
+    assert bench.step(load()) == LoadRefused(reason)
 
 
 def test_a_model_without_a_usable_configuration(
@@ -144,14 +161,14 @@ def test_a_model_without_a_usable_configuration(
 ) -> None:
     bench.model.config = {"max_batch_size": 8}
     event = bench.step(load())
-    assert isinstance(event, messages.LoadRefused)
+    assert isinstance(event, LoadRefused)
     assert "name" in event.reason
 
 
 def test_a_batch_is_run_and_answered(bench: Bench) -> None:
     requests = [request(1, 2), request(3, 4)]
     done = bench.loaded().run(requests, batch=9)
-    assert isinstance(done, messages.Done)
+    assert isinstance(done, Done)
     assert (done.batch, done.errors, done.slab_bytes) == (9, (), PAGE_BYTES)
     assert min(done.input_ns, done.infer_ns, done.output_ns) >= 0
     values = []
@@ -171,7 +188,7 @@ def test_inputs_can_be_changed_in_place(bench: Bench) -> None:
 
     bench.loaded().model.run = in_place
     done = bench.run([request(1)])
-    assert isinstance(done, messages.Done)
+    assert isinstance(done, Done)
     (outputs,) = scatter(bench.slab, done, [request(1)])
     assert isinstance(outputs, list)
     assert np.frombuffer(outputs[0].data, np.float32).tolist() == [2]
@@ -193,9 +210,9 @@ def test_an_error_in_the_model_fails_the_batch_and_not_the_worker(
         raise error
 
     bench.loaded().model.run = fail
-    assert bench.run([request(1)], batch=5) == messages.BatchFailed(5, reason)
+    assert bench.run([request(1)], batch=5) == BatchFailed(5, reason)
     bench.model.run = lambda batch: {"Y": batch.inputs["X"]}
-    assert isinstance(bench.run([request(1)], batch=6), messages.Done)
+    assert isinstance(bench.run([request(1)], batch=6), Done)
 
 
 def test_an_answer_that_contradicts_the_configuration(
@@ -203,7 +220,7 @@ def test_an_answer_that_contradicts_the_configuration(
 ) -> None:
     bench.loaded().model.run = lambda batch: {"Y": np.zeros((7, 1), np.float32)}
     event = bench.run([request(1)])
-    assert isinstance(event, messages.BatchFailed)
+    assert isinstance(event, BatchFailed)
     assert "expected a first dimension of 1" in event.reason
 
 
@@ -213,8 +230,8 @@ def test_one_request_of_a_batch_may_fail(bench: Bench) -> None:
         ModelFailed("not this one"),
     ]
     done = bench.run([request(1), request(2)])
-    assert isinstance(done, messages.Done)
-    assert done.errors == (messages.RequestError(1, "not this one"),)
+    assert isinstance(done, Done)
+    assert done.errors == (RequestError(1, "not this one"),)
     assert [(slot.first, slot.count) for slot in done.outputs] == [(0, 1)]
 
 
@@ -234,13 +251,13 @@ def test_a_live_model_gives_parameters_and_sees_cancellations(bench: Bench) -> N
     bench.loaded().model.run = run
     requests = [request(1), pending({"X": np.array([[2.0]], np.float32)}, id="told")]
     done = bench.run(requests)
-    assert isinstance(done, messages.DoneWithParameters)
+    assert isinstance(done, DoneWithParameters)
     assert done.parameters == ((1, {"n": 5}),)
-    bench.gateway.send(messages.Cancel(2, 1))
+    bench.gateway.send(Cancel(2, 1))
     done = bench.run([request(1), request(2)], batch=2)
-    assert type(done) is messages.Done
+    assert type(done) is Done
     # said of what is over, and would be forgotten by the batch that gets its number again
-    bench.gateway.send(messages.Cancel(1, 0))
+    bench.gateway.send(Cancel(1, 0))
     bench.run([request(1), request(2)], batch=3)
     assert seen == [False, False, False, True, False, False]
 
@@ -250,7 +267,7 @@ def test_the_kind_of_an_error_arrives_with_it(bench: Bench) -> None:
     bench.loaded().model.run = lambda batch: answers
     requests = [request(1), request(2), request(3)]
     done = bench.run(requests)
-    assert isinstance(done, messages.Done)
+    assert isinstance(done, Done)
     found = scatter(bench.slab, done, requests)
     assert [(type(error), str(error)) for error in found] == [
         (Unavailable, "later"),
@@ -263,7 +280,7 @@ def test_the_slab_grows_on_either_side(bench: Bench) -> None:
     bench.loaded().model.run = lambda batch: {"Y": np.tile(batch.inputs["X"], 4)}
     large = pending({"X": np.ones((1, 2 * PAGE_BYTES), np.float32)})
     done = bench.run([large])
-    assert isinstance(done, messages.Done)
+    assert isinstance(done, Done)
     assert done.slab_bytes > bench.slab.size_bytes
     bench.slab.refresh()
     assert done.slab_bytes == bench.slab.size_bytes
@@ -277,7 +294,7 @@ def test_a_command_too_large_for_a_datagram(bench: Bench) -> None:
     bench.loaded().model.config = CONFIG
     bench.model.run = lambda batch: [{"Y": batch.inputs["X"][:1, :1]} for _ in batch.requests]
     done = bench.run(many)
-    assert isinstance(done, messages.Done)
+    assert isinstance(done, Done)
     assert [(slot.first, slot.count) for slot in done.outputs] == [(0, 2000)]
 
 
@@ -293,8 +310,8 @@ def test_the_gateways_end_is_told_and_the_model_closed_once(bench: Bench) -> Non
 def test_a_slab_that_is_not_needed_any_more_is_unmapped(bench: Bench) -> None:
     bench.loaded()
     before = open_descriptors()
-    bench.gateway.send(messages.AttachSlab(7), (bench.slab.fd,))
-    bench.gateway.send(messages.DetachSlab(7))
+    bench.gateway.send(AttachSlab(7), (bench.slab.fd,))
+    bench.gateway.send(DetachSlab(7))
     bench.worker.step()
     assert open_descriptors() > before
     bench.worker.step()
@@ -305,21 +322,21 @@ def test_another_gateway_begins_with_new_slabs(bench: Bench) -> None:
     """What came before is still answered; then the old slabs are given back, and the model stays."""
     bench.loaded()
     before = len(open_descriptors())
-    bench.gateway.send(messages.AttachSlab(1), (bench.slab.fd,))
+    bench.gateway.send(AttachSlab(1), (bench.slab.fd,))
     bench.gateway.send(gather(7, 0, bench.slab, [request(1)]))
     for _ in range(2):
         bench.worker.step()
     assert len(open_descriptors()) > before
     # views that a model keeps keep their mapping
     bench.model.batches.clear()
-    assert isinstance(messages.decode_worker_event(bench.gateway.receive()[0]), messages.Done)
-    ready = bench.step(messages.Reset(99))
-    assert isinstance(ready, messages.Ready)
+    assert isinstance(decode_worker_event(bench.gateway.receive()[0]), Done)
+    ready = bench.step(Reset(99))
+    assert isinstance(ready, Ready)
     assert (ready.number, model_config.from_json(ready.config_json)) == (99, CONFIG)
-    bench.gateway.send(messages.AttachSlab(0), (bench.slab.fd,))
+    bench.gateway.send(AttachSlab(0), (bench.slab.fd,))
     bench.worker.step()
     assert len(open_descriptors()) == before
-    assert isinstance(bench.run([request(1)]), messages.Done)
+    assert isinstance(bench.run([request(1)]), Done)
     assert bench.model.closed == 0
 
 
@@ -339,7 +356,7 @@ class Pinned:
         del self.sizes[address]
 
 
-def load_on(bench: Bench, device: str, fallback: str) -> tuple[messages.Ready, Pinned]:
+def load_on(bench: Bench, device: str, fallback: str) -> tuple[Ready, Pinned]:
     """Load there, and attach a slab."""
     pinned = Pinned()
     bench.worker = Worker(
@@ -349,8 +366,8 @@ def load_on(bench: Bench, device: str, fallback: str) -> tuple[messages.Ready, P
     )
     bench.model.fallback = fallback
     ready = bench.step(msgspec.structs.replace(load(), device=device))
-    assert isinstance(ready, messages.Ready)
-    bench.gateway.send(messages.AttachSlab(0), (bench.slab.fd,))
+    assert isinstance(ready, Ready)
+    bench.gateway.send(AttachSlab(0), (bench.slab.fd,))
     bench.worker.step()
     return ready, pinned
 
@@ -362,9 +379,9 @@ def test_slabs_of_a_model_on_a_gpu_are_pinned(bench: Bench) -> None:
     # more outputs than the slab holds
     bench.model.run = lambda batch: {"Y": np.zeros((1, PAGE_BYTES), np.float32)}
     done = bench.run([request(1)])
-    assert isinstance(done, messages.Done)
+    assert isinstance(done, Done)
     assert list(pinned.sizes.values()) == [done.slab_bytes]
-    bench.gateway.send(messages.DetachSlab(0))
+    bench.gateway.send(DetachSlab(0))
     bench.worker.step()
     assert pinned.sizes == {}
 
@@ -373,5 +390,5 @@ def test_slabs_of_a_model_on_a_gpu_are_pinned(bench: Bench) -> None:
 def test_those_of_others_are_not(bench: Bench, device: str, fallback: str) -> None:
     ready, pinned = load_on(bench, device, fallback)
     assert (ready.fallback, pinned.sizes) == (fallback, {})
-    again = bench.step(messages.Reset(7))
+    again = bench.step(Reset(7))
     assert again == msgspec.structs.replace(ready, number=7)

@@ -26,7 +26,7 @@ from penstock.capture_config import CaptureSettings
 from penstock.config import Settings
 from penstock.logs import configure_logging
 from penstock.secrets.source import SecretSource
-from penstock.workers.messages import SETTINGS_FILE
+from penstock.workers.gateway_environment import SETTINGS_FILE
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from penstock.audit.log import AuditLog
 from penstock.errors import Forbidden, PenstockError, QuotaExceeded, Unauthenticated, Unavailable
 from penstock.gateway.asgi import App, Receive, Scope, Send
 from penstock.types import CallSession
-from penstock.workers.messages import TlsState
+from penstock.workers.supervisor_messages import TlsState
 
 log = logging.getLogger(__name__)
 

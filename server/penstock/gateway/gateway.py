@@ -66,7 +66,8 @@ from penstock.telemetry.tls_metrics import tls_metrics
 from penstock.telemetry.tracing.tracing import Tracing
 from penstock.workers.channel import Channel
 from penstock.workers.control import ControlLink
-from penstock.workers.messages import CONTROL_FD, SETTINGS_FILE, Report
+from penstock.workers.gateway_environment import CONTROL_FD, SETTINGS_FILE
+from penstock.workers.supervisor_messages import Report
 
 log = logging.getLogger(__name__)
 

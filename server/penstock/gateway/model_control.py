@@ -23,7 +23,7 @@ from penstock.protobuf import message_class
 from penstock.repository.overrides import PREFIX, Override, check_given
 from penstock.repository.repository import ModelRepository
 from penstock.verbs import Verb
-from penstock.workers.messages import ModelReport
+from penstock.workers.supervisor_messages import ModelReport
 
 CHUNK_CHARACTERS: Final = 4 << 18
 """Of base64, decoded at once: the event loop takes its turn in between."""

@@ -15,7 +15,7 @@ from penstock.registry.link import RegistryLink
 from penstock.registry.messages import DeploymentStatus, RegistryModel, RegistryState
 from penstock.registry_refs import parse_ref
 from penstock.repository.repository import ModelRepository
-from penstock.workers.messages import UNLOADED
+from penstock.workers.supervisor_messages import UNLOADED
 
 log = logging.getLogger(__name__)
 

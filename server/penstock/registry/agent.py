@@ -28,7 +28,7 @@ from penstock.registry.source import Registry
 from penstock.registry.view import View
 from penstock.registry_config import RegistrySettings
 from penstock.secrets.source import SecretSource
-from penstock.workers.messages import SETTINGS_FILE
+from penstock.workers.gateway_environment import SETTINGS_FILE
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from penstock.repository.overrides import KeptOverride
 from penstock.repository.served_model import ServedModel
-from penstock.workers.messages import UNLOADED, ModelReport
+from penstock.workers.supervisor_messages import UNLOADED, ModelReport
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from penstock.repository.entries import Entries, ModelEntry, report_lines
 from penstock.repository.folders import MAX_VERSION
 from penstock.repository.rolled import RolledOut
 from penstock.repository.served_model import ServedModel
-from penstock.workers.messages import UNLOADED, ModelReport
+from penstock.workers.supervisor_messages import UNLOADED, ModelReport
 
 
 class ModelIndex:

@@ -22,7 +22,8 @@ from penstock.repository.fingerprint import fingerprint
 from penstock.repository.placing import placed
 from penstock.workers.control import ControlLink
 from penstock.workers.instance import Instance
-from penstock.workers.messages import Load, Ready
+from penstock.workers.worker_commands import Load
+from penstock.workers.worker_events import Ready
 
 log = logging.getLogger(__name__)
 

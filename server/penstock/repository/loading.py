@@ -23,7 +23,7 @@ from penstock.repository.served_model import ServedModel, Shared, load
 from penstock.repository.trusted_source import trusted_source
 from penstock.repository.version_digest import VersionDigest
 from penstock.trust.trust import Trust
-from penstock.workers.messages import UNLOADED
+from penstock.workers.supervisor_messages import UNLOADED
 
 LoadEnsemble = Callable[[Path, int, ConfigDict], ServedModel]
 """Loads a version of one, from its folder. Raises LoadFailed, ConfigError."""

@@ -21,11 +21,13 @@ from penstock.repository.overrides import Override, check_given
 from penstock.repository.pool import CLIENT_GONE
 from penstock.repository.served_model import ServedModel
 from penstock.types import OutputTensor, Parameter
-from penstock.workers import messages
 from penstock.workers.gather import REQUEST_ERRORS
 from penstock.workers.instance import Asked, Instance
+from penstock.workers.message_parts import RequestError, ResponseTensor
 from penstock.workers.open_request import RunningBatch, StreamingBatch
 from penstock.workers.request import Part, PendingRequest
+from penstock.workers.worker_commands import CallAnswered
+from penstock.workers.worker_events import CallModel, CallTaken, CancelCall, ControlModel
 
 log = logging.getLogger(__name__)
 
@@ -94,17 +96,17 @@ class _Call:
         self,
         outputs: Sequence[OutputTensor],
         parameters: Mapping[str, Parameter],
-        error: messages.RequestError | None,
+        error: RequestError | None,
         *,
         final: bool,
     ) -> None:
         tensors = tuple(
             [
-                messages.ResponseTensor(each.name, each.datatype, each.shape, memoryview(each.data))
+                ResponseTensor(each.name, each.datatype, each.shape, memoryview(each.data))
                 for each in outputs
             ]
         )
-        told = messages.CallAnswered(self._number, tensors, dict(parameters), error, final)
+        told = CallAnswered(self._number, tensors, dict(parameters), error, final)
         self._instance.answer(told)
 
 
@@ -120,15 +122,15 @@ class ModelCalls:
     def hear(self, model: str, pool: object, instance: Instance, asked: Asked) -> None:
         """A worker of the model's pool says something."""
         match asked:
-            case messages.CallModel():
+            case CallModel():
                 self._call(pool, instance, asked)
-            case messages.CallTaken(call=number):
+            case CallTaken(call=number):
                 if call := self._under_way.get((instance, number)):
                     call.taken()
-            case messages.CancelCall(call=number):
+            case CancelCall(call=number):
                 if call := self._under_way.get((instance, number)):
                     call.nested.cancel()
-            case messages.ControlModel():
+            case ControlModel():
                 task = asyncio.get_running_loop().create_task(
                     self._do(model, pool, instance, asked)
                 )
@@ -147,7 +149,7 @@ class ModelCalls:
             if caller is instance:
                 self._under_way.pop((caller, number)).nested.cancel()
 
-    def _call(self, pool: object, instance: Instance, asked: messages.CallModel) -> None:
+    def _call(self, pool: object, instance: Instance, asked: CallModel) -> None:
         batch = instance.running.get(asked.batch) or instance.streaming.get(asked.batch)
         parents = [] if batch is None else [batch.requests[place] for place in asked.requests]
         call = _Call(instance, asked.call, parents)
@@ -180,9 +182,7 @@ class ModelCalls:
             log.exception("a request of a model to model %s could not be sent", asked.model)
             answered(InternalError("not sent"))
 
-    async def _do(
-        self, caller: str, pool: object, instance: Instance, asked: messages.ControlModel
-    ) -> None:
+    async def _do(self, caller: str, pool: object, instance: Instance, asked: ControlModel) -> None:
         error: PenstockError | None = None
         try:
             await self._control_model(caller, pool, asked)
@@ -192,9 +192,9 @@ class ModelCalls:
             log.exception("%s of model %s failed", asked.action, asked.model)
             error = InternalError("not done")
         refusal = None if error is None else _refusal(error)
-        instance.answer(messages.CallAnswered(asked.call, (), {}, refusal, final=True))
+        instance.answer(CallAnswered(asked.call, (), {}, refusal, final=True))
 
-    async def _control_model(self, caller: str, pool: object, asked: messages.ControlModel) -> None:
+    async def _control_model(self, caller: str, pool: object, asked: ControlModel) -> None:
         if asked.action == "ready":
             if not self._control.is_ready(asked.model, asked.version):
                 raise Unavailable(f"model '{asked.model}' is not ready")
@@ -249,15 +249,15 @@ def _with_priority(
     return {**parameters, "priority": min(levels)} if levels else parameters
 
 
-def _override(asked: messages.ControlModel) -> Override | None:
+def _override(asked: ControlModel) -> Override | None:
     if not asked.config and not asked.files:
         return None
     check_given(asked.model, asked.config or None, asked.files)
     return Override(asked.config, asked.files)
 
 
-def _refusal(error: PenstockError) -> messages.RequestError:
+def _refusal(error: PenstockError) -> RequestError:
     # what a bug of ours says is not for models either
     text = "internal error" if isinstance(error, InternalError) else str(error)
     kinds = (each.__name__ for each in type(error).__mro__ if each.__name__ in REQUEST_ERRORS)
-    return messages.RequestError(0, text, next(kinds, ModelFailed.__name__))
+    return RequestError(0, text, next(kinds, ModelFailed.__name__))

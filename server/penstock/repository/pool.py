@@ -28,10 +28,10 @@ from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.gather import InputsLost, scatter
 from penstock.workers.instance import Asked, Instance
-from penstock.workers.messages import BatchFailed, Done, DoneWithParameters
 from penstock.workers.open_request import RunningBatch
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab_set import Loans
+from penstock.workers.worker_events import BatchFailed, Done, DoneWithParameters
 
 log = logging.getLogger(__name__)
 

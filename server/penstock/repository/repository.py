@@ -28,7 +28,7 @@ from penstock.scheduling.rate_limiter import RateLimiter
 from penstock.scheduling.weights import TenantWeights
 from penstock.trust.trust import ReadSecret, no_secrets, trust_of
 from penstock.workers.control import ControlLink
-from penstock.workers.messages import ModelReport
+from penstock.workers.supervisor_messages import ModelReport
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from penstock.telemetry.statistics import FailureReason
 from penstock.types import OutputTensor
 from penstock.workers.gather import error_of
 from penstock.workers.instance import Instance
-from penstock.workers.messages import Response
 from penstock.workers.open_request import OpenRequest, StreamingBatch, StreamTimes
 from penstock.workers.request import Part, PendingRequest
+from penstock.workers.worker_events import Response
 
 log = logging.getLogger(__name__)
 

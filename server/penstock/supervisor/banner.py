@@ -14,7 +14,7 @@ from penstock.config import Settings
 from penstock.supervisor.exposure import LOOPBACK, exposures
 from penstock.supervisor.protection import HINT, nobody_has_a_key, protections
 from penstock.tls_config import TlsSettings
-from penstock.workers.messages import UNLOADED, ModelReport, Report
+from penstock.workers.supervisor_messages import UNLOADED, ModelReport, Report
 
 STATE_STYLES: Final = {"READY": "green", "UNAVAILABLE": "red"}
 _PLAIN_WIDTH: Final = 200

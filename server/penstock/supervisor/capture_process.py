@@ -15,7 +15,7 @@ from penstock.capture.check import check_capture
 from penstock.config import Settings
 from penstock.secrets.source import SecretSource
 from penstock.supervisor.child import Child, describe_exit
-from penstock.workers.messages import SETTINGS_FILE
+from penstock.workers.gateway_environment import SETTINGS_FILE
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from penstock.workers.channel import Channel, ChannelClosed
-from penstock.workers.messages import (
+from penstock.workers.supervisor_messages import (
     GatewayMessage,
     SupervisorMessage,
     decode_gateway_message,

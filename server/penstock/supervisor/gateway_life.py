@@ -21,9 +21,8 @@ from penstock.supervisor.liveness import (
 from penstock.supervisor.oom import count_oom_kills
 from penstock.supervisor.worker_processes import WorkerProcesses
 from penstock.workers.channel import Channel
-from penstock.workers.messages import (
-    CONTROL_FD,
-    SETTINGS_FILE,
+from penstock.workers.gateway_environment import CONTROL_FD, SETTINGS_FILE
+from penstock.workers.supervisor_messages import (
     GatewayFailed,
     GatewayMessage,
     Inheritance,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from penstock.supervisor.local_http import Endpoint, request
-from penstock.workers.messages import Ping, Pong
+from penstock.workers.supervisor_messages import Ping, Pong
 
 OPEN_POLL_S: Final = 0.02
 _PROBE_TIMEOUT_S: Final = 2.0

@@ -20,7 +20,7 @@ from penstock.registry.entries import has_entries
 from penstock.secrets_config import variables_of
 from penstock.supervisor.child import Child, describe_exit
 from penstock.supervisor.run_dir import PREFIX
-from penstock.workers.messages import SETTINGS_FILE
+from penstock.workers.gateway_environment import SETTINGS_FILE
 
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 30.0

@@ -10,7 +10,7 @@ from typing import Final
 from penstock.supervisor.envoy_admin import EnvoyAdmin
 from penstock.supervisor.front import DRAIN_S
 from penstock.supervisor.gateway_life import GatewayLife
-from penstock.workers.messages import Drain, Shutdown
+from penstock.workers.supervisor_messages import Drain, Shutdown
 
 POLL_S: Final = 0.05
 EXIT_S: Final = 5.0

@@ -32,7 +32,7 @@ from penstock.supervisor.tls_keeper import TlsKeeper
 from penstock.supervisor.worker_processes import WorkerProcesses
 from penstock.trust.memory import memory_folder
 from penstock.trust.signers import check_rules
-from penstock.workers.messages import Report, TlsState
+from penstock.workers.supervisor_messages import Report, TlsState
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1

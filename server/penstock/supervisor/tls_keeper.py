@@ -21,7 +21,7 @@ from penstock.supervisor.file_events import FileEvents
 from penstock.supervisor.tls_material import TlsMaterial, read_material, utc_now
 from penstock.supervisor.tls_store import TlsStore
 from penstock.tls_config import TlsSettings
-from penstock.workers.messages import TlsState
+from penstock.workers.supervisor_messages import TlsState
 
 LOOK_S: Final = 5.0
 """Files are looked at so often, whether one has heard of a change or not: network file systems tell of none."""

@@ -29,7 +29,7 @@ from penstock.supervisor.worker_processes import WorkerProcesses
 from penstock.telemetry.latencies import latencies_of
 from penstock.workers.channel import Channel
 from penstock.workers.control import ControlLink
-from penstock.workers.messages import (
+from penstock.workers.supervisor_messages import (
     GatewayMessage,
     Inheritance,
     StartWorker,

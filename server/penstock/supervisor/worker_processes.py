@@ -12,7 +12,7 @@ from typing import Final
 from penstock.supervisor.child import Child, describe_exit
 from penstock.supervisor.oom import count_oom_kills
 from penstock.workers.channel import Channel
-from penstock.workers.messages import (
+from penstock.workers.supervisor_messages import (
     StartWorker,
     StopWorker,
     SupervisorMessage,

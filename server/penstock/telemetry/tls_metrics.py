@@ -7,7 +7,7 @@ from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from penstock.workers.messages import TlsState
+from penstock.workers.supervisor_messages import TlsState
 
 EXPIRY: Final = (
     "penstock_tls_certificate_expiry_timestamp_seconds",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from penstock.workers.messages import MESSAGE_LIMIT_BYTES, Message, encode
+from penstock.workers.message import MESSAGE_LIMIT_BYTES, Message, encode
 
 IN_MEMFD: Final = b"\xc1"
 """Stands for a message that lies in the memfd beside it. MessagePack never uses this byte."""

@@ -13,8 +13,26 @@ from collections.abc import Callable, Mapping
 
 from penstock.errors import LoadFailed
 from penstock.logs import LogSettings
-from penstock.workers import messages
 from penstock.workers.channel import Channel, ChannelClosed
+from penstock.workers.message import encode
+from penstock.workers.supervisor_messages import (
+    Drain,
+    GatewayFailed,
+    GatewayMessage,
+    Inheritance,
+    Ping,
+    Pong,
+    Report,
+    Shutdown,
+    StartWorker,
+    StopWorker,
+    TlsState,
+    WorkerExited,
+    WorkerKept,
+    WorkerLoaded,
+    WorkerStarted,
+    decode_supervisor_message,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +61,17 @@ class ControlLink:
         self._channel.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
-        self._inheritance: asyncio.Future[messages.Inheritance] = self._loop.create_future()
-        self._unclaimed: dict[int, messages.WorkerKept] = {}
+        self._inheritance: asyncio.Future[Inheritance] = self._loop.create_future()
+        self._unclaimed: dict[int, WorkerKept] = {}
         self._starting: dict[int, asyncio.Future[WorkerProcess]] = {}
         self._running: dict[int, WorkerProcess] = {}
         self._unsent: deque[bytes] = deque()
         """What the socket's buffer had no room for: many models can change at once."""
         self.logging: LogSettings | None = None
         """What workers are to log; None: what they do by themselves."""
-        self.tls: messages.TlsState | None = None
+        self.tls: TlsState | None = None
         """What the supervisor said last of certificates; None: there are none."""
-        self.on_tls: Callable[[messages.TlsState, messages.TlsState], None] = lambda _, __: None
+        self.on_tls: Callable[[TlsState, TlsState], None] = lambda _, __: None
         """Hears of changes: what was, and what is."""
         self.on_drain: Callable[[], None] = _nothing
         self.on_shutdown: Callable[[], None] = _nothing
@@ -68,7 +86,7 @@ class ControlLink:
         worker_id, self._next_id = self._next_id, self._next_id + 1
         started: asyncio.Future[WorkerProcess] = self._loop.create_future()
         self._starting[worker_id] = started
-        self._send(messages.StartWorker(worker_id, name, dict(environment)))
+        self._send(StartWorker(worker_id, name, dict(environment)))
         return await started
 
     async def inherited(self) -> dict[str, bool] | None:
@@ -81,7 +99,7 @@ class ControlLink:
 
     def loaded(self, worker: WorkerProcess, key: bytes) -> None:
         """Tell that the worker has loaded what `key` says, for which a later gateway may claim it."""
-        self._send(messages.WorkerLoaded(worker.worker_id, key))
+        self._send(WorkerLoaded(worker.worker_id, key))
 
     def has_unclaimed(self, prefix: str) -> bool:
         """Whether a worker waits whose name begins like that."""
@@ -111,15 +129,15 @@ class ControlLink:
     def stop_worker(self, worker: WorkerProcess, grace_s: float) -> None:
         """Have it ended; `worker.exited` tells when."""
         if worker.worker_id in self._running:
-            self._send(messages.StopWorker(worker.worker_id, grace_s))
+            self._send(StopWorker(worker.worker_id, grace_s))
 
-    def report(self, report: messages.Report) -> None:
+    def report(self, report: Report) -> None:
         """Tell what is served."""
         self._send(report)
 
     def fail(self, reason: str) -> None:
         """Tell that this gateway can't go on."""
-        self._send(messages.GatewayFailed(reason))
+        self._send(GatewayFailed(reason))
 
     def close(self) -> None:
         """Stop listening."""
@@ -136,11 +154,11 @@ class ControlLink:
     def _closed(self) -> bool:
         return self._channel.fileno() < 0
 
-    def _send(self, message: messages.GatewayMessage) -> None:
+    def _send(self, message: GatewayMessage) -> None:
         if self._closed:
             return
         # encoded at once: one that can't be is its sender's error, and not in the way of those after it
-        self._unsent.append(messages.encode(message))
+        self._unsent.append(encode(message))
         if len(self._unsent) == 1:
             self._flush()
 
@@ -163,25 +181,25 @@ class ControlLink:
         except ChannelClosed:
             self._lost()
             return
-        match messages.decode_supervisor_message(data):
-            case messages.WorkerStarted(worker_id=worker_id, pid=pid):
+        match decode_supervisor_message(data):
+            case WorkerStarted(worker_id=worker_id, pid=pid):
                 self._started(worker_id, pid, descriptors[0])
-            case messages.WorkerKept() as kept:
+            case WorkerKept() as kept:
                 self._keep(kept, descriptors[0])
-            case messages.Inheritance() as inheritance:
+            case Inheritance() as inheritance:
                 self._next_id = inheritance.next_worker_id
                 self._inheritance.set_result(inheritance)
-            case messages.WorkerExited(worker_id=worker_id, reason=reason):
+            case WorkerExited(worker_id=worker_id, reason=reason):
                 self._exited(worker_id, reason)
-            case messages.Ping(number=number):
-                self._send(messages.Pong(number))
-            case messages.TlsState() as state:
+            case Ping(number=number):
+                self._send(Pong(number))
+            case TlsState() as state:
                 before, self.tls = self.tls, state
                 if before is not None:
                     self.on_tls(before, state)
-            case messages.Drain():
+            case Drain():
                 self.on_drain()
-            case messages.Shutdown():
+            case Shutdown():
                 self.on_shutdown()
 
     def _started(self, worker_id: int, pid: int, descriptor: int) -> None:
@@ -195,7 +213,7 @@ class ControlLink:
         else:
             future.set_result(worker)
 
-    def _keep(self, kept: messages.WorkerKept, descriptor: int) -> None:
+    def _keep(self, kept: WorkerKept, descriptor: int) -> None:
         channel = Channel(socket.socket(fileno=descriptor))
         self._running[kept.worker_id] = WorkerProcess(kept.worker_id, kept.pid, channel)
         self._unclaimed[kept.worker_id] = kept

@@ -20,20 +20,13 @@ from penstock.errors import (
 )
 from penstock.types import OutputTensor
 from penstock.workers.copy_in import copy_in
-from penstock.workers.messages import (
-    Done,
-    Execute,
-    ExecuteSequences,
-    ExecuteUneven,
-    InputSlot,
-    OutputSlot,
-    RequestError,
-    RequestSlot,
-)
+from penstock.workers.message_parts import InputSlot, OutputSlot, RequestError, RequestSlot
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab import Slab, align
 from penstock.workers.uneven import UnevenGathering
 from penstock.workers.uneven_plan import UnevenPlan
+from penstock.workers.worker_commands import Execute, ExecuteSequences, ExecuteUneven
+from penstock.workers.worker_events import Done
 
 REQUEST_ERRORS: Final[Mapping[str, type[PenstockError]]] = MappingProxyType(
     {

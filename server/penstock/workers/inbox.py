@@ -15,7 +15,8 @@ from threading import Condition, Lock
 from typing import Any, Final
 
 from penstock.workers.channel import Channel, ChannelClosed
-from penstock.workers.messages import Message, WorkerCommand, decode_worker_command
+from penstock.workers.message import Message
+from penstock.workers.worker_commands import WorkerCommand, decode_worker_command
 
 Received = tuple[WorkerCommand, list[int]]
 """A command and the descriptors that came with it."""

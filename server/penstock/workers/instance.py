@@ -11,15 +11,40 @@ from typing import Final, Protocol
 from penstock.errors import LoadFailed, PenstockError
 from penstock.logs import LogSettings
 from penstock.types import MetricChange, OutputTensor
-from penstock.workers import messages
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.control import ControlLink, WorkerProcess
 from penstock.workers.gather import gather
+from penstock.workers.message import Message
+from penstock.workers.message_parts import RequestError
 from penstock.workers.open_request import OpenRequest, RunningBatch, StreamingBatch
 from penstock.workers.outbox import Outbox
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab import Slab
 from penstock.workers.slab_set import SLABS, Lease, Loans, SlabSet, worth_lending
+from penstock.workers.worker_commands import (
+    AttachSlab,
+    CallAnswered,
+    Cancel,
+    DetachSlab,
+    Load,
+    Reset,
+    SetLogging,
+)
+from penstock.workers.worker_events import (
+    BatchFailed,
+    CallModel,
+    CallTaken,
+    CancelCall,
+    ControlModel,
+    Done,
+    Executed,
+    LoadRefused,
+    ModelMetrics,
+    Ready,
+    Response,
+    WorkerEvent,
+    decode_worker_event,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +54,7 @@ MAX_STREAMING: Final = 1024
 LOAD: Final = 0
 """The number of the Ready that answers Load."""
 
-Asked = messages.CallModel | messages.ControlModel | messages.CallTaken | messages.CancelCall
+Asked = CallModel | ControlModel | CallTaken | CancelCall
 
 NOT_YET: Final = "a model can't ask others for anything before it is loaded"
 
@@ -37,12 +62,10 @@ NOT_YET: Final = "a model can't ask others for anything before it is loaded"
 class Listener(Protocol):
     """Who gives an instance its batches, and hears of them."""
 
-    def on_done(self, instance: Instance, batch: RunningBatch, done: messages.Done) -> None:
+    def on_done(self, instance: Instance, batch: RunningBatch, done: Done) -> None:
         """The batch is answered; `release` it when its views are no longer needed."""
 
-    def on_failed(
-        self, instance: Instance, batch: RunningBatch, failed: messages.BatchFailed
-    ) -> None:
+    def on_failed(self, instance: Instance, batch: RunningBatch, failed: BatchFailed) -> None:
         """The model failed on the batch as a whole."""
 
     def on_call(self, instance: Instance, call: Asked) -> None:
@@ -61,7 +84,7 @@ class StreamListener(Protocol):
         instance: Instance,
         batch: StreamingBatch,
         opened: OpenRequest,
-        response: messages.Response,
+        response: Response,
     ) -> None:
         """One of its requests has a response."""
         ...
@@ -108,7 +131,7 @@ class Instance:
         self._hear_metrics: Callable[[Sequence[MetricChange]], None] = self._unheard.extend
         self._expected = LOAD
         """The number of the Ready that counts."""
-        self._loaded: asyncio.Future[messages.Ready] = self._loop.create_future()
+        self._loaded: asyncio.Future[Ready] = self._loop.create_future()
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._read)
         process.exited.add_done_callback(lambda exited: self._ended(exited.result()))
@@ -130,21 +153,21 @@ class Instance:
         """All that it has, in the order in which it got them, those first that are executed."""
         return [*self.streaming.values(), *self.running.values()]
 
-    async def load(self, command: messages.Load, timeout_s: float) -> messages.Ready:
+    async def load(self, command: Load, timeout_s: float) -> Ready:
         """Load the model. Raises LoadFailed when the worker refuses, dies, or takes too long, Unavailable when there is
         no memory for slabs."""
         self.tell_logging()
         self._tell(command)
         return await self._until_ready(timeout_s, "loading took")
 
-    async def take_over(self, timeout_s: float) -> messages.Ready:
+    async def take_over(self, timeout_s: float) -> Ready:
         """Make this gateway's own a worker that an earlier one loaded, and that may still run batches for it: what it
         says until it answers is dropped. Raises as `load` does."""
         self._expected = time.monotonic_ns()
-        self._tell(messages.Reset(self._expected))
+        self._tell(Reset(self._expected))
         return await self._until_ready(timeout_s, "its last batch takes")
 
-    async def _until_ready(self, timeout_s: float, what: str) -> messages.Ready:
+    async def _until_ready(self, timeout_s: float, what: str) -> Ready:
         try:
             ready = await asyncio.wait_for(asyncio.shield(self._loaded), timeout_s)
         except TimeoutError:
@@ -163,7 +186,7 @@ class Instance:
         """Have the worker log what the link says, if it does not yet."""
         if self._link.logging is not None and self._link.logging != self._logging:
             self._logging = self._link.logging
-            self._tell(messages.SetLogging(self._logging))
+            self._tell(SetLogging(self._logging))
 
     def hear_metrics(self, hear: Callable[[Sequence[MetricChange]], None]) -> None:
         """`hear` gets what the worker tells of its model's own metrics, from its load on."""
@@ -197,7 +220,7 @@ class Instance:
             return True
         for number, batch in self.running.items():
             if request in batch.requests:
-                self._tell(messages.Cancel(number, batch.requests.index(request)))
+                self._tell(Cancel(number, batch.requests.index(request)))
                 return True
         return False
 
@@ -215,7 +238,7 @@ class Instance:
         """Keep the outputs of a request of the batch where they are; None: they are to be copied."""
         return self._slabs.lend(batch.slab_id, loans) if worth_lending(outputs) else None
 
-    def answer(self, message: messages.CallAnswered) -> None:
+    def answer(self, message: CallAnswered) -> None:
         """Answer what the model asked. What the message holds may be views that are valid now only."""
         self._tell(message)
 
@@ -225,12 +248,12 @@ class Instance:
         self._forget()
 
     def _attach(self, number: int, slab: Slab) -> None:
-        self._tell(messages.AttachSlab(number), (slab.fd,))
+        self._tell(AttachSlab(number), (slab.fd,))
 
     def _detach(self, number: int) -> None:
-        self._tell(messages.DetachSlab(number))
+        self._tell(DetachSlab(number))
 
-    def _tell(self, message: messages.Message, descriptors: Sequence[int] = ()) -> None:
+    def _tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Now, or when the worker is not too busy to listen."""
         if self._channel.fileno() < 0:
             return
@@ -249,69 +272,62 @@ class Instance:
             self._loop.remove_reader(self._channel.fileno())
             return
         self._heard += 1
-        event = messages.decode_worker_event(data)
+        event = decode_worker_event(data)
         # first, for it is what comes for every batch
-        if isinstance(event, messages.Done) and event.batch in self.running:
+        if isinstance(event, Done) and event.batch in self.running:
             self._on_done(event)
         elif self._loaded.done():
             self._hear(event)
         else:
             self._hear_while_loading(event)
 
-    def _hear_while_loading(self, event: messages.WorkerEvent) -> None:
+    def _hear_while_loading(self, event: WorkerEvent) -> None:
         match event:
-            case messages.Ready(number=number) as ready if number == self._expected:
+            case Ready(number=number) as ready if number == self._expected:
                 self._loaded.set_result(ready)
-            case messages.LoadRefused(reason=reason):
+            case LoadRefused(reason=reason):
                 self._loaded.set_exception(LoadFailed(reason))
-            case messages.CallModel() | messages.ControlModel() as asked:
+            case CallModel() | ControlModel() as asked:
                 self._refuse(asked)
             case _:
                 log.debug("worker %d answered the gateway before this one", self.process.pid)
 
-    def _hear(self, event: messages.WorkerEvent) -> None:
+    def _hear(self, event: WorkerEvent) -> None:
         match event:
-            case messages.ModelMetrics(changes=changes):
+            case ModelMetrics(changes=changes):
                 self._hear_metrics(changes)
-            case messages.CallModel() | messages.ControlModel() as asked if self.listener is None:
+            case CallModel() | ControlModel() as asked if self.listener is None:
                 self._refuse(asked)
-            case (
-                messages.CallModel()
-                | messages.ControlModel()
-                | messages.CallTaken()
-                | messages.CancelCall() as asked
-            ):
+            case CallModel() | ControlModel() | CallTaken() | CancelCall() as asked:
                 if self.listener is not None:
                     self.listener.on_call(self, asked)
-            case messages.Response() as response:
+            case Response() as response:
                 self._on_response(response)
-            case (
-                messages.Done(batch=number)
-                | messages.BatchFailed(batch=number)
-                | messages.Executed(batch=number)
-            ) if number not in self.running:
+            case Done(batch=number) | BatchFailed(batch=number) | Executed(batch=number) if (
+                number not in self.running
+            ):
                 log.error("worker %d answered twice: did its model fork?", self.process.pid)
-            case messages.BatchFailed() as failed:
+            case BatchFailed() as failed:
                 batch = self.running.pop(failed.batch)
                 if isinstance(batch, StreamingBatch):
                     self._end(batch.opened)
                 if self.listener is not None:
                     self.listener.on_failed(self, batch, failed)
-            case messages.Executed() as executed:
+            case Executed() as executed:
                 self._on_executed(executed)
 
-    def _refuse(self, asked: messages.CallModel | messages.ControlModel) -> None:
-        refusal = messages.RequestError(0, NOT_YET, "Unavailable")
-        self.answer(messages.CallAnswered(asked.call, (), {}, refusal, final=True))
+    def _refuse(self, asked: CallModel | ControlModel) -> None:
+        refusal = RequestError(0, NOT_YET, "Unavailable")
+        self.answer(CallAnswered(asked.call, (), {}, refusal, final=True))
 
-    def _on_done(self, done: messages.Done) -> None:
+    def _on_done(self, done: Done) -> None:
         batch = self.running.pop(done.batch)
         if done.slab_bytes > self._slabs[batch.slab_id].size_bytes:
             self._slabs[batch.slab_id].refresh()
         if self.listener is not None:
             self.listener.on_done(self, batch, done)
 
-    def _on_response(self, response: messages.Response) -> None:
+    def _on_response(self, response: Response) -> None:
         number = response.batch
         batch = self.streaming.get(number) or self.running.get(number)
         if not isinstance(batch, StreamingBatch) or batch.opened[response.request].ended:
@@ -334,7 +350,7 @@ class Instance:
             each.ended = True
             self._opened.pop(each.request, None)
 
-    def _on_executed(self, executed: messages.Executed) -> None:
+    def _on_executed(self, executed: Executed) -> None:
         batch = self.running.pop(executed.batch)
         assert isinstance(batch, StreamingBatch), "only decoupled models say so"
         batch.executed = executed

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from penstock.workers.messages import Cancel, Executed, Message, Taken
+from penstock.workers.message import Message
 from penstock.workers.request import PendingRequest
 from penstock.workers.streams import WINDOW_BYTES, WINDOW_RESPONSES
+from penstock.workers.worker_commands import Cancel, Taken
+from penstock.workers.worker_events import Executed
 
 TELL_RESPONSES: Final = WINDOW_RESPONSES // 2
 TELL_BYTES: Final = WINDOW_BYTES // 2

@@ -25,16 +25,10 @@ from penstock.types import DATATYPES, Array, Parameter
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.gather import REQUEST_ERRORS
 from penstock.workers.inbox import Inbox
-from penstock.workers.messages import (
-    CallAnswered,
-    CallModel,
-    CallTaken,
-    CancelCall,
-    ControlModel,
-    Reset,
-    ResponseTensor,
-)
+from penstock.workers.message_parts import ResponseTensor
 from penstock.workers.untaken import NO_BATCH, Streams, Untaken, User, this_user
+from penstock.workers.worker_commands import CallAnswered, Reset
+from penstock.workers.worker_events import CallModel, CallTaken, CancelCall, ControlModel
 
 GONE: Final = "the server is gone"
 

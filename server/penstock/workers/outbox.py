@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from penstock.workers.channel import Channel, ChannelClosed
-from penstock.workers.messages import Message, encode
+from penstock.workers.message import Message, encode
 
 
 class Outbox:

@@ -10,8 +10,11 @@ from typing import Any
 from penstock.backends.base import Batch, LiveRequest, LoadedModel
 from penstock.errors import ModelFailed
 from penstock.model_config import ModelConfig
-from penstock.workers.messages import Message, RequestError, Response, Taken
+from penstock.workers.message import Message
+from penstock.workers.message_parts import RequestError
 from penstock.workers.streams import Lines, run_decoupled
+from penstock.workers.worker_commands import Taken
+from penstock.workers.worker_events import Response
 
 
 def rehearse(model: LoadedModel, config: ModelConfig, batch: Batch) -> None:

@@ -14,7 +14,8 @@ from penstock.model_config import ModelConfig
 from penstock.model_config import Tensor as TensorConfig
 from penstock.tensors import serialize_bytes
 from penstock.types import DATATYPES, Array
-from penstock.workers.messages import OutputSlot, RequestError, sendable
+from penstock.workers.message import sendable
+from penstock.workers.message_parts import OutputSlot, RequestError
 from penstock.workers.slab import Slab, align
 
 

@@ -24,17 +24,11 @@ from penstock.model_config import ModelConfig
 from penstock.tensors import serialize_bytes
 from penstock.types import NO_PARAMETERS, Array, Parameter
 from penstock.workers.channel import ChannelClosed
-from penstock.workers.messages import (
-    Cancel,
-    Message,
-    RequestError,
-    Reset,
-    Response,
-    ResponseTensor,
-    Taken,
-    sendable,
-)
+from penstock.workers.message import Message, sendable
+from penstock.workers.message_parts import RequestError, ResponseTensor
 from penstock.workers.scatter import check_all, datatype_of
+from penstock.workers.worker_commands import Cancel, Reset, Taken
+from penstock.workers.worker_events import Response
 
 log = logging.getLogger(__name__)
 

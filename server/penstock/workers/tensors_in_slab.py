@@ -6,7 +6,7 @@ import numpy as np
 
 from penstock.tensors import deserialize_bytes, element_count
 from penstock.types import NUMPY_DTYPES, Array
-from penstock.workers.messages import InputSlot
+from penstock.workers.message_parts import InputSlot
 from penstock.workers.slab import Slab
 
 

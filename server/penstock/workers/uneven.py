@@ -11,7 +11,7 @@ from penstock.errors import PenstockError
 from penstock.types import NUMPY_DTYPES, Array, Uneven
 from penstock.workers.client_regions import Input, RegionInput
 from penstock.workers.copy_in import JOIN_BELOW_BYTES, copy_in
-from penstock.workers.messages import InputSlot
+from penstock.workers.message_parts import InputSlot
 from penstock.workers.request import PendingRequest
 from penstock.workers.slab import Slab, align
 from penstock.workers.uneven_plan import MaskPlan, PaddedPlan, UnevenPlan

@@ -27,9 +27,9 @@ from penstock.backends.triton_metrics import registry
 from penstock.errors import LoadFailed
 from penstock.logs import LogSettings, configure_logging
 from penstock.types import Array
-from penstock.workers import messages
 from penstock.workers.channel import Channel
 from penstock.workers.inbox import Inbox
+from penstock.workers.message import sendable
 from penstock.workers.other_models import OtherModels
 from penstock.workers.pinning import Pinning, Registrar, cuda_registrar
 from penstock.workers.scatter import write_outputs
@@ -37,6 +37,25 @@ from penstock.workers.slab import Slab
 from penstock.workers.streams import MAX_REASON, Lines, RunningLine, run_decoupled
 from penstock.workers.tensors_in_slab import read_inputs
 from penstock.workers.warmup import warm_up
+from penstock.workers.worker_commands import (
+    AttachSlab,
+    DetachSlab,
+    Execute,
+    ExecuteSequences,
+    ExecuteUneven,
+    Load,
+    Reset,
+    SetLogging,
+)
+from penstock.workers.worker_events import (
+    BatchFailed,
+    Done,
+    DoneWithParameters,
+    Executed,
+    LoadRefused,
+    ModelMetrics,
+    Ready,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +82,7 @@ class Worker:
         self._model: LoadedModel | None = None
         self._live = False
         """Its requests have lines."""
-        self._ready = messages.Ready(b"", 0, 0)
+        self._ready = Ready(b"", 0, 0)
         self._config = model_config.ModelConfig(name="")
         self._pinning: Pinning | None = None
         """Of a model on a GPU."""
@@ -72,22 +91,22 @@ class Worker:
         """Take one command, do it, answer."""
         received, descriptors = self._inbox.take()
         match received:
-            case messages.Execute() as command:
+            case Execute() as command:
                 answer = self._run(command) if self._config.decoupled else self._execute(command)
                 self._lines.executed(command.batch)
                 self._tell_metrics()
                 self._inbox.send(answer)
-            case messages.AttachSlab(slab=slab):
+            case AttachSlab(slab=slab):
                 mapped = None if self._pinning is None else self._pinning.follow()
                 self._slabs[slab] = Slab(descriptors[0], mapped)
-            case messages.DetachSlab(slab=slab):
+            case DetachSlab(slab=slab):
                 self._slabs.pop(slab).close()
-            case messages.Load() as command:
+            case Load() as command:
                 self._inbox.send(self._load_model(command))
                 self._tell_metrics()
-            case messages.SetLogging(settings=settings):
+            case SetLogging(settings=settings):
                 self._set_logging(settings)
-            case messages.Reset(number=number):
+            case Reset(number=number):
                 self._forget_slabs()
                 self._lines.begin_anew()
                 self._inbox.send(msgspec.structs.replace(self._ready, number=number))
@@ -103,7 +122,7 @@ class Worker:
 
     def _tell_metrics(self) -> None:
         if changes := registry.take():
-            self._inbox.send(messages.ModelMetrics(changes))
+            self._inbox.send(ModelMetrics(changes))
 
     def _set_logging(self, settings: LogSettings) -> None:
         try:
@@ -116,7 +135,7 @@ class Worker:
             slab.close()
         self._slabs.clear()
 
-    def _execute(self, command: messages.Execute) -> messages.Done | messages.BatchFailed:
+    def _execute(self, command: Execute) -> Done | BatchFailed:
         """Gather, run, scatter."""
         model, slab = self._model, self._slabs[command.slab]
         assert model is not None, "the gateway sends batches only after Ready"
@@ -142,7 +161,7 @@ class Worker:
                 "model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG)
             )
             return _failed(command, error)
-        done = messages.Done(
+        done = Done(
             batch=command.batch,
             outputs=outputs,
             errors=errors,
@@ -153,7 +172,7 @@ class Worker:
         )
         return _with_parameters(done, batch.requests) if self._live else done
 
-    def _run(self, command: messages.Execute) -> messages.Executed | messages.BatchFailed:
+    def _run(self, command: Execute) -> Executed | BatchFailed:
         """As `_execute`, of a decoupled model: its requests are answered by then, or will be."""
         model, slab = self._model, self._slabs[command.slab]
         assert model is not None, "the gateway sends batches only after Ready"
@@ -178,9 +197,9 @@ class Worker:
         gathered = time.perf_counter_ns()
         run_decoupled(model, _batch(command, inputs, requests), self._config)
         executed = time.perf_counter_ns()
-        return messages.Executed(command.batch, gathered - started, executed - gathered)
+        return Executed(command.batch, gathered - started, executed - gathered)
 
-    def _live_requests(self, command: messages.Execute) -> list[RequestInfo]:
+    def _live_requests(self, command: Execute) -> list[RequestInfo]:
         lines, batch = self._lines, command.batch
         return [
             LiveRequest(
@@ -189,7 +208,7 @@ class Worker:
             for index, r in enumerate(command.requests)
         ]
 
-    def _load_model(self, command: messages.Load) -> messages.Ready | messages.LoadRefused:
+    def _load_model(self, command: Load) -> Ready | LoadRefused:
         spec = LoadSpec(
             model_name=command.model_name,
             version=command.version,
@@ -207,39 +226,37 @@ class Worker:
             self._live = getattr(self._model, "live", False)
             warm_up(self._model, spec.model_dir)
         except LoadFailed as error:
-            return messages.LoadRefused(messages.sendable(str(error)[:MAX_REASON]))
+            return LoadRefused(sendable(str(error)[:MAX_REASON]))
         except Exception as error:
             log.exception("model %s can't be loaded", command.model_name)
-            return messages.LoadRefused(messages.sendable(one_line(error)[:MAX_REASON]))
+            return LoadRefused(sendable(one_line(error)[:MAX_REASON]))
         fallback: str = getattr(self._model, "fallback", "")
-        self._ready = messages.Ready(
+        self._ready = Ready(
             config_json=model_config.to_json(self._model.config),
             load_us=(time.perf_counter_ns() - started) // 1000,
             number=0,
-            fallback=messages.sendable(fallback[:MAX_REASON]),
+            fallback=sendable(fallback[:MAX_REASON]),
         )
         if command.device != "cpu" and not fallback:
             self._pinning = Pinning(self._find_registrar)
         return self._ready
 
 
-def _batch(
-    command: messages.Execute, inputs: Mapping[str, Array], requests: Sequence[RequestInfo]
-) -> Batch:
+def _batch(command: Execute, inputs: Mapping[str, Array], requests: Sequence[RequestInfo]) -> Batch:
     return Batch(
         inputs,
         requests,
-        steps=command.steps if isinstance(command, messages.ExecuteSequences) else None,
-        uneven=command.uneven if isinstance(command, messages.ExecuteUneven) else None,
+        steps=command.steps if isinstance(command, ExecuteSequences) else None,
+        uneven=command.uneven if isinstance(command, ExecuteUneven) else None,
         number=command.batch,
     )
 
 
-def _failed(command: messages.Execute, error: Exception) -> messages.BatchFailed:
-    return messages.BatchFailed(command.batch, messages.sendable(one_line(error)[:MAX_REASON]))
+def _failed(command: Execute, error: Exception) -> BatchFailed:
+    return BatchFailed(command.batch, sendable(one_line(error)[:MAX_REASON]))
 
 
-def _with_parameters(done: messages.Done, requests: Sequence[RequestInfo]) -> messages.Done:
+def _with_parameters(done: Done, requests: Sequence[RequestInfo]) -> Done:
     """The answer, with what the model gave its requests beside outputs, if there is any."""
     lines = map(line_of, requests)
     given = tuple(
@@ -251,4 +268,4 @@ def _with_parameters(done: messages.Done, requests: Sequence[RequestInfo]) -> me
     )
     if not given:
         return done
-    return messages.DoneWithParameters(**msgspec.structs.asdict(done), parameters=given)
+    return DoneWithParameters(**msgspec.structs.asdict(done), parameters=given)
