@@ -20,7 +20,8 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.gateway import shadow_copies
-from penstock.repository.nested import NestedCalls, Tensors, Terms
+from penstock.repository.nested import NestedCalls
+from penstock.repository.nested_call import Tensors, Terms
 from penstock.repository.served_model import ServedModel
 from penstock.types import NO_TERMS, CallTerms, InferHeader, OutputTensor, TensorSpec
 from penstock.workers.request import Part, PendingRequest

@@ -15,7 +15,8 @@ from penstock.caching.answer import Kept, size_bytes
 from penstock.caching.byte_lru import ByteLru
 from penstock.errors import Cancelled, InvalidRequest, PenstockError, QueueFull, Unavailable
 from penstock.repository import cached_pool
-from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Terms, terms_of
+from penstock.repository.nested import NestedCalls
+from penstock.repository.nested_call import NestedCall, Tensors, Terms, terms_of
 from penstock.telemetry.statistics import FailureReason
 from penstock.types import OutputTensor
 from penstock.workers.request import PendingRequest

@@ -11,7 +11,8 @@ from cache_bench import CacheBench
 from fake_workers import settle
 from nested_bench import Models, as_values, served, tensors
 from penstock.errors import Cancelled, PenstockError, Unavailable
-from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Terms
+from penstock.repository.nested import NestedCalls
+from penstock.repository.nested_call import NestedCall, Tensors, Terms
 from penstock.types import OutputTensor
 from penstock.workers.request import PendingRequest
 

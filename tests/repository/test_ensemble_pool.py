@@ -26,7 +26,7 @@ from penstock.errors import (
 )
 from penstock.repository.ensemble_call import EnsembleCall
 from penstock.repository.ensemble_pool import EnsemblePolicy, EnsemblePool
-from penstock.repository.nested import NestedCall
+from penstock.repository.nested_call import NestedCall
 from penstock.telemetry.statistics import FailureReason
 from penstock.telemetry.tracing.records import trace_json
 from penstock.telemetry.tracing.spans import Spans

@@ -20,7 +20,8 @@ from penstock.errors import (
     NotFound,
     Unavailable,
 )
-from penstock.repository.nested import MAX_DEPTH, NestedCall, Tensors, Terms, terms_of
+from penstock.repository.nested import MAX_DEPTH
+from penstock.repository.nested_call import NestedCall, Tensors, Terms, terms_of
 from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.sequence_pool import SequencePool
 from penstock.scheduling.sequence_slots import SequencePolicy

@@ -12,7 +12,7 @@ from fake_workers import settle
 from nested_bench import NestedBench
 from pending import pending
 from penstock.errors import InvalidRequest
-from penstock.repository.nested import terms_of
+from penstock.repository.nested_call import terms_of
 from penstock.telemetry.tracing.records import trace_json
 from penstock.telemetry.tracing.spans import Spans
 from penstock.telemetry.tracing.trace import Trace

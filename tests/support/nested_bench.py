@@ -12,7 +12,8 @@ from penstock import model_config
 from penstock.errors import NotFound, PenstockError
 from penstock.model_config import ConfigDict
 from penstock.repository.model_pool import ModelPool
-from penstock.repository.nested import NestedCalls, Tensors, Terms
+from penstock.repository.nested import NestedCalls
+from penstock.repository.nested_call import Tensors, Terms
 from penstock.repository.served_model import ServedModel
 from penstock.repository.signature import Signature
 from penstock.telemetry.statistics import ModelStatistics

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from penstock.errors import InvalidRequest, ModelFailed, PenstockError
 from penstock.repository.answers import encoded
 from penstock.repository.ensemble_plan import EnsemblePlan, PlannedStep, fit
-from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Times, terms_of
+from penstock.repository.nested import NestedCalls
+from penstock.repository.nested_call import NestedCall, Tensors, Times, terms_of
 from penstock.scheduling.ensemble_run import EnsembleRun
 from penstock.types import OutputTensor
 from penstock.workers.client_regions import RegionInput

@@ -16,7 +16,8 @@ from penstock.errors import (
     PenstockError,
     Unavailable,
 )
-from penstock.repository.nested import NestedCall, NestedCalls, Tensors, Terms
+from penstock.repository.nested import NestedCalls
+from penstock.repository.nested_call import NestedCall, Tensors, Terms
 from penstock.repository.overrides import Override, check_given
 from penstock.repository.pool import CLIENT_GONE
 from penstock.repository.served_model import ServedModel
