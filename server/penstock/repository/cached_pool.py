@@ -20,7 +20,7 @@ from penstock.repository.answers import encoded
 from penstock.repository.coalescing import Coalescing
 from penstock.repository.model_pool import ModelPool
 from penstock.repository.model_queue import queue_of
-from penstock.repository.pool import CLIENT_GONE, UNLOADED
+from penstock.repository.unanswered import CLIENT_GONE, UNLOADED
 from penstock.scheduling.ordering import InOrder
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.types import OutputTensor, Parameter

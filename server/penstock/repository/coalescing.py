@@ -21,7 +21,7 @@ from penstock.caching.room import Room
 from penstock.errors import Cancelled, PenstockError, QueueFull, Unavailable
 from penstock.repository.alarm import Alarm
 from penstock.repository.model_queue import ModelQueue
-from penstock.repository.pool import CLIENT_GONE
+from penstock.repository.unanswered import CLIENT_GONE
 from penstock.scheduling.expiry import Expiry
 from penstock.scheduling.refusals import is_timeout
 from penstock.telemetry.statistics import FailureReason

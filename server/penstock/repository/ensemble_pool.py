@@ -21,8 +21,8 @@ from penstock.model_config import ConfigDict
 from penstock.repository.ensemble_call import EnsembleCall, Holdings
 from penstock.repository.ensemble_plan import EnsemblePlan, step_versions
 from penstock.repository.nested import Models, NestedCalls
-from penstock.repository.pool import CLIENT_GONE, UNLOADED
 from penstock.repository.served_model import ServedModel
+from penstock.repository.unanswered import CLIENT_GONE, UNLOADED
 from penstock.scheduling.refusals import Refusal
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.request import Answer, PendingRequest

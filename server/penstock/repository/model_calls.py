@@ -19,8 +19,8 @@ from penstock.errors import (
 from penstock.repository.nested import NestedCalls
 from penstock.repository.nested_call import NestedCall, Tensors, Terms
 from penstock.repository.overrides import Override, check_given
-from penstock.repository.pool import CLIENT_GONE
 from penstock.repository.served_model import ServedModel
+from penstock.repository.unanswered import CLIENT_GONE
 from penstock.types import OutputTensor, Parameter
 from penstock.workers.gather import REQUEST_ERRORS
 from penstock.workers.instance import Asked, Instance

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 from penstock.errors import (
     Cancelled,
@@ -19,11 +19,13 @@ from penstock.errors import (
 from penstock.repository.alarm import Alarm
 from penstock.repository.answers import Answers
 from penstock.repository.explanation import explain
+from penstock.repository.hang_watch import HangWatch
 from penstock.repository.model_pool import Calls, ModelPool
 from penstock.repository.poison import Poison
 from penstock.repository.pool_policy import PoolPolicy
 from penstock.repository.restarts import Restarts, StartInstance
 from penstock.repository.turns import Turns
+from penstock.repository.unanswered import CLIENT_GONE, IN_A_CIRCLE, UNLOADED
 from penstock.scheduling.scheduler import Scheduler
 from penstock.telemetry.statistics import FailureReason, ModelStatistics
 from penstock.workers.gather import InputsLost, scatter
@@ -34,13 +36,6 @@ from penstock.workers.slab_set import Loans
 from penstock.workers.worker_events import BatchFailed, Done, DoneWithParameters
 
 log = logging.getLogger(__name__)
-
-CLIENT_GONE: Final = "the client is gone"
-IN_A_CIRCLE: Final = (
-    "model '{model}' has no idle instance, and a call of it can't wait for one: the model that calls holds an instance "
-    "that others wait for, which would be a deadlock. More instances of the models that call each other help"
-)
-UNLOADED: Final = "the model was unloaded"
 
 
 class Pool:
@@ -84,7 +79,13 @@ class Pool:
         self._dispatching = False
         self._wake = Alarm(self._loop, self._dispatch)
         self._expire = Alarm(self._loop, self._end_expired)
-        self._hang_watch = Alarm(self._loop, self._end_hung)
+        self._hang_watch = HangWatch(
+            self._loop,
+            policy.execution_timeout_us,
+            lambda: self._instances,
+            self._busy_since_us,
+            self._end_hung,
+        )
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
         self.last_crash = ""
@@ -242,8 +243,8 @@ class Pool:
             self._drained = self._loop.create_future()
             await asyncio.wait([self._drained], timeout=grace_s)
         self._restarts.close()
-        for alarm in (self._wake, self._expire, self._hang_watch):
-            alarm.cancel()
+        for watch in (self._wake, self._expire, self._hang_watch):
+            watch.cancel()
         self._give_up()
         instances, self._instances = list(self._instances), {}
         for instance in instances:
@@ -339,9 +340,8 @@ class Pool:
                 log.exception("a batch could not be sent to its worker")
                 errors = dict.fromkeys(batch, InternalError("batch not sent"))
             else:
-                timeout_us = self._policy.execution_timeout_us
-                if timeout_us:
-                    self._hang_watch.at(now_ns / 1000 + timeout_us, now_ns / 1000)
+                if self._policy.execution_timeout_us:
+                    self._hang_watch.began(now_ns / 1000)
                 return
             for request, error in errors.items():
                 self._answers.fail(request, error, FailureReason.OTHER)
@@ -474,22 +474,9 @@ class Pool:
                 else:
                     self.scheduler.again(request, now_us)
 
-    def _end_hung(self) -> None:
-        """Kill the workers that are busy with one batch for too long."""
-        now_us, timeout_us = time.monotonic_ns() / 1000, self._policy.execution_timeout_us
-        for instance in list(self._instances):
-            since_us = self._busy_since_us(instance)
-            if since_us is None:
-                continue
-            if now_us < since_us + timeout_us:
-                self._hang_watch.at(since_us + timeout_us, now_us)
-                continue
-            self._lost(
-                instance,
-                f"killed, for it was busy with one batch for longer than {timeout_us / 1e6:g} s",
-                hung=True,
-            )
-            instance.close()
+    def _end_hung(self, instance: Instance, reason: str) -> None:
+        self._lost(instance, reason, hung=True)
+        instance.close()
 
     def _busy_since_us(self, instance: Instance) -> float | None:
         """Since when it runs its present batch; None when it has none."""

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from penstock.errors import Unavailable
-from penstock.repository.pool import IN_A_CIRCLE, UNLOADED, Pool
+from penstock.repository.pool import Pool
+from penstock.repository.unanswered import IN_A_CIRCLE, UNLOADED
 from penstock.scheduling.scheduler import Scheduler
 from penstock.scheduling.sequence_queue import SequenceQueue
 from penstock.scheduling.sequence_scheduler import SequenceScheduler
