@@ -47,7 +47,7 @@ class Followed:
 
     def tries(self, candidate: int) -> bool:
         """Whether a roll-out to that version goes on."""
-        run = self.rollouts.going("m")
+        run = self.rollouts.index.going("m")
         return run is not None and run.plan.candidate == candidate and not run.over
 
 
@@ -65,7 +65,7 @@ async def followed(tmp_path: Path) -> AsyncIterator[Followed]:
 async def test_an_alias_begins_a_roll_out(followed: Followed) -> None:
     followed.move("challenger", 2)
     await followed.until(lambda: followed.tries(2))
-    run = followed.rollouts.run_of("m")
+    run = followed.rollouts.index.run_of("m")
     assert (run.by, run.plan.stable, run.plan.steps) == ("alias:challenger", 1, (50, 100))
 
 
@@ -74,7 +74,7 @@ async def test_what_aliases_said_before_the_models_were_loaded_is_done_then(tmp_
     await followed.server.rollouts.restore()
     followed.move("challenger", 2)
     await asyncio.sleep(0)
-    assert followed.rollouts.going("m") is None
+    assert followed.rollouts.index.going("m") is None
     followed.rollouts.models_are_loaded()
     followed.follower.begin()
     await followed.until(lambda: followed.tries(2))
@@ -86,7 +86,7 @@ async def test_what_begins_nothing(followed: Followed, alias: str, new: int | No
     followed.move(alias, new)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert followed.rollouts.going("m") is None
+    assert followed.rollouts.index.going("m") is None
 
 
 async def test_a_version_is_tried_once(followed: Followed) -> None:
@@ -97,13 +97,13 @@ async def test_a_version_is_tried_once(followed: Followed) -> None:
     followed.follower.moved("m", "challenger", None, 2)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert followed.rollouts.going("m") is None
+    assert followed.rollouts.index.going("m") is None
 
 
 async def test_an_alias_that_moves_on_takes_its_roll_out_along(followed: Followed) -> None:
     followed.move("challenger", 2)
     await followed.until(lambda: followed.tries(2))
-    first = followed.rollouts.run_of("m")
+    first = followed.rollouts.index.run_of("m")
     followed.move("challenger", 3)
     await followed.until(lambda: followed.tries(3))
     assert first.rollout.status is Status.ABORTED
@@ -138,7 +138,7 @@ async def test_a_roll_out_that_can_not_begin_is_tried_again(
     followed.registry.problem = Unavailable("it is being fetched")
     followed.move("challenger", 2)
     await asyncio.sleep(0.03)
-    assert followed.rollouts.going("m") is None
+    assert followed.rollouts.index.going("m") is None
     followed.registry.problem = None
     await followed.until(lambda: followed.tries(2))
 
@@ -159,7 +159,7 @@ async def test_who_moves_the_stable_versions_alias_to_the_candidate_promotes_it(
 ) -> None:
     followed.move("challenger", 2)
     await followed.until(lambda: followed.tries(2))
-    run = followed.rollouts.run_of("m")
+    run = followed.rollouts.index.run_of("m")
     followed.move("champion", 2)
     await followed.until(lambda: run.done)
     assert run.rollout.status is Status.PROMOTED
@@ -169,7 +169,7 @@ async def test_who_moves_the_stable_versions_alias_to_the_candidate_promotes_it(
 async def test_who_moves_it_elsewhere_ends_the_roll_out(followed: Followed) -> None:
     followed.move("challenger", 2)
     await followed.until(lambda: followed.tries(2))
-    run = followed.rollouts.run_of("m")
+    run = followed.rollouts.index.run_of("m")
     followed.move("champion", 1)
     assert not run.over
     followed.move("champion", 3)

@@ -20,7 +20,7 @@ from penstock.errors import (
     PenstockError,
     Unavailable,
 )
-from penstock.gateway import rollout_promotion, rollouts
+from penstock.gateway import rollout_effects, rollout_promotion, rollout_saving
 from penstock.gateway.rollout_store import RolloutStore, store_of
 from penstock.gateway.rollout_versions import check_gates
 from penstock.registry_config import RegistrySettings
@@ -154,7 +154,7 @@ async def test_what_can_not_be_is_refused_and_changes_nothing(
     assert server.index.default_version("m") is None
     assert server.log.events == []
     with pytest.raises(NotFound, match="there is no roll-out of model 'm'"):
-        server.rollouts.run_of("m")
+        server.rollouts.index.run_of("m")
 
 
 IN_A = {"name": "A", "data_type": "TYPE_FP32", "dims": [2]}
@@ -297,7 +297,10 @@ async def test_shadows_get_no_traffic_until_they_are_promoted(serve: Make) -> No
     server = await serve()
     run = await server.start(**SLOW, mode="shadow")
     assert {server.send().first for _ in range(20)} == {1}
-    assert (server.rollouts.share_of("m", 1), server.rollouts.share_of("m", 2)) == (100, 0)
+    assert (server.rollouts.index.share_of("m", 1), server.rollouts.index.share_of("m", 2)) == (
+        100,
+        0,
+    )
     server.rollouts.promote("m")
     assert server.send().first == 2
     await until(lambda: run.done)
@@ -309,7 +312,7 @@ async def test_forgetting(serve: Make, tmp_path: Path) -> None:
     run = await server.start(**SLOW)
     assert await server.rollouts.forget("m", "enough") is run
     assert run.rollout.status is Status.ABORTED
-    assert list(server.rollouts.runs()) == []
+    assert list(server.rollouts.index.runs()) == []
     assert not list((tmp_path / "rollouts").glob("*.rollout.json"))
     # the version that was gone back to goes on answering
     assert server.send().first == 1
@@ -320,12 +323,12 @@ async def test_forgetting(serve: Make, tmp_path: Path) -> None:
 async def test_shares(serve: Make) -> None:
     server = await serve()
     heard: list[None] = []
-    server.rollouts.on_share = lambda: heard.append(None)
-    assert server.rollouts.share_of("m", 1) is None
+    server.rollouts.effects.on_share = lambda: heard.append(None)
+    assert server.rollouts.index.share_of("m", 1) is None
     await server.start(steps=[10, 100], step_s=3600)
-    assert [server.rollouts.share_of("m", number) for number in (1, 2, 3)] == [90, 10, None]
+    assert [server.rollouts.index.share_of("m", number) for number in (1, 2, 3)] == [90, 10, None]
     server.rollouts.abort("m", "enough")
-    assert server.rollouts.share_of("m", 2) is None
+    assert server.rollouts.index.share_of("m", 2) is None
     assert len(heard) == 2
 
 
@@ -411,7 +414,7 @@ async def test_it_goes_on_after_a_restart(serve: Make) -> None:
     report = first.report
     await before.rollouts.close()
     after = await serve(loaded=False)
-    run = after.rollouts.run_of("m")
+    run = after.rollouts.index.run_of("m")
     assert not run.begun
     # as versions come, the higher one does not answer before the other is there
     after.index.put(version(2, after.candidate))
@@ -433,7 +436,7 @@ async def test_what_was_decided_holds_after_a_restart(serve: Make) -> None:
     after = await serve(loaded=False)
     after.index.put(version(1, after.stable))
     after.index.put(version(2, after.candidate))
-    assert after.rollouts.run_of("m").rollout.status is Status.ABORTED
+    assert after.rollouts.index.run_of("m").rollout.status is Status.ABORTED
     assert after.send().first == 1
     assert after.index.rollouts == {}
 
@@ -443,7 +446,7 @@ async def test_a_candidate_that_does_not_come_back_after_a_restart_is_given_up(s
     await before.start(**SLOW)
     await before.rollouts.close()
     after = await serve(loaded=False, absent_secs=0.05)
-    run = after.rollouts.run_of("m")
+    run = after.rollouts.index.run_of("m")
     after.index.put(version(1, after.stable))
     await until(lambda: run.over)
     assert run.rollout.status is Status.ABORTED
@@ -453,7 +456,7 @@ async def test_a_candidate_that_does_not_come_back_after_a_restart_is_given_up(s
 async def test_evidence_is_kept_while_it_goes_on(
     serve: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollouts, "SAVE_S", 0.01)
+    monkeypatch.setattr(rollout_saving, "SAVE_S", 0.01)
     server = await serve()
     run = await server.start(**SLOW)
     await server.traffic(lambda: run.counts.candidate.requests >= 3)
@@ -473,7 +476,7 @@ async def test_a_second_server_on_the_folder_serves_but_rolls_nothing_out(serve:
     first = await serve()
     await first.start(**SLOW)
     second = await serve()
-    assert list(second.rollouts.runs()) == []
+    assert list(second.rollouts.index.runs()) == []
     # which version answers was decided for these models, whoever serves them
     assert second.send().first == 1
     with pytest.raises(Unavailable, match="are another server's, which runs"):
@@ -502,7 +505,7 @@ async def test_a_file_that_can_not_be_read_is_left_alone(serve: Make, tmp_path: 
     (folder / "n.rollout.json").write_text('{"model":"n","state":{},"counts":{}}')
     (folder / "o.rollout.json").write_text('{"model":"o","state":{},"counts":{},"format":2}')
     server = await serve()
-    assert list(server.rollouts.runs()) == []
+    assert list(server.rollouts.index.runs()) == []
     assert (folder / "m.rollout.json").read_text() == "{"
 
 
@@ -539,7 +542,7 @@ async def test_a_roll_back_is_written_to_the_registry(serve: Make) -> None:
     registry = FakeRegistry()
     server = await serve(registry)
     withdrawn: list[tuple[str, int]] = []
-    server.rollouts.on_withdrawn = lambda model, version: withdrawn.append((model, version))
+    server.rollouts.effects.on_withdrawn = lambda model, version: withdrawn.append((model, version))
     await server.start("@challenger", **SLOW)
     server.rollouts.abort("m", "enough")
     assert '"status":"aborted"' in registry.tags["penstock.rollout"]
@@ -609,7 +612,7 @@ async def test_a_promotion_of_an_earlier_gateway_can_be_taken_back(serve: Make) 
     after.index.set_default("m", 1)
     after.rollouts.abort("m", "enough")
     registry.problem = None
-    assert after.rollouts.run_of("m").rollout.status is Status.ABORTED
+    assert after.rollouts.index.run_of("m").rollout.status is Status.ABORTED
     assert {after.send().first for _ in range(20)} == {1}
 
 
@@ -652,9 +655,9 @@ async def test_all_versions_that_were_tried_are_remembered(serve: Make) -> None:
     before.rollouts.abort("m", "bad too")
     await before.rollouts.close()
     after = await serve(registry)
-    assert after.rollouts.was_tried("m", 2)
-    assert after.rollouts.was_tried("m", 1)
-    assert not after.rollouts.was_tried("m", 3)
+    assert after.rollouts.index.was_tried("m", 2)
+    assert after.rollouts.index.was_tried("m", 1)
+    assert not after.rollouts.index.was_tried("m", 3)
 
 
 async def test_a_promotion_that_a_crash_has_cut_off_is_done_after_it(
@@ -668,7 +671,7 @@ async def test_a_promotion_that_a_crash_has_cut_off_is_done_after_it(
     await before.rollouts.close()
     registry.problem = None
     after = await serve(registry)
-    run = after.rollouts.run_of("m")
+    run = after.rollouts.index.run_of("m")
     await until(lambda: run.done)
     assert registry.moves == [("champion", 2)]
     # who promoted it, not who had begun it
@@ -687,7 +690,7 @@ async def test_a_promotion_by_hand_is_told_of_as_one_also_where_nobody_is_asked_
     await before.rollouts.close()
     registry.problem = None
     after = await serve(registry)
-    await until(lambda: after.rollouts.run_of("m").done)
+    await until(lambda: after.rollouts.index.run_of("m").done)
     # not the one who had begun the roll-out
     assert registry.tags["penstock.promoted.by"] == "hand"
 
@@ -705,7 +708,7 @@ async def test_a_promotion_that_was_cut_off_after_its_alias_moved_moves_no_other
     registry.problem = None
     registry.known["live"] = 2
     after = await serve(registry)
-    await until(lambda: after.rollouts.run_of("m").done)
+    await until(lambda: after.rollouts.index.run_of("m").done)
     assert registry.moves == [("live", 2)]
     assert registry.known == {"live": 2, "challenger": 2}
 
@@ -753,7 +756,7 @@ async def test_a_version_that_the_registry_does_not_give_is_not_tried(serve: Mak
 async def test_sequences_end_where_they_began_when_the_roll_out_is_over(
     serve: Make, monkeypatch: pytest.MonkeyPatch, promoted: bool
 ) -> None:
-    monkeypatch.setattr(rollouts, "DRAIN_S", 0.01)
+    monkeypatch.setattr(rollout_effects, "DRAIN_S", 0.01)
     server = await serve()
     stable, candidate = SequencesPool(), SequencesPool()
     stateful: dict[str, Any] = {"sequence_batching": {"direct": {}}}

@@ -201,7 +201,7 @@ class Gateway:
                 tls_metrics(lambda: self.link.tls),
                 secret_metrics(self._secrets.health),
                 self.repository.trust.counts.metrics,
-                rollout_metrics(self._rollouts.runs),
+                rollout_metrics(self._rollouts.index.runs),
                 *([] if quotas is None else [tenant_metrics(quotas, settings.quotas).families]),
                 *([] if self._audit_log is None else [audit_metrics(self._audit_log.counts)]),
                 *([] if tokens is None else [jwt_metrics(tokens.states)]),
@@ -249,15 +249,15 @@ class Gateway:
         """All roll-outs, of models from folders and from the registry."""
         source = self.registry or Folders()
         rollouts = rollouts_of(self.settings, self.repository, source, self._audit_log)
-        rollouts.on_withdrawn = self.repository.trust.withdrawn
+        rollouts.effects.on_withdrawn = self.repository.trust.withdrawn
         return rollouts
 
     def _listen(self) -> None:
         """Hear of what models, the registry and the supervisor do."""
         if (registry := self.registry) is not None:
             registry.on_alias = self._aliases.moved
-            registry.share_of = self._rollouts.share_of
-            self._rollouts.on_share = registry.statuses_changed
+            registry.share_of = self._rollouts.index.share_of
+            self._rollouts.effects.on_share = registry.statuses_changed
         self.repository.on_change = self._changed
         self.link.on_drain = self.drain
         if self.auditing is not None:

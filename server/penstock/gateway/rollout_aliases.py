@@ -57,7 +57,7 @@ class AliasFollower:
 
     def _stable_moved(self, model: str, alias: str, new: int | None) -> None:
         """Somebody else has decided which version is the stable one."""
-        run = self._rollouts.going(model)
+        run = self._rollouts.index.going(model)
         if run is None or run.over or run.alias != alias or new in (None, run.plan.stable):
             return
         try:
@@ -71,10 +71,10 @@ class AliasFollower:
     def _try(self, model: str) -> None:
         """Begin a roll-out of what the alias means, unless that was tried, or answers already."""
         version = self._meant[model]
-        run = self._rollouts.going(model)
+        run = self._rollouts.index.going(model)
         if run is not None and not run.over and run.plan.candidate != version:
             self._rollouts.abort(model, f"{self._follow[model]} means version {version} now")
-        if self._rollouts.was_tried(model, version):
+        if self._rollouts.index.was_tried(model, version):
             del self._meant[model]
             return
         self._jobs.start(self._start(model, version))

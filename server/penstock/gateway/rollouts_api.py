@@ -43,11 +43,13 @@ class RolloutsApi:
     async def _list(self, _: PathParameters, request: HttpRequest) -> HttpResponse:
         """Those of models that its reader may know of."""
         may = request.session.may
-        views = [run.view() for run in self._rollouts.runs() if may(Verb.ROLLOUT, run.plan.model)]
+        views = [
+            run.view() for run in self._rollouts.index.runs() if may(Verb.ROLLOUT, run.plan.model)
+        ]
         return HttpResponse(_encode({"rollouts": views}))
 
     async def _show(self, parameters: PathParameters, _: HttpRequest) -> HttpResponse:
-        return _answer(self._rollouts.run_of(parameters["model"]))
+        return _answer(self._rollouts.index.run_of(parameters["model"]))
 
     async def _start(self, parameters: PathParameters, request: HttpRequest) -> HttpResponse:
         asked = parse_request(request.body)
