@@ -1,4 +1,4 @@
-"""Which batches a model runs as which: padded to a few sizes, each of which is recorded once (`cuda_captures.py`). Pure.
+"""Which batches a model runs as which: padded to a few sizes, each of which is recorded once. Pure.
 
 A CUDA graph is a recording of one run, for tensors of fixed shapes at fixed places. A batch is padded to the next size
 that there is one for. How many are made is bounded, for each holds memory of the GPU.
