@@ -63,6 +63,9 @@ class CudaRunner:
         try:
             return self._run(inputs, rows, wanted)
         except Exception as error:
+            # the GPU may still read the slab, which may be written to or unmapped as soon as this returns
+            self._copying.synchronize()
+            self._computing.synchronize()
             if not is_out_of_device_memory(error):
                 raise
             reason = one_line(error)
