@@ -26,7 +26,7 @@ def splits_of(lengths: Sequence[int] | Array) -> Array:
 
 def pack(padded: Array, splits: Array, on: Runner, out: Array | None = None) -> Array:
     """padded[rows, size, ...] → [tokens, ...]: the first tokens of each row, as many as `splits` says. On a GPU nobody
-    looks whether that is right: `out` has to have as many tokens, and `splits` to rise."""
+    looks whether that is right: what `splits` leads out of `out` is left out."""
     if not isinstance(on, Cpu):
         return _pack_on_gpu(padded, splits, on, out)
     from penstock_kernels.cpu import ragged
@@ -60,7 +60,7 @@ def pad(
     a row has a token, 0 behind its end. Made in one pass.
 
     `size`: None is the longest row's length. A longer row than that is an error; on a GPU, where `out` gives size and
-    types, it is cut, and nobody looks whether `splits` rises and ends with flat's tokens.
+    types, it is cut, and what `splits` leads out of `flat` counts as behind the row's end.
     """
     if not isinstance(on, Cpu):
         return _pad_on_gpu(flat, splits, on, fill, out)
@@ -111,7 +111,8 @@ def _pack_on_gpu(padded: Array, splits: Array, on: Cuda, out: Array | None) -> A
     written = checked_pointer(out, dtype_of(padded), "out")
     require_shape(view_of(out).shape[1:], tail, "a row of out")
     arguments = (pointer(padded), written, checked_pointer(splits, INT64, "splits", (rows + 1,)))
-    sizes = (np.int64(rows), np.int64(size), np.int64(width))
+    tokens = view_of(out).shape[0]
+    sizes = (np.int64(rows), np.int64(size), np.int64(width), np.int64(tokens))
     kernel = f"pack_{8 * bits.itemsize}"
     on.run("ragged", kernel, _blocks(rows * size * width), *arguments, *sizes)
     return out
@@ -135,7 +136,8 @@ def _pad_on_gpu(
         pointer(out[1]),
         checked_pointer(splits, INT64, "splits", (rows + 1,)),
     )
-    sizes = (np.int64(rows), np.int64(size), np.int64(width))
+    tokens = view_of(flat).shape[0]
+    sizes = (np.int64(rows), np.int64(size), np.int64(width), np.int64(tokens))
     one = np.uint64(_bits_of(1, masks.dtype))
     values = (_bits_of(fill, view.dtype), one, np.int32(_bits(masks.dtype).itemsize))
     on.run("ragged", kernel, _blocks(rows * size * max(width, 1)), *arguments, *sizes, *values)

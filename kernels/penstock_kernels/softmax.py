@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 GPU_MAX_K: Final = 512
 """What fits twice into the part of shared memory that the CUDA source takes."""
+GPU_MAX_COLUMNS: Final = 2**32 - 1
+"""The CUDA source keeps a rank and an index in one number."""
 _WARP_COLUMNS: Final = 1024
 """A row up to this long has a warp to itself on a GPU, a longer one a block."""
 
@@ -111,6 +113,8 @@ def _best_on_gpu(
     out, shape = require_given(out), view_of(x).shape
     rows, columns = _rows(shape)
     _require_k(k, min(columns, GPU_MAX_K))
+    if columns > GPU_MAX_COLUMNS:
+        raise ValueError(f"x has {columns} columns; expected {GPU_MAX_COLUMNS} at most on a GPU")
     kernel = "softmax_top_k_f32" if probabilities else "top_k_f32"
     arguments = (
         checked_pointer(x, FLOAT32, "x"),

@@ -116,7 +116,7 @@ def test_what_asks_for_tensorrt(config: ConfigDict, files: list[str], model_dir:
 
 def test_what_needs_cuda_is_imported_without_a_gpu_too() -> None:
     pytest.importorskip("cuda.bindings")
-    for name in ("builder", "engine", "graphs", "memory"):
+    for name in ("builder", "contexts", "engine", "graphs", "memory"):
         import_module(f"penstock.backends.tensorrt_{name}")
 
 
@@ -141,6 +141,17 @@ def test_an_engine_gives_the_same_answers(graphs: bool, model_dir: Path) -> None
     check_answers(model, 1, 4, 5, 8, 1, 1, 4, 4, 8, 8, 1)
     # of one profile, in turn: each is queued, captured and replayed with the other one between
     check_answers(model, 5, 7, 5, 7, 5, 7)
+    model.close()
+
+
+@pytest.mark.gpu
+def test_more_shapes_than_there_are_graphs_for(model_dir: Path) -> None:
+    """Each graph has a context to itself, and all share their scratch memory: answers stay right in any order."""
+    tensorrt_models.write(model_dir)
+    graphs: ConfigDict = {"cuda": {"graphs": True}}
+    model = load(on_gpu(model_dir, optimization=graphs, max_batch_size=40))
+    sizes = [*range(1, 41)]
+    check_answers(model, *sizes, *sizes, *reversed(sizes), *sizes)
     model.close()
 
 

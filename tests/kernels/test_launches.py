@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from cubin import parameter_sizes
 from penstock_kernels import activations, convert, images, pooling, quantise, ragged, rows, softmax
 from penstock_kernels.cuda.compiler import compile_source
 from penstock_kernels.cuda.runner import Cuda
@@ -21,13 +22,17 @@ class Launches:
 
     def __init__(self) -> None:
         self.all: list[tuple[str, str, int]] = []
+        self.sizes: list[list[int]] = []
+        """Bytes of each argument, as cuda-core hands it over: pointers are Python's integers."""
 
     def run(
         self, source: str, kernel: str, blocks: int, *arguments: Any, threads: int = 256
     ) -> None:
         assert all(isinstance(argument, (int, np.generic)) for argument in arguments)
         assert 0 < threads <= 1024
+        assert 0 <= blocks < 2**31
         self.all.append((source, kernel, blocks))
+        self.sizes.append([a.itemsize if isinstance(a, np.generic) else 8 for a in arguments])
 
 
 def floats(*shape: int) -> Array:
@@ -174,10 +179,10 @@ def test_launch(
     call(cast(Cuda, launches))
     assert launches.all == [expected]
     source, kernel, _ = expected
-    assert b"\0" + kernel.encode() + b"\0" in compile_source(source, "sm_90", cubins)
+    assert launches.sizes == [parameter_sizes(compile_source(source, "sm_90", cubins), kernel)]
 
 
-def test_absmax_launches_in_turn() -> None:
+def test_absmax_launches_in_turn(cubins: Path) -> None:
     launches = Launches()
     quantise.absmax_scale(floats(30, 5000), cast(Cuda, launches), np.int8, 0, floats(30))
     assert launches.all == [
@@ -185,6 +190,8 @@ def test_absmax_launches_in_turn() -> None:
         ("quantise", "absmax_fp32", 60),
         ("quantise", "to_scale", 1),
     ]
+    code = compile_source("quantise", "sm_90", cubins)
+    assert launches.sizes == [parameter_sizes(code, kernel) for _, kernel, _ in launches.all]
 
 
 @pytest.mark.parametrize(
@@ -256,5 +263,8 @@ def test_gpu_refuses_what_the_source_has_no_room_for() -> None:
     on = cast(Cuda, Launches())
     with pytest.raises(ValueError, match="k is 513; expected 0 up to 512"):
         softmax.top_k(floats(1, 1000), 513, on, best(1, 513))
+    wide = np.broadcast_to(floats(1, 1), (1, 2**32)).view()
+    with pytest.raises(ValueError, match="x has 4294967296 columns; expected 4294967295 at most"):
+        softmax.top_k(wide, 1, on, best(1, 1))
     with pytest.raises(ValueError, match=r"mask has shape \[3, 2\]; expected \[2, 3\]"):
         pooling.masked_mean(floats(2, 3, 4), floats(3, 2), on, out=floats(2, 4))

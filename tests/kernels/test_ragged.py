@@ -151,3 +151,23 @@ def test_on_gpu(
         np.testing.assert_array_equal(padded.cpu().numpy(), expected)
         np.testing.assert_array_equal(packed.cpu().numpy(), flat)
     cuda.close()
+
+
+@pytest.mark.gpu
+def test_splits_that_lead_out_on_gpu() -> None:
+    """Nothing behind the end is read or written."""
+    import torch
+
+    from penstock_kernels.cuda.runner import Cuda
+
+    cuda = Cuda()
+    splits = torch.tensor([0, 2, 1 << 40, -3]).cuda()
+    flat, padded = torch.arange(3.0).cuda(), torch.empty(3, 4).cuda()
+    mask, packed = torch.empty(3, 4, dtype=torch.bool).cuda(), torch.zeros(3).cuda()
+    torch.cuda.synchronize()
+    pad(flat, splits, cuda, fill=-1, out=(padded, mask))  # type: ignore[arg-type]
+    pack(padded, splits, cuda, packed)  # type: ignore[arg-type]
+    cuda.wait()
+    assert padded.tolist() == [[0, 1, -1, -1], [2, -1, -1, -1], [-1] * 4]
+    assert packed.tolist() == [0, 1, 2]
+    cuda.close()

@@ -11,6 +11,9 @@ import pytest
 from fake_nvml import gpus
 from penstock.backends.gpu_support import GpuBackend, gpu_problem
 from penstock.devices.discovery import Devices
+from penstock.devices.placement import Placement
+from penstock.model_config import ConfigDict
+from penstock.repository import instance_starter
 from penstock.repository.placing import placed
 from penstock.repository.turns import needs_of
 from repository_bench import Make, crash, write
@@ -105,6 +108,23 @@ async def test_a_worker_of_another_gpu_is_not_taken_over(make: Make, tmp_path: P
     await moved.repository.start()
     (seen,) = moved.link.environments
     assert (len(moved.link.loads), seen["CUDA_VISIBLE_DEVICES"]) == (1, "GPU-other")
+
+
+async def test_where_instances_run_is_found_out_once_a_load(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for the configuration as it is written, and once for that which the first worker has completed."""
+    asked: list[str] = []
+
+    def counted(config: ConfigDict, version_dir: Path, devices: Devices) -> tuple[Placement, ...]:
+        asked.append(config["name"])
+        return placed(config, version_dir, devices)
+
+    monkeypatch.setattr(instance_starter, "placed", counted)
+    write(tmp_path / "a" / "m", 1, config="instance_group { kind: KIND_GPU count: 8 }")
+    bench = await started(make, gpus(2))
+    assert len(bench.link.loads) == 16
+    assert asked == ["m", "m"]
 
 
 @pytest.mark.parametrize(

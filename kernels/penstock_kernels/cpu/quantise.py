@@ -24,7 +24,7 @@ def to_int8(x: Any, scale: Any, zero_point: Any) -> Any:
 
 
 @inlined
-def to_e4m3(x: Any, scale: Any) -> Any:
+def to_e4m3(x: Any, scale: Any, _: Any) -> Any:
     """The bits of the nearest E4M3FN, what is too large as the largest one."""
     value = np.float32(x / scale)
     size = bits.narrowed(
@@ -39,7 +39,7 @@ def to_e4m3(x: Any, scale: Any) -> Any:
 
 
 @inlined
-def to_e5m2(x: Any, scale: Any) -> Any:
+def to_e5m2(x: Any, scale: Any, _: Any) -> Any:
     """The bits of the nearest E5M2, what is too large as the largest one."""
     value = np.float32(x / scale)
     size = bits.narrowed(
@@ -53,87 +53,73 @@ def to_e5m2(x: Any, scale: Any) -> Any:
     return np.uint8(size | np.uint32(bits.sign_of(value) >> np.uint32(24)))
 
 
-@jit
-def quantise_int8(
-    x: Array, scale: Array, zero_point: Array, inner: int, out: Array, begin: int, end: int
+@inlined
+def of_int8(x: Any, scale: Any, zero_point: Any) -> Any:
+    """What a step stands for."""
+    return (np.float32(x) - zero_point) * scale
+
+
+@inlined
+def by_channels(
+    convert: Any,
+    x: Array,
+    scale: Array,
+    zero_point: Array,
+    inner: int,
+    out: Array,
+    begin: int,
+    end: int,
 ) -> None:
-    """Runs begin:end where a run has more than one element; else elements, a channel each, `scale.size` to a row."""
+    """Each element by `convert(element, scale, zero_point)`: runs begin:end where a run has more than one element; else
+    elements, a channel each, `scale.size` to a row. Compiled for each `convert`, whose type is its own."""
     channels = scale.size
     if inner == 1:
         for row in range(begin, end):
             given = x[row * channels : (row + 1) * channels]
             made = out[row * channels : (row + 1) * channels]
             for i in range(channels):
-                made[i] = to_int8(given[i], scale[i], zero_point[i])
+                made[i] = convert(given[i], scale[i], zero_point[i])
         return
     for run in range(begin, end):
         given, made = x[run * inner : (run + 1) * inner], out[run * inner : (run + 1) * inner]
         own, zero = scale[run % channels], zero_point[run % channels]
         for i in range(inner):
-            made[i] = to_int8(given[i], own, zero)
+            made[i] = convert(given[i], own, zero)
+
+
+@jit
+def quantise_int8(
+    x: Array, scale: Array, zero_point: Array, inner: int, out: Array, begin: int, end: int
+) -> None:
+    """As `by_channels`."""
+    by_channels(to_int8, x, scale, zero_point, inner, out, begin, end)
 
 
 @jit
 def quantise_e4m3(x: Array, scale: Array, inner: int, out: Array, begin: int, end: int) -> None:
-    """As `quantise_int8`."""
-    channels = scale.size
-    if inner == 1:
-        for row in range(begin, end):
-            given = x[row * channels : (row + 1) * channels]
-            made = out[row * channels : (row + 1) * channels]
-            for i in range(channels):
-                made[i] = to_e4m3(given[i], scale[i])
-        return
-    for run in range(begin, end):
-        given, made = x[run * inner : (run + 1) * inner], out[run * inner : (run + 1) * inner]
-        own = scale[run % channels]
-        for i in range(inner):
-            made[i] = to_e4m3(given[i], own)
+    """As `by_channels`."""
+    by_channels(to_e4m3, x, scale, scale, inner, out, begin, end)
 
 
 @jit
 def quantise_e5m2(x: Array, scale: Array, inner: int, out: Array, begin: int, end: int) -> None:
-    """As `quantise_int8`."""
-    channels = scale.size
-    if inner == 1:
-        for row in range(begin, end):
-            given = x[row * channels : (row + 1) * channels]
-            made = out[row * channels : (row + 1) * channels]
-            for i in range(channels):
-                made[i] = to_e5m2(given[i], scale[i])
-        return
-    for run in range(begin, end):
-        given, made = x[run * inner : (run + 1) * inner], out[run * inner : (run + 1) * inner]
-        own = scale[run % channels]
-        for i in range(inner):
-            made[i] = to_e5m2(given[i], own)
+    """As `by_channels`."""
+    by_channels(to_e5m2, x, scale, scale, inner, out, begin, end)
 
 
 @jit
 def dequantise_int8(
     x: Array, scale: Array, zero_point: Array, inner: int, out: Array, begin: int, end: int
 ) -> None:
-    """As `quantise_int8`."""
-    channels = scale.size
-    if inner == 1:
-        for row in range(begin, end):
-            given = x[row * channels : (row + 1) * channels]
-            made = out[row * channels : (row + 1) * channels]
-            for i in range(channels):
-                made[i] = (np.float32(given[i]) - zero_point[i]) * scale[i]
-        return
-    for run in range(begin, end):
-        given, made = x[run * inner : (run + 1) * inner], out[run * inner : (run + 1) * inner]
-        own, zero = scale[run % channels], zero_point[run % channels]
-        for i in range(inner):
-            made[i] = (np.float32(given[i]) - zero) * own
+    """As `by_channels`."""
+    by_channels(of_int8, x, scale, zero_point, inner, out, begin, end)
 
 
 @jit
 def dequantise_fp8(
     x: Array, scale: Array, table: Array, inner: int, out: Array, begin: int, end: int
 ) -> None:
-    """As `quantise_int8`. `table`: the value of each of the 256 bit patterns."""
+    """As `by_channels`. `table`: the value of each of the 256 bit patterns."""
     channels = scale.size
     if inner == 1:
         for row in range(begin, end):

@@ -6,20 +6,22 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// A row's length, cut to what it is padded to.
-__device__ __forceinline__ long long length_of(const long long* splits, long long row, long long size) {
-  long long length = splits[row + 1] - splits[row];
-  return length < size ? length : size;
+// Where a row's token lies among all, or -1: behind the row's end, cut to `size`, or of splits that lead out of `tokens`.
+__device__ __forceinline__ long long place_of(
+    const long long* splits, long long row, long long token, long long tokens) {
+  long long place = splits[row] + token;
+  return token < splits[row + 1] - splits[row] && place >= 0 && place < tokens ? place : -1;
 }
 
 template <typename T>
 __device__ __forceinline__ void pack(
-    const T* padded, T* flat, const long long* splits, long long rows, long long size, long long width) {
+    const T* padded, T* flat, const long long* splits, long long rows, long long size, long long width,
+    long long tokens) {
   long long elements = rows * size * width, step = gridDim.x * (long long)blockDim.x;
 #pragma unroll 1
   for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < elements; i += step) {
-    long long place = i / width, row = place / size, token = place % size;
-    if (token < length_of(splits, row, size)) flat[(splits[row] + token) * width + i % width] = padded[i];
+    long long cell = i / width, place = place_of(splits, cell / size, cell % size, tokens);
+    if (place >= 0) flat[place * width + i % width] = padded[i];
   }
 }
 
@@ -34,26 +36,26 @@ __device__ __forceinline__ void put(void* mask, long long place, u64 bits, int b
 template <typename T>
 __device__ __forceinline__ void pad(
     const T* flat, T* padded, void* mask, const long long* splits, long long rows, long long size, long long width,
-    T fill, u64 one, int mask_bytes) {
+    long long tokens, T fill, u64 one, int mask_bytes) {
   long long elements = rows * size * (width ? width : 1), step = gridDim.x * (long long)blockDim.x;
 #pragma unroll 1
   for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < elements; i += step) {
-    long long place = width ? i / width : i, row = place / size, token = place % size;
-    bool inside = token < length_of(splits, row, size);
-    if (width) padded[i] = inside ? flat[(splits[row] + token) * width + i % width] : fill;
-    if (!width || i % width == 0) put(mask, place, inside ? one : 0, mask_bytes);
+    long long cell = width ? i / width : i, place = place_of(splits, cell / size, cell % size, tokens);
+    if (width) padded[i] = place >= 0 ? flat[place * width + i % width] : fill;
+    if (!width || i % width == 0) put(mask, cell, place >= 0 ? one : 0, mask_bytes);
   }
 }
 
-#define ALL(BITS)                                                                                                                \
-  extern "C" __global__ void pack_##BITS(                                                                                        \
-      const u##BITS* padded, u##BITS* flat, const long long* splits, long long rows, long long size, long long width) {          \
-    pack(padded, flat, splits, rows, size, width);                                                                               \
-  }                                                                                                                              \
-  extern "C" __global__ void pad_##BITS(                                                                                         \
-      const u##BITS* flat, u##BITS* padded, void* mask, const long long* splits, long long rows, long long size,                 \
-      long long width, u##BITS fill, u64 one, int mask_bytes) {                                                                  \
-    pad(flat, padded, mask, splits, rows, size, width, fill, one, mask_bytes);                                                   \
+#define ALL(BITS)                                                                                                               \
+  extern "C" __global__ void pack_##BITS(                                                                                       \
+      const u##BITS* padded, u##BITS* flat, const long long* splits, long long rows, long long size, long long width,           \
+      long long tokens) {                                                                                                       \
+    pack(padded, flat, splits, rows, size, width, tokens);                                                                      \
+  }                                                                                                                             \
+  extern "C" __global__ void pad_##BITS(                                                                                        \
+      const u##BITS* flat, u##BITS* padded, void* mask, const long long* splits, long long rows, long long size,                \
+      long long width, long long tokens, u##BITS fill, u64 one, int mask_bytes) {                                               \
+    pad(flat, padded, mask, splits, rows, size, width, tokens, fill, one, mask_bytes);                                          \
   }
 
 ALL(8)

@@ -12,6 +12,7 @@ import numpy as np
 
 from penstock.backends.base import Answers, Batch, Outputs, RequestInfo
 from penstock.backends.batch_outputs import divided
+from penstock.backends.device_lost import check_device
 from penstock.backends.device_memory import OutOfDeviceMemory
 from penstock.backends.ragged import ragged_one_by_one
 from penstock.errors import ModelFailed, PenstockError
@@ -25,7 +26,8 @@ def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | Penstoc
     """Run the whole batch; if that raises, run each of its requests alone, where that is allowed. A batch that does not
     fit into a GPU's memory (OutOfDeviceMemory) runs in halves, and these too.
 
-    Raises ModelFailed when the batch fails, and has one request or may not be run again.
+    Raises ModelFailed when the batch fails, and has one request or may not be run again; DeviceLost when nothing can be
+    run in this process any more.
     """
     too_large = ""
     try:
@@ -35,6 +37,7 @@ def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | Penstoc
             raise _too_large(error, batch.requests) from error
         too_large = one_line(error)
     except Exception as error:
+        check_device(error)
         if len(batch.requests) == 1 or not batch.repeatable:
             failed = as_client_sees(error)
             if isinstance(failed, ModelFailed):
@@ -52,7 +55,8 @@ def run_isolated(run: Run, batch: Batch) -> Outputs | Sequence[Outputs | Penstoc
 
 def as_client_sees(error: Exception) -> PenstockError:
     """What a client is told of an exception in a model: `type: message`, one line, whose traceback goes to the log. One
-    of ours stays what it is, such as that of another model which was asked."""
+    of ours stays what it is, such as that of another model which was asked. Raises DeviceLost."""
+    check_device(error)
     if isinstance(error, PenstockError):
         return error
     _logger.error("the model raised", exc_info=error)

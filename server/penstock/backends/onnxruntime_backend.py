@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ import onnxruntime as ort
 from penstock.backends import disk_cache
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
+from penstock.backends.cache_folders import open_folder
 from penstock.backends.completion import (
     BATCH_DIM,
     ModelTensor,
@@ -27,7 +29,14 @@ from penstock.backends.mlflow_onnx import onnx_file, with_onnx_options
 from penstock.backends.onnx_binding import BoundRun, can_bind
 from penstock.backends.onnx_graph_cache import cached_session
 from penstock.backends.onnx_options import session_options
-from penstock.backends.onnx_providers import CPU, CUDA, Chosen, choose, wants_tensorrt
+from penstock.backends.onnx_providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    Chosen,
+    choose,
+    wants_tensorrt,
+)
 from penstock.backends.onnx_tensors import data_type, run_with_bf16, to_bytes, to_strings
 from penstock.backends.ragged import BatchInputs
 from penstock.backends.tensorrt_key import installed_version
@@ -36,6 +45,8 @@ from penstock.model_config import ConfigDict
 from penstock.model_digest import folder_digest
 
 DEFAULT_FILENAME: Final = "model.onnx"
+ENGINES: Final = "onnxruntime-tensorrt"
+"""The kind of the cache where TensorRT's engines lie, a folder a model."""
 
 _ORT_PREFIX: Final = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : ")
 
@@ -45,22 +56,36 @@ def load(spec: LoadSpec) -> OnnxModel:
     refuse_decoupled(spec.config, "an ONNX model")
     spec = with_onnx_options(spec)
     path = model_path(spec)
-    chosen = choose(spec, ort.get_available_providers(), _engines(spec, path))
+    key = _engines_key(spec, path)
+    engines = None if key is None else disk_cache.folder(ENGINES) / key
+    chosen = choose(spec, ort.get_available_providers(), engines)
+    with ExitStack() as held:
+        if key is None or TENSORRT not in chosen.names:
+            session = _session(spec, path, chosen)
+        else:
+            kept = held.enter_context(closing(open_folder(ENGINES, key)))
+            session = _session(spec, path, chosen)
+            # what it has built lies there by now
+            kept.make_room()
+        session.disable_fallback()  # it would only print, and run again on the same provider
+        config = complete(spec.config, signature(session, spec.config))
+        fallback = chosen.fallback or _left_out(session, chosen)
+        if CUDA in session.get_providers():
+            return GpuOnnxModel(session, config, fallback, held.pop_all())
+        return OnnxModel(session, config, fallback)
+
+
+def _session(spec: LoadSpec, path: Path, chosen: Chosen) -> Any:
+    """Raises LoadFailed."""
     try:
-        session = _session(spec, path, chosen)
+        return _made(spec, path, chosen)
     except PenstockError:
         raise
     except Exception as error:
         raise LoadFailed(f"ONNX Runtime can't load {path}: {short_reason(error)}") from error
-    session.disable_fallback()  # it would only print, and run again on the same provider
-    config = complete(spec.config, signature(session, spec.config))
-    fallback = chosen.fallback or _left_out(session, chosen)
-    if CUDA in session.get_providers():
-        return GpuOnnxModel(session, config, fallback)
-    return OnnxModel(session, config, fallback)
 
 
-def _session(spec: LoadSpec, path: Path, chosen: Chosen) -> Any:
+def _made(spec: LoadSpec, path: Path, chosen: Chosen) -> Any:
     if chosen.names == (CPU,):
         return cached_session(spec, path)
     if chosen.on_gpu:
@@ -76,17 +101,15 @@ def _left_out(session: Any, chosen: Chosen) -> str:
     return f"ONNX Runtime can't use {' and '.join(missing)} on this machine" if missing else ""
 
 
-def _engines(spec: LoadSpec, path: Path) -> Path | None:
-    """Where TensorRT's engines of this model are kept: by its digest, for ONNX Runtime only compares names."""
+def _engines_key(spec: LoadSpec, path: Path) -> str | None:
+    """What TensorRT's engines of this model are kept by; None: they are not. Its digest, for ONNX Runtime only compares
+    names, in which it has the GPU's compute capability."""
     if not wants_tensorrt(spec) or disk_cache.holds_secrets(spec.model_dir):
         return None
     accelerators = spec.config["optimization"]["execution_accelerators"]
-    key = disk_cache.key_of(
+    return disk_cache.key_of(
         folder_digest(path.parent), ort.__version__, installed_version(), accelerators
     )
-    folder = disk_cache.folder("onnxruntime-tensorrt") / key
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 class OnnxModel:
@@ -147,8 +170,10 @@ class OnnxModel:
 class GpuOnnxModel(OnnxModel):
     """A session whose inputs and outputs cross to a GPU."""
 
-    def __init__(self, session: Any, config: ConfigDict, fallback: str) -> None:
+    def __init__(self, session: Any, config: ConfigDict, fallback: str, held: ExitStack) -> None:
+        """`held`: what the session uses, to be closed after it."""
         super().__init__(session, config, fallback)
+        self._held: Final = held
         self._begin: Callable[[], None] = _nothing
         if can_bind(config):
             bound = BoundRun(session, config, host_memory())
@@ -163,6 +188,7 @@ class GpuOnnxModel(OnnxModel):
         """As on the CPU."""
         self._begin = _nothing
         super().close()
+        self._held.close()
 
     def _failed(self, error: Exception) -> Exception:
         if is_out_of_device_memory(error):

@@ -9,9 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
+from penstock.backends.cuda_captures import Way
+from penstock.backends.device_memory import OutOfDeviceMemory
+from penstock.backends.isolation import one_line
 from penstock.backends.tensorrt_builder import Toolkit
-from penstock.backends.tensorrt_errors import TensorRtUnusable
+from penstock.backends.tensorrt_contexts import Contexts
+from penstock.backends.tensorrt_errors import TensorRtUnusable, failure, telling_why
 from penstock.backends.tensorrt_graphs import Graphs
 from penstock.backends.tensorrt_memory import TensorMemory
 from penstock.backends.tensorrt_options import RunOptions
@@ -48,22 +51,23 @@ class Engine:
         self._profiles: Final = _used(_profiles(self.engine, self._sized_inputs()), options)
         self._stream: Final = device.create_stream()
         self._graphs: Final = Graphs(self._stream, options.graphs and not self._on_host)
+        self._contexts: Final = Contexts(tools, self.engine, self._profiles, device, self._stream)
         self._memory: Final = TensorMemory(device, self._stream, self._graphs.clear)
-        self._contexts: Final[dict[int, Any]] = {}
         self._allocators: Final[dict[str, Any]] = {}
         self._reuse = False
 
     def prepare(self) -> None:
         """Make the contexts, and lay out room for the largest batch, so that no address changes later."""
         for number, profile in self._profiles.items():
-            context = self._context(number)
+            context = self._contexts.of(number)
             if self._on_host:
                 # sizes may follow from values
                 continue
             for name, sizes in profile.inputs:
                 self._memory.address(name, self._nbytes(name, sizes.largest))
                 context.set_input_shape(name, sizes.largest)
-            context.infer_shapes()
+            with telling_why(self._tools.messages, f"it doesn't take profile {number}"):
+                context.infer_shapes()
             for name in self._outputs:
                 shape = tuple(context.get_tensor_shape(name))
                 if ANY not in shape:
@@ -101,33 +105,59 @@ class Engine:
         """Give all that is held on the GPU back."""
         self._stream.sync()
         self._graphs.clear()
-        self._contexts.clear()
         self._allocators.clear()
+        self._contexts.close()
         self._memory.close()
         self._stream.close()
 
     def _queued(
         self, number: int, arrays: Mapping[str, Array], names: Sequence[str], reuse: bool
     ) -> dict[str, Array]:
-        context = self._context(number)
-        for name, array in arrays.items():
-            on_host = name in self._on_host
-            at = array.ctypes.data if on_host else self._memory.upload(name, array)
-            context.set_tensor_address(name, at)
-            self._must(context.set_input_shape(name, array.shape), f"the shape of {name!r}")
-        missing = context.infer_shapes()
-        if missing:
-            raise ModelFailed(f"TensorRT: shapes don't follow for {', '.join(missing)}")
-        held = {name: self._place(context, name) for name in self._outputs}
-        self._must(self._enqueue(context, number, arrays), "the batch")
+        # before the way is chosen: memory that moves on that occasion takes the graphs with it
+        at = {name: self._at(name, array) for name, array in arrays.items()}
+        key = (number, *(array.shape for array in arrays.values()))
+        # a graph can't ask for room
+        way = Way.PLAIN if self._allocators else self._graphs.way(key)
+        if way is Way.REPLAY:
+            shapes = self._graphs.replay(key).shapes
+            return {name: self._download(name, shapes[name], reuse) for name in names}
+        context = self._new_context(number) if way is Way.CAPTURE else None
+        own = context is not None
+        if context is None:
+            context = self._contexts.of(number)
+        held = self._set(context, arrays, at)
+        if not context.execute_async_v3(int(self._stream.handle)):
+            raise failure(self._tools.messages, "it doesn't take the batch")
+        if own and not self._allocators:
+            shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
+            self._graphs.capture(key, context, shapes)
         return {name: self._fetch(context, name, held[name], reuse) for name in names}
 
-    def _enqueue(self, context: Any, number: int, arrays: Mapping[str, Array]) -> bool:
-        if self._allocators:
-            # a graph can't ask for room
-            return bool(context.execute_async_v3(int(self._stream.handle)))
-        shape = (number, *(array.shape for array in arrays.values()))
-        return self._graphs.run(shape, context.execute_async_v3)
+    def _at(self, name: str, array: Array) -> int:
+        """Where the engine finds an input."""
+        return array.ctypes.data if name in self._on_host else self._memory.upload(name, array)
+
+    def _new_context(self, number: int) -> Any:
+        """For a graph; None: there is no room for one."""
+        try:
+            return self._contexts.made(number)
+        except (ModelFailed, OutOfDeviceMemory) as error:
+            self._graphs.stop(one_line(error))
+            return None
+
+    def _set(
+        self, context: Any, arrays: Mapping[str, Array], at: Mapping[str, int]
+    ) -> dict[str, Array | None]:
+        """Tell the context all shapes and addresses. Returns the outputs that are written on the host."""
+        for name, array in arrays.items():
+            context.set_tensor_address(name, at[name])
+            if not context.set_input_shape(name, array.shape):
+                raise failure(self._tools.messages, f"it doesn't take the shape of {name!r}")
+        with telling_why(self._tools.messages, "shapes don't follow"):
+            missing = context.infer_shapes()
+        if missing:
+            raise ModelFailed(f"TensorRT: shapes don't follow for {', '.join(missing)}")
+        return {name: self._place(context, name) for name in self._outputs}
 
     def _place(self, context: Any, name: str) -> Array | None:
         """Where an output goes: an array, where it is written on the host."""
@@ -149,29 +179,15 @@ class Engine:
         allocator = self._allocators.get(name)
         # told by the time that the batch is queued
         shape = allocator.shape if allocator else tuple(context.get_tensor_shape(name))
-        return self._memory.download(name, shape, self._dtypes[name], reuse)
+        return self._download(name, shape, reuse)
 
-    def _context(self, number: int) -> Any:
-        if number not in self._contexts:
-            context = self.engine.create_execution_context()
-            if context is None:
-                reason = self._tools.messages.reason("there is no execution context")
-                raise _failed(reason)
-            self._must(
-                context.set_optimization_profile_async(number, int(self._stream.handle)),
-                f"profile {number}",
-            )
-            self._contexts[number] = context
-        return self._contexts[number]
+    def _download(self, name: str, shape: Dims, reuse: bool) -> Array:
+        return self._memory.download(name, shape, self._dtypes[name], reuse)
 
     def _allocator(self, name: str) -> Any:
         if name not in self._allocators:
             self._allocators[name] = _output_allocator(self._tools, self._memory)
         return self._allocators[name]
-
-    def _must(self, done: bool, what: str) -> None:
-        if not done:
-            raise _failed(self._tools.messages.reason(f"it doesn't take {what}"))
 
     def _sized_inputs(self) -> list[str]:
         return [name for name in self._inputs if name not in self._on_host]
@@ -194,24 +210,25 @@ def _output_allocator(tools: Toolkit, memory: TensorMemory) -> Any:
 
         def reallocate_output(
             self, tensor_name: str, memory_: Any, size: int, alignment: int
-        ) -> int | None:
+        ) -> int:
             return self._room(tensor_name, size)
 
         def reallocate_output_async(
             self, tensor_name: str, memory_: Any, size: int, alignment: int, stream: Any
-        ) -> int | None:
+        ) -> int:
             return self._room(tensor_name, size)
 
         def notify_shape(self, tensor_name: str, shape: Any) -> None:
             self.shape = tuple(shape)
 
-        def _room(self, name: str, nbytes: int) -> int | None:
+        def _room(self, name: str, nbytes: int) -> int:
             try:
                 return memory.address(name, nbytes)
-            except OutOfDeviceMemory as error:
-                # None is how TensorRT is told, and fails by
-                tools.messages.take(logging.ERROR, f"out of memory: {error}")
-                return None
+            except Exception as error:  # noqa: BLE001 (it would be printed, and lost)
+                reason = f"out of memory: {error}" if type(error) is OutOfDeviceMemory else error
+                tools.messages.take(logging.ERROR, str(reason))
+                # null is how TensorRT is told, and fails by
+                return 0
 
     return Allocator()
 
@@ -249,9 +266,3 @@ def _misfit(profiles: Mapping[int, Profile], shapes: Mapping[str, Sequence[int]]
             low, high = ranges[0].smallest, ranges[-1].largest
             return f"{name!r} has shape {list(shape)}, expected {list(low)} to {list(high)}"
     return f"no profile takes shapes {dict(shapes)} together"
-
-
-def _failed(reason: str) -> Exception:
-    """By what TensorRT has logged."""
-    error = ModelFailed(f"TensorRT: {reason}")
-    return OutOfDeviceMemory(reason) if is_out_of_device_memory(error) else error

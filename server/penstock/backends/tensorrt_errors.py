@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
+
+from penstock.backends.device_lost import check_said
+from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
+from penstock.errors import ModelFailed
 
 log = logging.getLogger("penstock.backends.tensorrt")
 
@@ -35,6 +41,23 @@ class Messages:
         text = "; ".join(self._errors) or otherwise
         self._errors.clear()
         return text
+
+
+def failure(messages: Messages, otherwise: str) -> Exception:
+    """Of a call that has failed, by what TensorRT has logged: OutOfDeviceMemory, or ModelFailed. Raises DeviceLost."""
+    reason = messages.reason(otherwise)
+    check_said(reason)
+    error = ModelFailed(f"TensorRT: {reason}")
+    return OutOfDeviceMemory(reason) if is_out_of_device_memory(error) else error
+
+
+@contextmanager
+def telling_why(messages: Messages, otherwise: str) -> Iterator[None]:
+    """Around calls whose bindings raise a RuntimeError that says only that they failed. Raises as `failure` says."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise failure(messages, otherwise) from error
 
 
 def make_logger(trt: Any, messages: Messages) -> Any:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from penstock.backends.cuda_captures import Captures, Way
+from penstock.backends.device_lost import check_device
 from penstock.backends.isolation import one_line
 
-MOST: Final = 32
+MOST: Final = 16
 """Graphs that are kept, each of which takes some of the GPU's memory."""
 
+Dims = tuple[int, ...]
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A graph, and the context that it is of, in which nothing is set any more."""
+
+    graph: Any
+    context: Any
+    shapes: Mapping[str, Dims]
+    """Of the outputs."""
 
 
 class Graphs:
@@ -21,58 +35,50 @@ class Graphs:
 
     def __init__(self, stream: Any, wanted: bool) -> None:
         self._stream: Final = stream
-        self._wanted = wanted
-        self._graphs: Final[OrderedDict[Hashable, Any]] = OrderedDict()
-        """None: seen once."""
+        self._captures: Final = Captures(MOST if wanted else 0)
+        self._graphs: Final[dict[Hashable, Captured]] = {}
 
-    def run(self, shape: Hashable, enqueue: Callable[[int], bool]) -> bool:
-        """Queue the batch, by `enqueue` on a stream's handle or by its graph. False: `enqueue` says that it failed."""
-        if not self._wanted:
-            return enqueue(int(self._stream.handle))
-        if shape not in self._graphs:
-            self._remember(shape, None)
-            return enqueue(int(self._stream.handle))
-        self._graphs.move_to_end(shape)
-        graph = self._graphs[shape]
-        if graph is not None:
-            graph.launch(self._stream)
-            return True
-        # before a capture TensorRT has to queue that very shape: another one may have come since
-        queued = enqueue(int(self._stream.handle))
-        if queued and (graph := self._captured(enqueue)) is not None:
-            self._graphs[shape] = graph
-        return queued
+    def way(self, shape: Hashable) -> Way:
+        """How a batch of that shape runs. After CAPTURE, `capture` or `stop` has to be called."""
+        return self._captures.way(shape)
 
-    def clear(self) -> None:
-        """What they have captured is no longer so: memory lies elsewhere."""
-        for graph in self._graphs.values():
-            if graph is not None:
-                graph.close()
-        self._graphs.clear()
+    def replay(self, shape: Hashable) -> Captured:
+        """Queue the graph of the shape."""
+        captured = self._graphs[shape]
+        captured.graph.launch(self._stream)
+        return captured
 
-    def _remember(self, shape: Hashable, graph: Any) -> None:
-        self._graphs[shape] = graph
-        if len(self._graphs) > MOST:
-            _, oldest = self._graphs.popitem(last=False)
-            if oldest is not None:
-                oldest.close()
-
-    def _captured(self, enqueue: Callable[[int], bool]) -> Any:
-        """The graph; None: the engine does what can't be captured, and is not tried again."""
+    def capture(self, shape: Hashable, context: Any, shapes: Mapping[str, Dims]) -> None:
+        """Capture what `context`, which is handed over, has just queued: before that, TensorRT would do within the
+        graph what it does but once. `shapes`: of the outputs. Raises DeviceLost."""
         builder = self._stream.create_graph_builder()
         try:
             builder.begin_building("thread_local")
-            queued = enqueue(int(builder.stream.handle))
+            queued = context.execute_async_v3(int(builder.stream.handle))
             graph = builder.end_building().complete()
-            if queued:
-                return graph
-            graph.close()
-            reason = "TensorRT refuses to"
         except Exception as error:  # noqa: BLE001 (whatever CUDA says: it goes without)
-            reason = one_line(error)
+            check_device(error)
+            self.stop(one_line(error))
+            return
         finally:
             builder.close()
-        log.warning("the engine runs without CUDA graphs, for it can't be captured: %s", reason)
-        self._wanted = False
-        self.clear()
-        return None
+        if not queued:
+            graph.close()
+            self.stop("TensorRT refuses to")
+            return
+        self._graphs[shape] = Captured(graph, context, shapes)
+        self._captures.done(shape)
+
+    def stop(self, reason: str) -> None:
+        """The engine does what can't be captured, or there is no room for more: no further shape is tried."""
+        log.warning(
+            "no more CUDA graphs for this engine, %d are there: %s", len(self._graphs), reason
+        )
+        self._captures.stop()
+
+    def clear(self) -> None:
+        """What they have captured is no longer so: memory lies elsewhere."""
+        for captured in self._graphs.values():
+            captured.graph.close()
+        self._graphs.clear()
+        self._captures.forget()

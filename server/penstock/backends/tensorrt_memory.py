@@ -8,15 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from penstock.backends.device_lost import CudaFailed
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
 from penstock.backends.host_memory import host_memory
 from penstock.types import Array
 
 driver: Final = import_module("cuda.bindings.driver")
-
-
-class CudaFailed(Exception):
-    """What CUDA's driver says."""
 
 
 class TensorMemory:
@@ -87,4 +84,4 @@ class TensorMemory:
 def _check(result: tuple[Any, ...]) -> None:
     (status,) = result
     if status != driver.CUresult.CUDA_SUCCESS:
-        raise CudaFailed(status.name)
+        raise CudaFailed(int(status), status.name)

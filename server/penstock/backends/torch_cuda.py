@@ -16,16 +16,10 @@ import torch
 
 from penstock.backends.base import Outputs
 from penstock.backends.batch_sizes import preferred_sizes
+from penstock.backends.cuda_captures import Captures, Way
 from penstock.backends.device_memory import OutOfDeviceMemory, is_out_of_device_memory
 from penstock.backends.isolation import one_line
-from penstock.backends.torch_buckets import (
-    Captures,
-    Shape,
-    Way,
-    bucket_of,
-    bucket_sizes,
-    padded_shape,
-)
+from penstock.backends.torch_buckets import Shape, bucket_of, bucket_sizes, padded_shape
 from penstock.backends.torch_forward import Forward
 from penstock.backends.torch_options import Options
 from penstock.backends.torch_tensors import to_array, to_tensor
@@ -69,6 +63,9 @@ class CudaRunner:
         try:
             return self._run(inputs, rows, wanted)
         except Exception as error:
+            # the GPU may still read the slab, which may be written to or unmapped as soon as this returns
+            self._copying.synchronize()
+            self._computing.synchronize()
             if not is_out_of_device_memory(error):
                 raise
             reason = one_line(error)

@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock.backends.base import Batch, LoadSpec, Outputs, RequestInfo, line_of, stream_of
 from penstock.backends.coroutines import Coroutines
+from penstock.backends.device_lost import check_device, lost_reason
 from penstock.backends.hidden_tensors import without
 from penstock.backends.isolation import one_line
 from penstock.backends.model_module import load_failed, where_in_model
@@ -76,6 +77,8 @@ class TritonPythonModelRunner:
             decoupled=self._decoupled,
         )
         self._coroutines = Coroutines()
+        self._lost: BaseException | None = None
+        """What a coroutine has raised that this process does not survive."""
 
     @property
     def config(self) -> ConfigDict:
@@ -88,6 +91,8 @@ class TritonPythonModelRunner:
 
         A failed batch is not run again: a Triton model may have state.
         """
+        if self._lost is not None:
+            check_device(self._lost)
         requests = requests_of(batch, self._identity)
         responses = self._respond(requests)
         if self._decoupled:
@@ -169,6 +174,9 @@ class TritonPythonModelRunner:
             if error is None:
                 return
             _logger.error("execute of %s failed", self._instance_name, exc_info=error)
+            if lost_reason(error):
+                # this thread can't end the process: the next batch does
+                self._lost = error
             for request in requests:
                 stream_of(request).fail(self._failure(one_line(error)))
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,7 @@ THREAD_VARIABLES: Final = (
 """What the usual libraries read to size their thread pools."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InstanceStarter:
     """Starts workers of one model version, again and again as they crash."""
 
@@ -52,9 +53,10 @@ class InstanceStarter:
     devices: Devices = NO_DEVICES
     """GPUs that workers may be put on."""
 
-    @property
+    @cached_property
     def placements(self) -> tuple[Placement, ...]:
-        """Where each instance that the configuration asks for runs. Raises LoadFailed."""
+        """Where each instance that the configuration asks for runs. Raises LoadFailed. Found out once: what it follows
+        from stays as it is until the model is loaded anew."""
         return placed(self.config, self.model_dir / str(self.version), self.devices)
 
     def completed(self, config: ConfigDict) -> InstanceStarter:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from penstock.backends import device_lost
+
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -103,7 +105,9 @@ def _has_ended(pidfd: int) -> bool:
 
 
 def describe_exit(status: int, *, out_of_memory: bool = False) -> str:
-    """A status in words: `exit code 3`, `killed by SIGSEGV`, `killed: out of memory`."""
+    """A status in words: `exit code 3`, `killed by SIGSEGV`, `killed: out of memory` …"""
+    if status == device_lost.EXIT_CODE:
+        return "an error of CUDA that only a new process gets over; its log says which"
     if status >= 0:
         return f"exit code {status}"
     if out_of_memory and status == -signal.SIGKILL:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
 import os
 import signal
 import sys
 
 from penstock.backends import registry
+from penstock.backends.device_lost import EXIT_CODE, DeviceLost
 from penstock.logs import LogSettings, configure_logging
 from penstock.quiet import keep_quiet
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.worker import Worker
 
 PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -37,6 +41,10 @@ def main() -> int:
             worker.step()
     except ChannelClosed:
         return 0
+    except DeviceLost:
+        log.exception("the GPU is lost to this process, which ends")
+        # at once, and nothing closed: that would ask the GPU, which may hang or abort
+        os._exit(EXIT_CODE)
     finally:
         worker.close()
 

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from penstock.backends.base import CLOSED, Batch, LoadedModel, Outputs, stream_of
+from penstock.backends.device_lost import check_device
 from penstock.backends.isolation import one_line
 from penstock.errors import ModelFailed, PenstockError, Unavailable
 from penstock.model_config import ModelConfig
@@ -307,12 +308,13 @@ class ResponseStream:
 
 
 def run_decoupled(model: LoadedModel, batch: Batch, config: ModelConfig) -> None:
-    """Run the batch. What it raises is the end of all requests that did not have theirs yet."""
+    """Run the batch. What it raises is the end of all requests that did not have theirs yet. Raises DeviceLost."""
     try:
         given = model.execute(batch)
         if given:
             raise ModelFailed(f"model '{config.name}' is decoupled, and returned something")
     except Exception as error:
+        check_device(error)
         log.warning("model %s: %s", config.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
         failure = error if isinstance(error, PenstockError) else ModelFailed(one_line(error))
         for request in batch.requests:

@@ -22,6 +22,7 @@ from penstock.backends.base import (
     RequestInfo,
     line_of,
 )
+from penstock.backends.device_lost import DeviceLost, check_device
 from penstock.backends.isolation import one_line
 from penstock.backends.triton_metrics import registry
 from penstock.errors import LoadFailed
@@ -62,7 +63,7 @@ log = logging.getLogger(__name__)
 
 class Worker:
     """Runs the batches that arrive on its channel. Raises ChannelClosed from `step` when nobody has the other
-    end any more: the supervisor is gone."""
+    end any more: the supervisor is gone; DeviceLost when the process has to end for want of its GPU."""
 
     def __init__(
         self,
@@ -157,6 +158,7 @@ class Worker:
             )
             written = time.perf_counter_ns()
         except Exception as error:
+            check_device(error)
             log.warning(
                 "model %s: %s", self._config.name, error, exc_info=log.isEnabledFor(logging.DEBUG)
             )
@@ -227,7 +229,8 @@ class Worker:
             warm_up(self._model, spec.model_dir)
         except LoadFailed as error:
             return LoadRefused(sendable(str(error)[:MAX_REASON]))
-        except Exception as error:
+        # told like any other: a worker whose model isn't loaded ends anyway
+        except (Exception, DeviceLost) as error:
             log.exception("model %s can't be loaded", command.model_name)
             return LoadRefused(sendable(one_line(error)[:MAX_REASON]))
         fallback: str = getattr(self._model, "fallback", "")
