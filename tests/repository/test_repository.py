@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fake_workers import until
+from fake_workers import settle, until
 from penstock.errors import InvalidRequest, LoadFailed, NotFound, PenstockError, Unavailable
 from repository_bench import Make, explicit, write
 
@@ -44,6 +44,25 @@ async def test_all_models_are_served_and_all_failures_listed(make: Make, tmp_pat
     )
     assert not bench.repository.all_ready
     assert bench.changes == bench.repository.generation > 0
+
+
+async def test_a_worker_that_ends_right_after_its_load_leaves_nothing(
+    make: Make, tmp_path: Path
+) -> None:
+    """The load fails, and no other worker is started for what nobody has."""
+    write(tmp_path / "a" / "m", 1)
+    bench = make(model_control_mode="explicit", load_model=("m",))
+    bench.link.mute.add("m/1#0")
+    starting = asyncio.ensure_future(bench.repository.start())
+    await until(lambda: bool(bench.link.loads))
+    bench.link.played["m/1#0"].answer()
+    bench.link.workers["m/1#0"].exited.set_result("killed by SIGKILL")
+    await starting
+    reason = "the worker process ended right after loading: a worker ended: killed by SIGKILL"
+    assert bench.lines == [("m", "1", "UNAVAILABLE", reason)]
+    await settle()
+    restarts = [task for task in asyncio.all_tasks() if "Restarts" in str(task.get_coro())]
+    assert (restarts, bench.link.started) == ([], ["m/1#0"])
 
 
 async def test_an_empty_repository_is_ready(make: Make, tmp_path: Path) -> None:

@@ -141,6 +141,25 @@ async def test_a_worker_nobody_waits_for_any_more_is_stopped_at_once(
     await supervisor.say(WorkerExited(1, 0, "ended"))
 
 
+async def test_a_worker_that_comes_when_nobody_waits_any_more_is_stopped(
+    supervisor: Supervisor,
+) -> None:
+    """In the same turn of the loop: the cancellation counts, and the worker is nobody's."""
+    starting = asyncio.ensure_future(supervisor.link.start_worker("m", {}))
+    await settle()
+    assert isinstance(supervisor.heard(), StartWorker)
+    with none_left():
+        ours, theirs = Channel.pair()
+        supervisor.channel.send(WorkerStarted(1, 77), (theirs.fileno(),))
+        theirs.close()
+        supervisor.link._read()
+        starting.cancel()
+        await settle()
+        assert starting.cancelled()
+        ours.close()
+    assert supervisor.heard() == StopWorker(1, 0)
+
+
 async def test_a_start_that_fails_after_nobody_waits(supervisor: Supervisor) -> None:
     starting = asyncio.ensure_future(supervisor.link.start_worker("m", {}))
     await settle()

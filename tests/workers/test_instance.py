@@ -173,6 +173,35 @@ async def test_a_load_that_is_refused_by_a_worker_that_ends_at_once(worker: Fake
         await loading
 
 
+async def test_a_worker_that_is_loaded_and_ends_at_once_has_no_slabs() -> None:
+    """They are given up with the end, of which nobody hears twice: what was made after it would stay."""
+    before = open_descriptors()
+    worker = FakeWorker()
+    loading = asyncio.ensure_future(worker.instance.load(LOAD, 5))
+    await asyncio.sleep(0)
+    worker.send(Ready(b"{}", 1, 0))
+    await worker.crash()
+    await loading
+    assert worker.process.exited.done()
+    assert not worker.instance.can_take
+    del worker, loading
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_load_that_is_given_up_as_its_answer_comes(worker: FakeWorker, turns: int) -> None:
+    """Who cancels has nobody to give the instance to."""
+    loading = asyncio.ensure_future(worker.instance.load(LOAD, 5))
+    await settle()
+    worker.send(Ready(b"{}", 1, 0))
+    worker.instance._read()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if loading.cancel():
+        await settle()
+        assert loading.cancelled()
+
+
 async def test_a_load_that_takes_too_long(worker: FakeWorker) -> None:
     with pytest.raises(LoadFailed, match=r"loading took longer than 0.01 s"):
         await worker.instance.load(LOAD, 0.01)
@@ -268,3 +297,15 @@ async def test_a_worker_that_ends_while_it_is_taken_over(worker: FakeWorker) -> 
     await worker.crash()
     with pytest.raises(LoadFailed, match="the worker process ended: killed by SIGKILL"):
         await taking
+
+
+async def test_a_worker_that_is_taken_over_and_ends_at_once_has_no_slabs() -> None:
+    before = open_descriptors()
+    worker = FakeWorker()
+    taking = asyncio.ensure_future(worker.instance.take_over(5))
+    worker.send(Ready(b"{}", 1, await asked_to_reset(worker)))
+    await worker.crash()
+    await taking
+    assert not worker.instance.can_take
+    del worker, taking
+    assert open_descriptors() == before

@@ -191,6 +191,8 @@ async def _load(shared: Shared, first: InstanceStarter, turns: Turns | None) -> 
     pool.add(instance, 0)
     await _add_others(pool, starter)
     if not pool.ready:
+        # it would start others in the place of those that ended, for a model that nobody has
+        await pool.close(0)
         raise LoadFailed(f"the worker process ended right after loading: {pool.last_crash}")
     statistics.load_duration_s = time.monotonic() - started
     for reason in statistics.fallbacks().values():

@@ -87,7 +87,13 @@ class ControlLink:
         started: asyncio.Future[WorkerProcess] = self._loop.create_future()
         self._starting[worker_id] = started
         self._send(StartWorker(worker_id, name, dict(environment)))
-        return await started
+        try:
+            return await started
+        except asyncio.CancelledError:
+            # it came, but too late for who asked for it
+            if started.done() and not started.cancelled() and started.exception() is None:
+                self._end_unwanted(started.result())
+            raise
 
     async def inherited(self) -> dict[str, bool] | None:
         """Wait until all workers that an earlier gateway left are here to be claimed.
@@ -208,10 +214,13 @@ class ControlLink:
         worker = WorkerProcess(worker_id, pid, channel)
         self._running[worker_id] = worker
         if future.cancelled():
-            channel.close()
-            self.stop_worker(worker, 0)
+            self._end_unwanted(worker)
         else:
             future.set_result(worker)
+
+    def _end_unwanted(self, worker: WorkerProcess) -> None:
+        worker.channel.close()
+        self.stop_worker(worker, 0)
 
     def _keep(self, kept: WorkerKept, descriptor: int) -> None:
         channel = Channel(socket.socket(fileno=descriptor))

@@ -169,9 +169,15 @@ class Instance:
 
     async def _until_ready(self, timeout_s: float, what: str) -> Ready:
         try:
-            ready = await asyncio.wait_for(asyncio.shield(self._loaded), timeout_s)
+            # not `wait_for`, which before Python 3.12 drops a cancellation that comes together with the answer
+            async with asyncio.timeout(timeout_s):
+                ready = await asyncio.shield(self._loaded)
         except TimeoutError:
             raise LoadFailed(f"{what} longer than {timeout_s:g} s") from None
+        if self.process.exited.done():
+            # it said so, and ended before this was read: `_ended` may have been here, and nobody would close slabs any
+            # more. Whoever it is added to hears of the end
+            return ready
         self.tell_logging()
         self._slabs.fill()
         return ready
