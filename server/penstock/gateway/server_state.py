@@ -50,6 +50,7 @@ class ServerState:
         self.draining = asyncio.Event()
         self.changed = asyncio.Condition()
         """Notified whenever readiness may have changed."""
+        self._notifying: set[asyncio.Task[None]] = set()
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -63,3 +64,13 @@ class ServerState:
         if not self.started or self.draining.is_set():
             return False
         return self.repository.all_ready if self.settings.strict_readiness else True
+
+    def notify(self) -> None:
+        """Readiness may have changed: have whoever waits for that look again."""
+        task = asyncio.get_running_loop().create_task(self._notify())
+        self._notifying.add(task)
+        task.add_done_callback(self._notifying.discard)
+
+    async def _notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
