@@ -10,6 +10,7 @@ import pytest
 from live_batches import Gateway, instance_of
 from model_files import batch_of, each
 from penstock.backends.base import LoadedModel, line_of
+from penstock.backends.device_lost import DeviceLost
 from penstock.errors import InvalidRequest, ModelFailed
 from triton_models import XY, executing, loaded, row
 
@@ -120,6 +121,24 @@ class TritonPythonModel:
     model.close()
     (event,) = gateway.told()
     assert event[-1] == "final"
+
+
+def test_a_coroutine_that_lost_the_gpu_ends_the_process_with_the_next_batch(
+    model_dir: Path, gateway: Gateway
+) -> None:
+    """It runs in another thread, which can't."""
+    source = """
+class TritonPythonModel:
+    async def execute(self, requests):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+"""
+    model = loaded(model_dir, source, DECOUPLED)
+    gateway.run(model, row(1))
+    ((_, what, final),) = gateway.told()
+    assert (str(what).rpartition(": ")[2], final) == ("device-side assert triggered", "final")
+    with pytest.raises(DeviceLost, match="device-side assert"):
+        gateway.run(model, row(1))
+    model.close()
 
 
 def test_what_was_asked_for_and_parameters(model_dir: Path, gateway: Gateway) -> None:
