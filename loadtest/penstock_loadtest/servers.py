@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import signal
 import socket
@@ -24,6 +25,11 @@ READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 KILL_TIMEOUT_S = 10.0
 LOG_TAIL_BYTES = 2000
+
+FIRST_PORT = 10_000
+KERNELS_FIRST_PORT = 32_768
+"""From here on Linux gives ports to connections, where it is not told otherwise."""
+PORT_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +123,16 @@ def running(
 
 
 def free_ports() -> Ports:
-    """Three ports that nothing listened on a moment ago."""
+    """Three ports that nothing listened on a moment ago, and that no connection is given before the server has them."""
+    found: list[int] = []
+    candidates = random.sample(range(FIRST_PORT, KERNELS_FIRST_PORT), PORT_TRIES)
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        http, grpc, metrics = (one.getsockname()[1] for one in sockets)
-    return Ports(http, grpc, metrics)
+        while len(found) < 3:
+            one = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", candidates.pop() if candidates else 0))
+                found.append(one.getsockname()[1])
+    return Ports(*found)
 
 
 def await_ready(

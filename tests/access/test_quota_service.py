@@ -46,7 +46,7 @@ class Source:
     def add_usage(self, rows: Iterable[UsageRow]) -> None:
         self.threads.add(threading.current_thread().name)
         self.begun.set()
-        self.gate.wait(10)
+        self.gate.wait(60)
         if self.broken:
             raise Unavailable("the disk is full")
         self.rows += rows

@@ -40,7 +40,7 @@ class TritonPythonModel:
         """Half a minute at most, so that a broken test ends."""
         if "started" in parameters:
             Path(parameters["started"]).touch()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         while "wait_for" in parameters and time.monotonic() < deadline:
             if Path(parameters["wait_for"]).exists():
                 break

@@ -2,7 +2,7 @@
 
 `started`: make that file. `wait_for`: answer only when that file exists. `error`: answer with that error, of that
 `code`. `raise`: fail the whole batch. `die`: end the process. `allocate`: that many bytes. Otherwise Y is X, and TOLD
-is the request as JSON.
+is the request as JSON, and `run` in it, which of this process's it is: clients may hear of answers in another order.
 """
 
 import json
@@ -22,6 +22,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Keep what the server said."""
         self.instance = args["model_instance_name"]
+        self.answered = 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response a request, in order."""
@@ -44,19 +45,21 @@ class TritonPythonModel:
             error = pb_utils.TritonError(parameters["error"], code)
             return pb_utils.InferenceResponse(error=error)
         x = pb_utils.get_input_tensor_by_name(request, "X").as_numpy()
+        self.answered += 1
         told = {
             "id": request.request_id(),
             "parameters": parameters,
             "requests": batch,
             "instance": self.instance,
             "pid": os.getpid(),
+            "run": self.answered,
         }
         line = np.full((len(x), 1), json.dumps(told, sort_keys=True).encode(), np.object_)
         return pb_utils.InferenceResponse([pb_utils.Tensor("Y", x), pb_utils.Tensor("TOLD", line)])
 
 
 def wait_for(path: str | None) -> None:
-    """Until the file exists; half a minute at most, so that a broken test ends."""
-    deadline = time.monotonic() + 30
+    """Until the file exists; for long, but not for ever, so that a broken test ends."""
+    deadline = time.monotonic() + 100
     while path is not None and not Path(path).exists() and time.monotonic() < deadline:
         time.sleep(0.001)

@@ -73,7 +73,7 @@ def _obey(parameters: dict[str, Any]) -> None:
 
 
 def wait_for(path: str | None) -> None:
-    """Until the file exists; half a minute at most, so that a broken test ends."""
-    deadline = time.monotonic() + 30
+    """Until the file exists; for long, but not for ever, so that a broken test ends."""
+    deadline = time.monotonic() + 100
     while path is not None and not Path(path).exists() and time.monotonic() < deadline:
         time.sleep(0.001)

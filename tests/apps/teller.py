@@ -76,8 +76,8 @@ def log(told: dict[str, Any], line: str) -> None:
 
 
 def wait_for(path: str | None, sender: Any) -> None:
-    """Until the file exists, or nobody wants to hear more; half a minute at most, so that a broken test ends."""
-    deadline = time.monotonic() + 30
+    """Until the file exists, or nobody wants to hear more; for long, but not for ever, so that a broken test ends."""
+    deadline = time.monotonic() + 100
     while path is not None and not Path(path).exists() and time.monotonic() < deadline:
         if sender.is_cancelled():
             return

@@ -77,7 +77,8 @@ def test_no_batch_is_larger_than_the_model_takes(server: Served, gate: Gates) ->
     with gate("puppet") as held:
         # full batches go to the busy worker ahead of time: the next one runs without a pause
         waiting = [held.send(np.full((3, 2), n, np.float32)) for n in range(5)]
-        eventually(lambda: queued(server, "puppet") in (1, 3), "no batch was sent ahead")
+        held.wait_arrived(6, rows=3)
+        eventually(lambda: queued(server, "puppet") == 3, "no batch was sent ahead")
         held.open()
         answers = [future.result(30) for future in waiting]
     assert batch_counts(server, "puppet") - before == {1: 1, 6: 2, 3: 1}

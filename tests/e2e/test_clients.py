@@ -113,11 +113,12 @@ def test_perf_analyzer(server: Served, protocol: str) -> None:
             *(str(PERF_ANALYZER), "-m", "newest", "-u", address, "-i", protocol),
             *("--shape", "X:16", "--concurrency-range", "2", "--max-threads", "1"),
             *("--measurement-mode", "count_windows", "--measurement-request-count", "50"),
-            *("-s", "90", "-r", "10"),
+            # of three windows none can be three times their mean away from it: the machine may do what it likes
+            *("-s", "300", "-r", "10"),
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         env={**os.environ, "LD_LIBRARY_PATH": str(PEERS / "lib")},
     )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from grpc_calls import MODEL_INFER, infer_request, pb
-from puppets import Gate, row
+from puppets import Gate, row, told
 from served import Served, json_request
 from served_models import PUPPET, write_model
 from supervised import eventually
@@ -64,9 +64,10 @@ def test_a_time_out_over_http_is_told_while_the_instance_is_busy(
     with fresh_gate("puppet") as held:
         began = time.monotonic()
         answer = fresh.infer("puppet", json_request(1.0, 2.0), x_request_timeout_ms="50")
-        took_s = time.monotonic() - began
         assert (answer.status, answer.error) == (504, "Request timeout expired for model 'puppet'")
-        assert 0.05 <= took_s < 1
+        assert time.monotonic() - began >= 0.05
+        # the instance is busy still
+        assert not held.first.done()
         held.wait_queued(0)
     assert refused(fresh, "puppet", "expired") == 1
 
@@ -74,7 +75,7 @@ def test_a_time_out_over_http_is_told_while_the_instance_is_busy(
 def test_a_time_out_over_grpc_is_told_by_the_server(fresh_gate: Gates) -> None:
     """The earlier of the two counts: the client itself, and its `grpc-timeout`, wait for longer."""
     with fresh_gate("puppet") as held:
-        error = held.send(parameters={"timeout": 50_000}, timeout_s=20).exception(10)
+        error = held.send(parameters={"timeout": 50_000}, timeout_s=20).exception(60)
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert error.details() == "Request timeout expired for model 'puppet'"
         held.wait_queued(0)
@@ -86,7 +87,7 @@ def test_a_request_that_runs_expires_at_its_time_too(fresh: Served, tmp_path: Pa
         call = channel.unary_unary(MODEL_INFER, pb.ModelInferRequest.SerializeToString)
         parameters: dict[str, str | int] = {"wait_for": str(second), "timeout": 60_000}
         future: Any = call.future(infer_request("puppet", parameters=parameters), timeout=30)
-        assert future.exception(10).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert future.exception(60).code() is grpc.StatusCode.DEADLINE_EXCEEDED
         second.touch()
         # its late answer disturbs nobody
         assert fresh.infer("puppet", json_request(3.0)).status == 200
@@ -122,49 +123,44 @@ def test_the_objective_is_a_deadline_and_the_servers_own(server: Served) -> None
         ]
         errors = [error for future in sent if (error := future.exception(30)) is not None]
     late = server.metric(
-        "penstock_request_duration_seconds_bucket", "steady_slo", le="0.25"
+        "penstock_request_duration_seconds_bucket", "steady_slo", le="0.5"
     ) - server.metric("penstock_request_duration_seconds_count", "steady_slo")
     assert late == 0
     assert 0 < len(errors) < len(sent)
     assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
     assert all("Request timeout expired" in error.details() for error in errors)
-    told = server.get("/v2/models/steady_slo/explain").json
-    assert told["slo"]["p99_ms"] == 200
-    assert told["policy"]["rows_cap"] == 8
+    explained = server.get("/v2/models/steady_slo/explain").json
+    assert explained["slo"]["p99_ms"] == 200
+    assert explained["policy"]["rows_cap"] == 8
 
 
 def test_the_earliest_deadline_goes_first(gate: Gates) -> None:
-    order: list[str] = []
     with gate("puppet_alone") as held:
         # given ahead, if any is: the others must not be there yet
-        futures = [held.send(timeout_s=10)]
+        ahead = held.send(timeout_s=100)
         held.wait_arrived(2)
-        for name, timeout_s in (("last", 50.0), ("first", 20.0), ("second", 30.0)):
-            future = held.send(timeout_s=timeout_s)
-            future.add_done_callback(lambda _, name=name: order.append(name))
-            futures.append(future)
+        sent = {
+            name: held.send(timeout_s=timeout_s)
+            for name, timeout_s in (("last", 500.0), ("first", 200.0), ("second", 300.0))
+        }
         held.wait_arrived(5)
         held.open()
-        for future in futures:
-            future.result(30)
-    eventually(lambda: len(order) == 3, "an answer is missing")
-    assert order == ["first", "second", "last"]
+        ahead.result(60)
+        runs = {name: told(future.result(60))["run"] for name, future in sent.items()}
+    assert sorted(runs, key=runs.__getitem__) == ["first", "second", "last"]
 
 
 @pytest.mark.extension("schedule_policy")
 def test_more_urgent_levels_go_first(gate: Gates) -> None:
-    order: list[str] = []
     with gate("puppet_levels") as held:
-        futures = [held.send(parameters={"priority": 1})]
+        ahead = held.send(parameters={"priority": 1})
         held.wait_arrived(2)
-        for name, priority in (("low", 3), ("usual", 0), ("high", 1), ("none", 9)):
-            future = held.send(parameters={"priority": priority})
-            future.add_done_callback(lambda _, name=name: order.append(name))
-            futures.append(future)
+        levels = {"low": 3, "usual": 0, "high": 1, "none": 9}
+        sent = {name: held.send(parameters={"priority": level}) for name, level in levels.items()}
         held.wait_arrived(6)
         held.open()
-        for future in futures:
-            future.result(30)
-    eventually(lambda: len(order) == 4, "an answer is missing")
+        ahead.result(60)
+        runs = {name: told(future.result(60))["run"] for name, future in sent.items()}
+    order = sorted(runs, key=runs.__getitem__)
     # what is no level is the default one
     assert order[0] == "high" and set(order[1:3]) == {"usual", "none"} and order[3] == "low"

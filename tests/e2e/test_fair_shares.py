@@ -11,10 +11,9 @@ import grpc
 import pytest
 
 from grpc_calls import MODEL_INFER, infer_request, pb
-from puppets import Gate
+from puppets import Gate, told
 from served import Served
 from served_models import PUPPET, write_model
-from supervised import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -30,42 +29,46 @@ def shared(front: str, serve: Callable[..., Served], tmp_path: Path) -> Served:
 
 
 class Tenant:
-    """Sends for one tenant, and keeps the order of all answers."""
+    """Sends for one tenant."""
 
-    def __init__(self, channel: grpc.Channel, name: str, order: list[str]) -> None:
-        self._call = channel.unary_unary(MODEL_INFER, pb.ModelInferRequest.SerializeToString)
-        self._name, self._order = name, order
+    def __init__(self, channel: grpc.Channel, name: str) -> None:
+        self._call = channel.unary_unary(
+            MODEL_INFER,
+            pb.ModelInferRequest.SerializeToString,
+            pb.ModelInferResponse.FromString,
+        )
+        self._name = name
 
-    def send(self, count: int) -> list[Any]:
-        """So many requests."""
-        return [self._send() for _ in range(count)]
+    def send(self, count: int) -> list[tuple[str, Any]]:
+        """So many requests: whose each is, and its future."""
+        return [(self._name, self._send()) for _ in range(count)]
 
     def _send(self) -> Any:
-        future = self._call.future(
-            infer_request("puppet"), timeout=30, metadata=(("x-tenant", self._name),)
-        )
-        future.add_done_callback(lambda _: self._order.append(self._name))
-        return future
+        metadata = (("x-tenant", self._name),)
+        return self._call.future(infer_request("puppet"), timeout=60, metadata=metadata)
+
+
+def order_of(sent: list[tuple[str, Any]]) -> list[str]:
+    """Whose requests the model ran, in the order of their runs."""
+    runs = [(told(future.result(60))["run"], name) for name, future in sent]
+    return [name for _, name in sorted(runs)]
 
 
 def test_shares_follow_the_weights(shared: Served, tmp_path: Path) -> None:
-    order: list[str] = []
     with (
         grpc.insecure_channel(shared.grpc) as channel,
         Gate(tmp_path, shared, channel, "puppet") as held,
     ):
-        sent = Tenant(channel, "greedy", order).send(40)
+        sent = Tenant(channel, "greedy").send(40)
         held.wait_arrived(41)
-        sent += Tenant(channel, "polite", order).send(2)
-        sent += Tenant(channel, "heavy", order).send(36)
+        sent += Tenant(channel, "polite").send(2)
+        sent += Tenant(channel, "heavy").send(36)
         held.wait_arrived(79)
-        told = shared.get("/v2/models/puppet/explain").json["queue"]["levels"][0]["tenants"]
+        tenants = shared.get("/v2/models/puppet/explain").json["queue"]["levels"][0]["tenants"]
         held.open()
-        for future in sent:
-            future.result(30)
-        eventually(lambda: len(order) == 78, "an answer is missing")
-    waiting = {lane["tenant"]: (lane["weight"], lane["requests"]) for lane in told}
-    assert waiting["polite"] == (1, 2) and waiting["heavy"] == (3, 36), json.dumps(told)
+        order = order_of(sent)
+    waiting = {lane["tenant"]: (lane["weight"], lane["requests"]) for lane in tenants}
+    assert waiting["polite"] == (1, 2) and waiting["heavy"] == (3, 36), json.dumps(tenants)
     # at most one batch was given ahead before the others came
     assert order[: 4 + 12].count("polite") == 2
     shared_out = order[12:44]
@@ -73,15 +76,13 @@ def test_shares_follow_the_weights(shared: Served, tmp_path: Path) -> None:
 
 
 def test_without_others_a_tenant_has_all(shared: Served, tmp_path: Path) -> None:
-    order: list[str] = []
     with (
         grpc.insecure_channel(shared.grpc) as channel,
         Gate(tmp_path, shared, channel, "puppet") as held,
     ):
-        sent = Tenant(channel, "alone", order).send(12)
+        sent = Tenant(channel, "alone").send(12)
         held.wait_arrived(13)
         held.open()
-        for future in sent:
-            future.result(30)
+        assert order_of(sent) == ["alone"] * 12
     batches = shared.statistics("puppet")["batch_stats"]
     assert {b["batch_size"]: b["compute_infer"]["count"] for b in batches}[4] == 3

@@ -120,7 +120,7 @@ def test_headers_without_end_are_not_kept(victim: Served, port: int) -> None:
     head = b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: "
     trailer = post(chunked(GOOD)[:-2] + b"X: ", CHUNKED)
     for begin in (head, trailer):
-        with socket.create_connection(("127.0.0.1", port), timeout=15) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
             sock.sendall(begin)
             with pytest.raises(ConnectionError):
                 for _ in range(24):
@@ -148,7 +148,7 @@ def drip(port: int, begin: bytes, drop: bytes) -> bytes:
 
 def _rest(sock: socket.socket) -> bytes:
     """Until the server ends the connection: a head and its body may come apart."""
-    sock.settimeout(10)
+    sock.settimeout(60)
     chunks = []
     # what it has not read of ours may be answered with a reset
     with contextlib.suppress(ConnectionError):
@@ -180,7 +180,7 @@ def test_a_body_that_comes_steadily_may_take_its_time(victim: Served) -> None:
     body = GOOD + b" " * 64_000
     pieces = [body[at : at + 8000] for at in range(0, len(body), 8000)]
     head = post(b"", b"Content-Length: %d" % len(body))
-    with socket.create_connection(("127.0.0.1", victim.settings.http_port), timeout=15) as sock:
+    with socket.create_connection(("127.0.0.1", victim.settings.http_port), timeout=60) as sock:
         sock.sendall(head)
         for piece in pieces:
             sock.sendall(piece)
@@ -189,7 +189,7 @@ def test_a_body_that_comes_steadily_may_take_its_time(victim: Served) -> None:
                 sock.recv(1)
             if piece is pieces[-2]:
                 break
-        sock.settimeout(15)
+        sock.settimeout(60)
         sock.sendall(pieces[-1])
         assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
 
@@ -205,7 +205,7 @@ def test_slow_readers(victim: Served) -> None:
         for _ in range(8):
             sock = stack.enter_context(socket.socket())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sock.settimeout(15)
+            sock.settimeout(60)
             sock.connect(("127.0.0.1", served.settings.http_port))
             sock.sendall(asked)
         with bystander(served):
@@ -219,7 +219,7 @@ def test_many_idle_connections(victim: Served, port: int) -> None:
     before = descriptors(victim.gateway)
     with contextlib.ExitStack() as stack:
         for _ in range(400):
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
         answer = exchange(port, post(GOOD, LENGTH))
         assert answer.startswith(b"HTTP/1.1 200 ")
     eventually(lambda: descriptors(victim.gateway) <= before + 8, "they are kept")
@@ -230,7 +230,7 @@ def test_resets_in_the_middle(victim: Served, port: int) -> None:
     before = descriptors(victim.gateway)
     whole = post(GOOD, LENGTH)
     for end in range(1, len(whole), 7):
-        with socket.create_connection(("127.0.0.1", port), timeout=15) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.sendall(whole[:end])
     eventually(lambda: descriptors(victim.gateway) <= before + 8, "they are kept")

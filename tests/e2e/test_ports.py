@@ -22,7 +22,7 @@ def test_grpc_is_on_its_own_port_only(server: Served, port: str) -> None:
         triton.InferenceServerClient(address) as client,
         pytest.raises(InferenceServerException) as raised,
     ):
-        client.get_server_metadata(client_timeout=5)
+        client.get_server_metadata(client_timeout=30)
     if server.front == "envoy":
         assert raised.value.status() == "StatusCode.UNIMPLEMENTED"
         assert raised.value.message() == "this port does not serve gRPC"
@@ -30,7 +30,7 @@ def test_grpc_is_on_its_own_port_only(server: Served, port: str) -> None:
 
 def test_http_is_not_on_the_grpc_port(server: Served) -> None:
     with pytest.raises((OSError, http.client.HTTPException)) as raised:
-        urllib.request.urlopen(f"http://{server.grpc}/v2/health/live", timeout=5)
+        urllib.request.urlopen(f"http://{server.grpc}/v2/health/live", timeout=30)
     if server.front == "envoy":
         assert isinstance(raised.value, urllib.error.HTTPError)
         assert raised.value.code == 404

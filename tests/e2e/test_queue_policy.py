@@ -15,7 +15,7 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from puppets import Gate, failures, row
+from puppets import Gate, failures, row, told
 from served import Served
 from supervised import eventually
 
@@ -85,21 +85,14 @@ def test_who_waits_for_too_long_is_told_at_that_time(
 
 
 def test_the_late_run_after_those_on_time(server: Served, busy: Busy) -> None:
-    order: list[str] = []
     delayed = explained(server, DELAYING)["queue"]["delayed"]
     with busy(DELAYING) as held:
-
-        def send(name: str, **parameters: int) -> Any:
-            future = held.send(parameters=parameters)
-            future.add_done_callback(lambda _: order.append(name))
-            return future
-
-        sent = [send("late", timeout=1000)]
+        sent = {"late": held.send(parameters={"timeout": 1000})}
         eventually(
             lambda: explained(server, DELAYING)["queue"]["delayed"] == delayed + 1,
             "the request is not late",
         )
-        sent += [send("fresh"), send("low", priority=2)]
+        sent |= {"fresh": held.send(), "low": held.send(parameters={"priority": 2})}
         held.wait_queued(3)
         levels = explained(server, DELAYING)["queue"]["levels"]
         assert [(each["level"], each["late"]) for each in levels] == [
@@ -108,10 +101,8 @@ def test_the_late_run_after_those_on_time(server: Served, busy: Busy) -> None:
             (2, False),
         ]
         held.open()
-        for future in sent:
-            future.result(30)
-    eventually(lambda: len(order) == 3, "an answer is missing")
-    assert order == ["fresh", "late", "low"]
+        runs = {name: told(future.result(60))["run"] for name, future in sent.items()}
+    assert sorted(runs, key=runs.__getitem__) == ["fresh", "late", "low"]
     assert server.metric("penstock_delayed_requests_total", DELAYING) == delayed + 1
 
 

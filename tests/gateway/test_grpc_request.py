@@ -257,9 +257,10 @@ def test_truncated_messages() -> None:
 
 def test_an_endless_length_costs_nothing() -> None:
     data = b"\x3a" + b"\xff" * 8_000_000
-    started = time.perf_counter()
+    started = time.thread_time()
     assert "is not a ModelInferRequest" in refused(data)
-    assert time.perf_counter() - started < 1
+    # of this thread's own time, whatever else the machine does: it would be many seconds
+    assert time.thread_time() - started < 1
 
 
 def test_texts_that_are_not_utf8() -> None:

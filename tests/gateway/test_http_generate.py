@@ -176,7 +176,7 @@ async def test_events_are_sent_as_the_client_takes_them() -> None:
     await settle()
     assert (len(client.events), request.taken) == (4, 4)
     request.part(None, final=True)
-    await asyncio.wait_for(writing, 5)
+    await asyncio.wait_for(writing, 60)
     assert client.sent[-1] == {"type": "http.response.body", "body": b""}
     assert client.events[0]["text_output"] == "hi"
     assert "triton_final_response" not in client.events[0]
@@ -191,7 +191,7 @@ async def stream_of(*parts: Any, tells_end: bool = False, final: bool = False) -
         request.part(part, final=final and number == len(parts))
     if not final:
         request.part(None, final=True)
-    await asyncio.wait_for(stream.write(client.send), 5)
+    await asyncio.wait_for(stream.write(client.send), 60)
     return client
 
 
@@ -233,7 +233,7 @@ async def test_a_request_that_fails_without_a_part() -> None:
     request = Request(stream)
     request.part(TEXT)
     request.pending.finish(ModelFailed("died"))
-    await asyncio.wait_for(stream.write(client.send), 5)
+    await asyncio.wait_for(stream.write(client.send), 60)
     assert [event.get("error") for event in client.events] == [None, "died"]
 
 
@@ -242,7 +242,7 @@ async def test_a_client_that_is_gone_holds_nobody_up() -> None:
     request = Request(stream)
     client.gone = True
     request.part(TEXT)
-    await asyncio.wait_for(stream.write(client.send), 5)
+    await asyncio.wait_for(stream.write(client.send), 60)
     request.part(TEXT)
     assert request.taken == 2
 
@@ -268,7 +268,7 @@ async def test_messages_are_sent_by_who_awaits_or_at_the_end() -> None:
     await settle()
     sending(last)
     client.read()
-    await asyncio.wait_for(ending, 5)
+    await asyncio.wait_for(ending, 60)
     assert client.sent == [start, more, last]
 
 
@@ -278,7 +278,7 @@ async def test_a_response_that_was_sent_by_who_awaited_it() -> None:
     sending = EagerSend(client.send)
     await sending({"type": "http.response.start"})
     await sending({"type": "http.response.body", "body": b""})
-    await asyncio.wait_for(sending.complete(), 5)
+    await asyncio.wait_for(sending.complete(), 60)
     assert len(client.sent) == 2
 
 

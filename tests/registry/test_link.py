@@ -25,7 +25,7 @@ class Line:
     def __init__(self, desk: Callable[..., DeskBench], folder: Path) -> None:
         self._make = desk
         self.path = folder / "registry.sock"
-        self.link = RegistryLink(self.path, timeout_s=5)
+        self.link = RegistryLink(self.path, timeout_s=60)
         self.states: list[RegistryState] = []
         self.link.on_state = self.states.append
         self.notes: list[FetchNote] = []

@@ -221,7 +221,7 @@ async def test_the_deadline_holds_for_all_steps(bench: EnsembleBench) -> None:
     soon.queue.submit(soon)  # type: ignore[attr-defined]
     await settle()
     assert bench.benches["a"].pool.scheduler.next_expiry_us == soon.deadline_us
-    await asyncio.wait_for(_until_heard(bench), 5)
+    await asyncio.wait_for(_until_heard(bench), 60)
     assert isinstance(bench.heard.by_id["r"], DeadlineExceeded)
     assert bench.error("r").startswith("in ensemble 'e', step 0 ('a'): ")
     late = bench.request("e", "s", np.ones((1, 1), np.float32))

@@ -17,7 +17,7 @@ import pytest
 from penstock.access.tenants import TenantStore
 from penstock.config import Settings
 from penstock.errors import Unavailable
-from penstock.supervisor import front
+from penstock.supervisor import front, ports
 from penstock.supervisor.banner import Announcer
 from penstock.supervisor.child import Child, describe_exit
 from penstock.supervisor.gateway_life import last_error
@@ -30,9 +30,25 @@ from penstock.workers.supervisor_messages import ModelReport, Ping, Pong, Report
 
 
 def test_free_ports_are_chosen_and_differ() -> None:
-    ports = resolve_ports(Settings(http_port=0, grpc_port=0, metrics_port=0)).ports()
-    assert len(set(ports.values())) == 3
-    assert 0 not in ports.values()
+    found = resolve_ports(Settings(http_port=0, grpc_port=0, metrics_port=0)).ports()
+    assert len(set(found.values())) == 3
+    assert 0 not in found.values()
+
+
+@pytest.mark.parametrize(
+    ("given", "below"), [("20000\t60999\n", 20_000), ("1024\t65535\n", 65_536), (None, 65_536)]
+)
+def test_free_ports_are_none_that_any_connection_may_get(
+    given: str | None, below: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are closed again until the front opens them, and whenever it is started anew."""
+    if given is not None:
+        (tmp_path / "range").write_text(given)
+    monkeypatch.setattr(ports, "KERNELS_RANGE", tmp_path / "range")
+    settings = Settings(http_port=0, grpc_port=0, metrics_port=0)
+    found = {port for _ in range(20) for port in resolve_ports(settings).ports().values()}
+    assert 3 <= len(found) <= 60
+    assert min(found) >= 1024 and max(found) < below
 
 
 def test_a_port_that_is_not_served_is_not_looked_at() -> None:
@@ -76,7 +92,7 @@ async def test_what_a_child_started_goes_with_it() -> None:
         assert await child.exited == 0
         # the end of file comes when nobody holds the other end any more
         read = asyncio.get_running_loop().run_in_executor(None, reader.read)
-        assert await asyncio.wait_for(read, 10) == b"x\n"
+        assert await asyncio.wait_for(read, 60) == b"x\n"
 
 
 def test_oom_kills_are_counted_in_either_version(tmp_path: Path) -> None:
@@ -138,7 +154,7 @@ async def test_who_can_not_be_asked_over_http_answers_a_ping() -> None:
     address = server.sockets[0].getsockname()
     probe = PingProbe(pings.put_nowait, address, None)
     async with server:
-        probe_task = asyncio.ensure_future(is_live(probe, 5))
+        probe_task = asyncio.ensure_future(is_live(probe, 60))
         number = (await pings.get()).number
         # an answer that came too late is not one to this question
         probe.take(Pong(number - 1))
@@ -147,7 +163,7 @@ async def test_who_can_not_be_asked_over_http_answers_a_ping() -> None:
         probe.take(Pong(number))
         assert await probe_task
         assert not await is_live(probe, 0.05)
-    assert not await is_live(probe, 5)
+    assert not await is_live(probe, 60)
     # nobody listens: the application need not be asked
     assert pings.qsize() == 1
 

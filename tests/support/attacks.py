@@ -80,7 +80,7 @@ def bystander(served: Served, *, mib: float = 64) -> Iterator[None]:
 # ── HTTP/1.1 ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def exchange(port: int, *parts: bytes, patience_s: float = 15) -> bytes:
+def exchange(port: int, *parts: bytes, patience_s: float = 60) -> bytes:
     """Send the parts on a connection of their own; the answer, and whatever follows at once. Fails where none comes."""
     with socket.create_connection(("127.0.0.1", port), timeout=patience_s) as sock:
         received = b""
@@ -183,7 +183,7 @@ class H2:
     """One HTTP/2 connection, by hand. A context manager."""
 
     def __init__(self, port: int, *, window: int | None = None) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=15)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         payload = b"" if window is None else struct.pack(">HI", 4, window)
         self.broken = not self.send(PREFACE + frame(SETTINGS, 0, 0, payload))
 

@@ -22,7 +22,7 @@ def call(channel: grpc.Channel, method: str, message: Any = b"", **options: Any)
     """The answer's bytes to a message, or to bytes that stand for one. Raises grpc.RpcError."""
     path = method if method.startswith("/") else INFERENCE + method
     data = message if isinstance(message, bytes) else message.SerializeToString()
-    answer: bytes = channel.unary_unary(path)(data, timeout=30, **options)
+    answer: bytes = channel.unary_unary(path)(data, timeout=60, **options)
     return answer
 
 

@@ -77,7 +77,7 @@ class FakeInference:
         """Until so many requests are."""
         while len(self.requests) < count:
             self._arrived.clear()
-            await asyncio.wait_for(self._arrived.wait(), 10)
+            await asyncio.wait_for(self._arrived.wait(), 60)
 
     def cancel(self, request: PendingRequest) -> None:
         if not request.done:

@@ -39,7 +39,7 @@ class Gateway:
     def wait(self, ready: Callable[[], bool]) -> None:
         """As Inbox: until the model has said enough."""
         with self._changed:
-            assert self._changed.wait_for(ready, 10)
+            assert self._changed.wait_for(ready, 60)
 
     def send(self, message: Message) -> None:
         """As Inbox."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
+from free_ports import free_port
 from supervised import eventually
 
 QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -29,7 +29,7 @@ class MlflowServer:
         """`environment`: further variables of the server, such as those that registry webhooks need."""
         self._folder = tempfile.TemporaryDirectory(prefix="pm-")
         self.folder = Path(self._folder.name)
-        self.port = _free_port()
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.store_uri = f"sqlite:///{self.folder}/mlflow.db"
         """The same runs and models without the server."""
@@ -91,7 +91,7 @@ class MlflowServer:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", "/health")
             return connection.getresponse().status == 200
@@ -99,12 +99,3 @@ class MlflowServer:
             return False
         finally:
             connection.close()
-
-
-def _free_port() -> int:
-    """It is told its port, and can't say which one it took."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port

@@ -39,7 +39,7 @@ class Gate:
         self.open()
         for future in self._sent:
             if not future.cancelled():
-                future.exception(timeout=30)
+                future.exception(timeout=60)
 
     def open(self) -> None:
         """Let all go on."""
@@ -56,13 +56,13 @@ class Gate:
         self._sent.append(future)
         return future
 
-    def wait_arrived(self, count: int) -> None:
-        """Until so many requests, the first one too, wait or are with the worker."""
+    def wait_arrived(self, count: int, rows: int = 1) -> None:
+        """Until so many requests, the first one too, wait or are with the worker; of `rows` each but for that one."""
 
         def arrived() -> bool:
             told = self.server.get(f"/v2/models/{self.model}/explain").json
             given = sum(sum(each["running_rows"]) for each in told["instances"])
-            return bool(given + told["queue"]["requests"] == count)
+            return bool(given + rows * told["queue"]["requests"] == 1 + rows * (count - 1))
 
         eventually(arrived, f"{count} have not arrived")
 

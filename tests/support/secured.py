@@ -113,7 +113,7 @@ def s_client(port: int, *options: str) -> tuple[str, str]:
 def served_serial(port: int, context: ssl.SSLContext) -> int:
     """The serial number of the certificate that a server shows now."""
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
         found = tls.getpeercert(binary_form=True)
@@ -125,7 +125,7 @@ def lets_in(port: int, context: ssl.SSLContext) -> bool:
     """Whether an HTTP port answers a client with such a certificate."""
     try:
         with (
-            socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+            socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as tls,
         ):
             tls.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")

@@ -143,7 +143,7 @@ class Served:
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def close(self) -> None:
         """End it, by force if need be; nothing may be left."""
@@ -154,7 +154,7 @@ class Served:
         finally:
             for pid in marked(self.mark):
                 os.kill(pid, signal.SIGKILL)
-            self.process.wait(30)
+            self.process.wait(60)
             self._folder.cleanup()
 
     def check_gone(self) -> None:
@@ -187,8 +187,8 @@ class Served:
 
     def _connection(self, port: int) -> http.client.HTTPConnection:
         if self.tls is None:
-            return http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        return http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=self.tls)
+            return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=self.tls)
 
     def get(self, path: str) -> HttpAnswer:
         """GET over HTTP."""

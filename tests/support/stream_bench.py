@@ -119,7 +119,7 @@ class Bench:
     def close(self) -> None:
         self.gateway.close()
         for thread in self.threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive(), "it still waits"
         self._theirs.close()
         self.slab.close()

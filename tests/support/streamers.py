@@ -37,14 +37,14 @@ class Streamer:
 
     def next(self) -> Any:
         """The next ModelInferResponse. Raises what the client was told."""
-        result, error = self._heard.get(timeout=30)
+        result, error = self._heard.get(timeout=60)
         if error is not None:
             raise error
         return result.get_response()
 
     def next_error(self) -> InferenceServerException:
         """The next one, which must be an error."""
-        result, error = self._heard.get(timeout=30)
+        result, error = self._heard.get(timeout=60)
         assert error is not None, result.get_response()
         return error
 

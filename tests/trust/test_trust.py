@@ -458,7 +458,7 @@ class TestPickles:
         with ThreadPoolExecutor(1) as pool:
             staged = pool.submit(workshop.stage, 1, workshop.rule(require="none"))
             try:
-                assert staged.result(10) is None
+                assert staged.result(60) is None
             finally:
                 # whoever waits for a writer is let go
                 os.close(os.open(fifo, os.O_RDWR))

@@ -51,7 +51,7 @@ class Bench:
             return request in self.cancelled
 
         future = self.threads.submit(self.inbox.wait, ready)
-        assert begun.wait(10)
+        assert begun.wait(60)
         return future
 
     def sent(self) -> WorkerEvent:
@@ -96,7 +96,7 @@ def test_who_waits_reads_for_all(bench: Bench) -> None:
     bench.command(1)
     for n in (3, 0, 4, 1, 2):
         bench.cancel(n)
-        waiting[n].result(10)
+        waiting[n].result(60)
     assert bench.take() == 1
 
 
@@ -105,24 +105,24 @@ def test_the_main_loop_reads_for_those_who_wait(bench: Bench) -> None:
     waiting = [bench.waiting(n) for n in range(3)]
     for n in range(3):
         bench.cancel(n)
-        waiting[n].result(10)
+        waiting[n].result(60)
     assert not taken.done()
     # and one who waits reads for the main loop, which comes back when somebody reads already
     bench.command(5)
-    assert taken.result(10) == 5
+    assert taken.result(60) == 5
     last = bench.waiting(9)
     taken = bench.threads.submit(bench.take)
     bench.command(6)
-    assert taken.result(10) == 6
+    assert taken.result(60) == 6
     bench.cancel(9)
-    last.result(10)
+    last.result(60)
 
 
 def test_a_pump_while_another_thread_reads_leaves_it_to_that_one(bench: Bench) -> None:
     waiting = bench.waiting(1)
     bench.inbox.pump()
     bench.cancel(1)
-    waiting.result(10)
+    waiting.result(60)
     assert bench.cancelled == [1]
 
 
@@ -157,7 +157,7 @@ def test_all_who_wait_hear_of_the_end(bench: Bench) -> None:
     bench.gateway.close()
     for each in waiting:
         with pytest.raises(ChannelClosed):
-            each.result(10)
+            each.result(60)
     bench.inbox.pump()
     with pytest.raises(ChannelClosed):
         bench.take()
@@ -168,7 +168,7 @@ def test_all_who_wait_hear_of_a_close(bench: Bench) -> None:
     bench.inbox.close()
     for each in waiting:
         with pytest.raises(ChannelClosed):
-            each.result(10)
+            each.result(60)
     with pytest.raises(ChannelClosed):
         bench.inbox.send(LoadRefused("late"))
 
@@ -193,7 +193,7 @@ def test_messages_of_many_threads_come_whole(bench: Bench) -> None:
         thread, n = map(int, event.reason.split()[:2])
         heard[thread].append(n)
     for each in saying:
-        each.result(10)
+        each.result(60)
     assert all(numbers == list(range(50)) for numbers in heard.values())
 
 

@@ -42,7 +42,7 @@ def kept(bench: Bench, requests: int = 1) -> list[Stream]:
     bench.model.run = run
     bench.execute(*range(requests))
     assert bench.told(1) == ["executed"]
-    assert executed.wait(10)
+    assert executed.wait(60)
     return streams
 
 
@@ -123,7 +123,7 @@ def test_threads_go_on_after_execute_with_inputs_that_stay_valid(bench: Bench) -
         bench.execute(value)
         assert bench.told(1) == ["executed"]
     for stream, x in zip(streams, inputs, strict=True):
-        in_thread(bench, stream, {"Y": x * 10}).result(10)
+        in_thread(bench, stream, {"Y": x * 10}).result(60)
     assert bench.told(4) == [(0, 30), (0, "final"), (0, 40), (0, "final")]
 
 
@@ -232,7 +232,7 @@ def test_who_sends_too_much_waits_until_its_client_has_taken_some(bench: Bench) 
     assert bench.told(2) == [(0, WINDOW_RESPONSES + 1), (0, WINDOW_RESPONSES + 2)]
     # the end needs no room
     assert bench.told(1) == [(0, "final")]
-    sent.result(10)
+    sent.result(60)
 
 
 def test_bytes_are_bounded_too(bench: Bench) -> None:
@@ -271,7 +271,7 @@ def test_one_slow_client_does_not_stop_the_others(bench: Bench) -> None:
     slow, quick = kept(bench, 2)
     in_thread(bench, slow, *[y(n) for n in range(WINDOW_RESPONSES + 1)])
     bench.told(WINDOW_RESPONSES)
-    in_thread(bench, quick, y(5)).result(10)
+    in_thread(bench, quick, y(5)).result(60)
     assert bench.told(2) == [(1, 5), (1, "final")]
     bench.cancel(1, 0)
     assert bench.told(1) == [(0, "final")]
@@ -311,7 +311,7 @@ def test_who_waits_is_let_go_by_a_cancellation(bench: Bench) -> None:
     bench.told(WINDOW_RESPONSES)
     bench.cancel(1)
     assert bench.told(1) == [(0, "final")]
-    sent.result(10)
+    sent.result(60)
 
 
 def test_a_cancelled_stream_that_is_dropped_has_an_end_too(bench: Bench) -> None:
@@ -339,7 +339,7 @@ def test_a_request_that_is_cancelled_before_its_turn(bench: Bench) -> None:
     bench.model.each(answer)
     bench.execute(1)
     # the bench has one slab: what is in it must have been read
-    assert runs.wait(10)
+    assert runs.wait(60)
     bench.execute(2)
     bench.cancel(2)
     bench.cancel(1)
@@ -369,7 +369,7 @@ def test_an_error_lets_go_a_thread_that_waits(bench: Bench) -> None:
     assert bench.told(1) == [(0, "no more", "final")]
     bench.taken(1, 0, 0)
     with pytest.raises(ModelFailed, match=CLOSED):
-        sent.result(10)
+        sent.result(60)
 
 
 def test_who_waits_hears_of_the_end_of_the_server(bench: Bench) -> None:
@@ -378,7 +378,7 @@ def test_who_waits_hears_of_the_end_of_the_server(bench: Bench) -> None:
     bench.told(WINDOW_RESPONSES)
     bench.gateway.close()
     with pytest.raises(Unavailable, match="the server has closed its connection"):
-        sent.result(10)
+        sent.result(60)
 
 
 def test_another_gateway_hears_nothing_of_the_one_before(bench: Bench) -> None:

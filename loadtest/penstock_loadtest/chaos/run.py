@@ -26,7 +26,7 @@ from penstock_loadtest.chaos.stopping import stop_under_load
 from penstock_loadtest.servers import Penstock, RunningServer, running
 
 WARM_UP_S: Final = 3.0
-SETTLE_S: Final = 30.0
+SETTLE_S: Final = 60.0
 """How long killed workers may take to be back, and connections to be gone."""
 RELOAD_PAUSE_S: Final = 0.7
 KNOWN_FAULTS: Final = {

@@ -164,14 +164,17 @@ class RedisSharing:
         while not self._closing and (left := until - asyncio.get_running_loop().time()) > 0:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
 
     async def _talk(self) -> None:
         """One message, when there is something to say. An idle server that holds nothing says nothing."""
         lease_s = self._settings.redis_lease_secs
         waits = lease_s / 3 if any(shared.keeps for shared in self._scopes.values()) else None
         try:
-            await asyncio.wait_for(self._wake.wait(), waits)
+            # not `wait_for`, which before Python 3.12 drops a cancellation that comes together with what it waits for
+            async with asyncio.timeout(waits):
+                await self._wake.wait()
         except TimeoutError:
             await self._renew()
             return

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import random
 import socket
+from pathlib import Path
+from typing import Final
 
 from penstock.config import ENV_PREFIX, Settings, flag_of
 from penstock.errors import Unavailable
+
+KERNELS_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""The first and the last of the ports that the kernel gives to connections, and to who asks it for any."""
+
+FIRST: Final = 10_000
+TRIES: Final = 100
 
 
 def resolve_ports(settings: Settings) -> Settings:
@@ -19,9 +28,21 @@ def resolve_ports(settings: Settings) -> Settings:
     with contextlib.ExitStack() as held:
         # fixed ports first: a free one must not be one of them
         for name, port in sorted(settings.ports().items(), key=lambda item: item[1] == 0):
-            sock = held.enter_context(_bind(settings.host, name, port))
+            bind = _bind if port else _bind_free
+            sock = held.enter_context(bind(settings.host, name, port))
             chosen[name] = sock.getsockname()[1]
     return settings.model_copy(update=chosen)
+
+
+def _bind_free(host: str, name: str, port: int) -> socket.socket:
+    """A free port below the kernel's range: between this look at it and the front's own, and while a front is started
+    anew, one of that range may become any connection's, even that of a client to itself."""
+    with contextlib.suppress(OSError, ValueError):
+        end = int(KERNELS_RANGE.read_text().split()[0])
+        for _ in range(TRIES):
+            with contextlib.suppress(Unavailable):
+                return _bind(host, name, random.randrange(FIRST, end))
+    return _bind(host, name, port)
 
 
 def _bind(host: str, name: str, port: int) -> socket.socket:
