@@ -118,7 +118,7 @@ async def test_a_full_disk_ends_the_server_with_its_reason(tmp_path: Path) -> No
     # pytest's own folders are too deep for Unix sockets
     with tempfile.TemporaryDirectory(prefix="pt-") as short:
         settings = Settings(
-            model_repository=[tmp_path / "models"],
+            model_repository=(tmp_path / "models",),
             run_dir=Path(short),
             http_port=0,
             grpc_port=0,
