@@ -18,7 +18,7 @@ from penstock.errors import Unavailable
 from penstock.tuning.candidate import Candidate
 from penstock.tuning.model import TunedModel
 from penstock.tuning.private_server import private_folder, private_server
-from penstock.tuning.search import Found, Gain
+from penstock.tuning.search import Found, Gain, Slice, Trial
 
 NOW = Candidate("onnxruntime", max_batch_size=8)
 BEST = Candidate("openvino", max_batch_size=8)
@@ -33,7 +33,8 @@ def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
         async def search(model: TunedModel, *_: Any) -> tuple[TunedModel, Found]:
             if error is not None:
                 raise error
-            return model, Found(NOW, BEST, Gain(1.5, 1.4), (), True)
+            trial = Trial("backend", BEST, (Slice(2, 1, 1),), 0.5, chosen=True)
+            return model, Found(NOW, BEST, Gain(1.5, 1.4), (trial,), True)
 
         monkeypatch.setattr(tune, "run", search)
         return main(["models", "tune", "net", f"--model-repository={tmp_path}", *words])
