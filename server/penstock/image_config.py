@@ -26,6 +26,8 @@ WAYS: Final = ("stretch", "crop")
 TYPES: Final = ("TYPE_FP32", "TYPE_FP16", "TYPE_BF16")
 """Of the model's input."""
 MAX_SIDE: Final = 2**15
+MAX_SENT_SIDE: Final = 2**16
+"""Of what clients send: a line of pixels is weighed by floats, several times its size in memory and time."""
 
 
 @dataclass(frozen=True, slots=True)

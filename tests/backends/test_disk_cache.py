@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -125,6 +126,19 @@ def test_without_a_home_there_is_a_temporary_folder(home: Path) -> None:
     assert_works_in_a_temporary_folder({"HOME": str(home / "file" / "x")}, home, "1 warning")
 
 
+@pytest.mark.parametrize(("blocks", "names"), [(3, 1000), (1 << 20, 0)])
+def test_a_full_disk_is_left_for_a_temporary_folder(home: Path, blocks: int, names: int) -> None:
+    """Of bytes, or of names for files."""
+    found = f"f_bavail={blocks}, f_frsize=4096, f_files=10_000, f_favail={names}"
+    full = f"""
+import os, types
+os.statvfs = lambda path: types.SimpleNamespace({found})
+"""
+    environment = {"XDG_CACHE_HOME": str(home)}
+    assert_works_in_a_temporary_folder(environment, home, "1 warning", full)
+    assert list((home / "penstock" / "kind").iterdir()) == []
+
+
 def test_a_relative_cache_home_does_not_count(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     monkeypatch.setenv("HOME", str(home))
@@ -147,12 +161,12 @@ print(disk_cache.folder("kind"), len(warnings), "warning")
 
 
 def assert_works_in_a_temporary_folder(
-    environment: dict[str, str], temporary: Path, expected: str
+    environment: dict[str, str], temporary: Path, expected: str, first: str = ""
 ) -> None:
     (temporary / "tmp").mkdir()
     environment |= {"TMPDIR": str(temporary / "tmp")}
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", first + PROGRAM], env=environment, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
     path, _, told = ran.stdout.strip().partition(" ")
@@ -173,3 +187,23 @@ def test_a_copy_of_decrypted_files_is_known(tmp_path: Path, encrypted: bool) -> 
 
 def test_a_model_where_it_was_put_holds_no_secrets(tmp_path: Path) -> None:
     assert not disk_cache.holds_secrets(tmp_path / "models" / "m")
+
+
+def test_what_can_not_be_kept_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    disk_cache._tell_failed.cache_clear()
+    for key in ("a", "b", "c"):
+        assert disk_cache.make("full", key, full) is None
+    told = "the cache of full keeps nothing: [Errno 28] No space left on device"
+    assert caplog.messages == [told]
+
+
+def test_an_entry_is_kept_where_no_room_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(disk_cache, "_make_room", fails)
+    assert disk_cache.put(KIND, "key", b"plan") is not None
+    assert disk_cache.get(KIND, "key") == b"plan"

@@ -157,6 +157,28 @@ def test_a_graph_that_gains_nothing_is_not_kept_nor_tried_again(
     np.testing.assert_array_equal(answer(cached_session(spec, path, worth_s=0)), X * 2 + 2)
 
 
+def test_what_could_not_be_kept_is_tried_again(
+    model_dir: Path, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk has room again one day."""
+    path, spec = write_chain(model_dir), load_spec(model_dir)
+    session = onnx_graph_cache._session
+
+    def full(path: Path, options: Any) -> Any:
+        if options.optimized_model_filepath:
+            raise RuntimeError("Protobuf serialization failed.")
+        return session(path, options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(onnx_graph_cache, "_session", full)
+        found = answer(cached_session(spec, path, worth_s=0))
+    np.testing.assert_array_equal(found, X * 2 + 2)
+    assert "can't be kept: Protobuf serialization failed." in caplog.text
+    assert kept(home) == []
+    np.testing.assert_array_equal(answer(cached_session(spec, path, worth_s=0)), X * 2 + 2)
+    assert len(kept(home)) == 1
+
+
 @pytest.mark.parametrize("why", ["off", "too big", "encrypted"])
 def test_what_may_not_be_kept_is_not(
     why: str, model_dir: Path, home: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,34 @@ def test_what_runs_otherwise_than_asked_for_is_a_warning(
     assert "there is no plan of it, so NumPy runs it" in told["text"]
 
 
+def test_errors_of_parameters_name_their_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those too that only loading finds, which knows no lines."""
+    folder = tmp_path / "models"
+    lines = {
+        "threads": parameter("intra_op_thread_count", "x"),
+        "image": parameter("image.INPUT0.resize", "crop"),
+        "bucket": parameter("padding.INPUT0.buckets", "8, 16"),
+        "gpu": "instance_group { kind: KIND_GPU }",
+    }
+    for name, line in lines.items():
+        write_add_sub(folder / name)
+        config = folder / name / "config.pbtxt"
+        given = config.read_text() if config.exists() else 'backend: "onnxruntime"\n'
+        config.write_text(f"{given}\n# what is wrong\n{line}\n")
+    code, report = as_json(capsys, folder)
+    assert code == 1
+    for model in report["models"]:
+        (found,) = model["findings"]
+        text = Path(found["file"]).read_text().splitlines()
+        assert text[found["line"] - 1] == lines[model["name"]], found
+
+
+def parameter(key: str, value: str) -> str:
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+
+
 def test_warnings_count_when_they_shall(repository: Path) -> None:
     assert run(repository, "idle", "--no-load") == 0
     assert run(repository, "idle", "--no-load", "--strict") == 1

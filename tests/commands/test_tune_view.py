@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 
-from penstock.commands.tune_view import LEGEND, as_table
+from backend_cases import write_decorated
+from penstock.commands.tune_view import LEGEND, as_table, summary
 from penstock.tuning.candidate import Candidate
-from penstock.tuning.search import Found, Gain, Slice, Trial
+from penstock.tuning.model import read_model
+from penstock.tuning.search import OVERDUE, Found, Gain, Slice, Trial
 
 NOW = Candidate("onnxruntime")
 ONE_THREAD = Candidate("onnxruntime", threads=1)
@@ -31,6 +34,27 @@ def test_what_the_turns_do_not_agree_on_is_within_noise() -> None:
     )
     assert next(line for line in lines if " 900 " in line).split("│")[-2].strip() == "-40%"
     assert "noise" not in next(line for line in lines if "1538" in line)
+
+
+def test_what_was_not_measured_is_not_compared(tmp_path: Path) -> None:
+    write_decorated(tmp_path / "slow")
+    model = read_model(tmp_path / "slow")
+
+    def said(*trials: Trial) -> list[str]:
+        found = Found(NOW, NOW, Gain(1, 1), trials, in_time=False)
+        return [*summary(found, model, "", written=False)]
+
+    measured = Trial("instances", NOW, (Slice(1, 1, 9),), 0.0, chosen=False)
+    missing = Trial("instances", ONE_THREAD, (), 0.0, chosen=False, refused=OVERDUE)
+    over = "The time was over before everything was searched: --seconds gives more of it."
+    assert said(missing) == [
+        over,
+        "Nothing was measured: a request of this model takes too long for that time.",
+    ]
+    assert said(measured, missing) == [
+        over,
+        "Of what was measured nothing is better than what you have by more than measurements differ.",
+    ]
 
 
 def test_the_legend_says_what_takes_over() -> None:

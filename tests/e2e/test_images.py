@@ -152,6 +152,12 @@ def test_metadata_asks_for_bytes_of_any_size(client: Any, server: Served) -> Non
             "UINT8",
             "input 'IMAGE' has shape [1,0,8,3]; expected images of at least one pixel",
         ),
+        (
+            # a line takes far more memory than its bytes
+            np.zeros((1, 1, 65537, 3), np.uint8),
+            "UINT8",
+            "input 'IMAGE' has shape [1,1,65537,3]; expected images of at most 65536 pixels a side",
+        ),
     ],
 )
 def test_what_is_no_image_is_refused(

@@ -26,6 +26,20 @@ GROWTH_BYTES = 24 << 20
 """Of the gateway and the supervisor, over all reloads; one slab pair a reload would be over 100 MiB."""
 
 
+ADD_SUB = """
+import penstock
+from penstock import Spec
+
+T = Spec("FP32", 4)
+
+
+@penstock.model(inputs={"INPUT0": T, "INPUT1": T}, outputs={"OUTPUT0": T, "OUTPUT1": T})
+class AddSub:
+    def __call__(self, INPUT0, INPUT1):
+        return {"OUTPUT0": INPUT0 + INPUT1, "OUTPUT1": INPUT0 - INPUT1}
+"""
+
+
 def held_memory(server: Served) -> int:
     """Resident bytes of the server but for its workers'."""
     return sum(map(resident_bytes, (server.process.pid, server.gateway)))
@@ -100,5 +114,16 @@ def test_a_version_that_can_not_be_loaded_leaves_the_old_one_serving(
         eventually(
             lambda: clients[0].answers >= answers + 20 or bool(clients[0].failures), "no answers"
         )
+        (folder / "2" / "model.onnx").unlink()
+        (folder / "2").rmdir()
+        # another backend than before takes over under way, and gives way again
+        (folder / "config.pbtxt").write_text('backend: "python"')
+        (folder / "1" / "model.py").write_text(ADD_SUB)
+        admin.load_model("add_sub")
+        assert admin.get_model_metadata("add_sub")["platform"] == "python"
+        with pytest.raises(tritonclient.http.InferenceServerException, match="known backends"):
+            admin.load_model("add_sub", config='{"backend": "torhc"}')
+        admin.load_model("add_sub", config='{"backend": "onnxruntime"}')
+        assert admin.get_model_metadata("add_sub")["platform"] == "onnxruntime"
     assert failures(clients) == []
     assert server.index()["add_sub", "1"]["state"] == "READY"

@@ -6,12 +6,20 @@ import importlib
 import pkgutil
 import re
 from http import HTTPStatus
+from urllib.parse import quote
 
 import pytest
 
 import penstock
 from penstock import errors
-from penstock.gateway.status import HIDDEN_TEXT, TABLE, GrpcCode, status_of, text_of
+from penstock.gateway.status import (
+    HIDDEN_TEXT,
+    MAX_HEADER_BYTES,
+    TABLE,
+    GrpcCode,
+    status_of,
+    text_of,
+)
 
 NOT_FOR_IMPORT = ("penstock.backends.triton", "__main__")
 
@@ -94,3 +102,16 @@ def test_whose_text_is_shown() -> None:
     assert text_of(errors.QueueFull("the text")) == "the text"
     for hidden in (errors.InternalError("secret"), errors.PenstockError("secret"), KeyError("x")):
         assert text_of(hidden) == HIDDEN_TEXT
+
+
+@pytest.mark.parametrize("character", ["x", "%", "\n", "é", "電", "\U0001f600"])
+@pytest.mark.parametrize("length", [10, 400, 1500, 50_000])
+def test_a_text_is_never_too_long_for_a_header_of_grpc(character: str, length: int) -> None:
+    """Clients take 8 KiB of headers; of more they say nothing but that."""
+    text = f"boom {character * length} the end"
+    shown = text_of(errors.ModelFailed(text))
+    assert len(quote(shown, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")) <= MAX_HEADER_BYTES
+    assert shown.startswith(f"boom {character}")
+    assert shown.endswith(f"{character} the end")
+    if length <= 400:
+        assert shown == text

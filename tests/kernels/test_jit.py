@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from penstock_kernels.cpu import jit
 
 CODE = """
 import numpy as np
@@ -60,3 +63,24 @@ def test_a_damaged_cache_is_as_good_as_none(
     damage(file)
     assert said(tmp_path) == "[0.5 0.5] 0"
     assert said(tmp_path) == f"[0.5 0.5] {int(mended)}"
+
+
+def test_what_can_not_be_kept_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Kept:
+        class _cache_file:
+            flushed = 0
+
+            @classmethod
+            def flush(cls) -> None:
+                cls.flushed += 1
+                raise OSError("full, too")
+
+    jit._tell_once.cache_clear()
+    for _ in range(2):
+        with jit._as_if_empty(Kept):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert Kept._cache_file.flushed == 2
+    why = "[Errno 28] No space left on device"
+    assert caplog.messages == [
+        f"kernels are compiled anew at each start, which takes seconds: {why}"
+    ]

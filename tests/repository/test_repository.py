@@ -11,6 +11,7 @@ import pytest
 
 from fake_workers import settle, until
 from penstock.errors import InvalidRequest, LoadFailed, NotFound, PenstockError, Unavailable
+from penstock.wording import MAX_REASON
 from repository_bench import Make, explicit, write
 
 
@@ -63,6 +64,24 @@ async def test_a_worker_that_ends_right_after_its_load_leaves_nothing(
     await settle()
     restarts = [task for task in asyncio.all_tasks() if "Restarts" in str(task.get_coro())]
     assert (restarts, bench.link.started) == ([], ["m/1#0"])
+
+
+async def test_reasons_of_many_pages_are_shortened_and_whole_in_the_log(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = f"torch can't load it: {'frame, ' * 2000}KeyError: 'w'"
+    write(tmp_path / "a" / "refused", 1)
+    write(tmp_path / "a" / "bad_config", 1, config=f'backend: "{"b" * 9000}"')
+    write(tmp_path / "a" / "bad_key", 1, config=f"{'k' * 9000}: 1")
+    bench = make()
+    bench.link.refuse["refused/1"] = long
+    await bench.repository.start()
+    reasons = {name: reason for name, _, _, reason in bench.lines}
+    assert max(map(len, reasons.values())) <= MAX_REASON
+    assert reasons["refused"].startswith("torch can't load it: frame, ")
+    assert reasons["refused"].endswith("frame, KeyError: 'w'")
+    assert long in caplog.text
+    assert f"unknown key '{'k' * 9000}'" in caplog.text
 
 
 async def test_an_empty_repository_is_ready(make: Make, tmp_path: Path) -> None:

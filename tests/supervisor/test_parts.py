@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import logging
 import os
@@ -20,12 +21,14 @@ from penstock.errors import Unavailable
 from penstock.supervisor import front, ports
 from penstock.supervisor.banner import Announcer
 from penstock.supervisor.child import Child, describe_exit
+from penstock.supervisor.front import GatewayCommand
 from penstock.supervisor.gateway_life import last_error
 from penstock.supervisor.liveness import HttpProbe, PingProbe, ProbeTiming, is_live, wait_until_dead
 from penstock.supervisor.local_http import request
 from penstock.supervisor.oom import count_oom_kills
 from penstock.supervisor.ports import resolve_ports
 from penstock.supervisor.run_dir import run_dir
+from penstock.supervisor.supervisor import Supervisor
 from penstock.workers.supervisor_messages import ModelReport, Ping, Pong, Report
 
 
@@ -120,6 +123,28 @@ def test_the_run_dir_is_new_private_and_gone_at_the_end(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="too long for Unix sockets"), run_dir(deep):
         pass
     assert not list(deep.iterdir())
+
+
+async def test_a_full_disk_ends_the_server_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+
+    def full(_settings: Settings, _folder: Path) -> GatewayCommand:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # pytest's own folders are too deep for Unix sockets
+    with tempfile.TemporaryDirectory(prefix="pt-") as short:
+        settings = Settings(
+            model_repository=(tmp_path / "models",),
+            run_dir=Path(short),
+            http_port=0,
+            grpc_port=0,
+            metrics_port=0,
+        )
+        supervisor = Supervisor(settings, io.StringIO(), full)
+        told = f"run_dir: {short}/penstock-run-.* can't be written: No space left on device"
+        with pytest.raises(Unavailable, match=told):
+            await supervisor.run()
+        assert os.listdir(short) == []
 
 
 async def test_answers_that_are_no_http_are_an_oserror() -> None:

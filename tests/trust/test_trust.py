@@ -436,6 +436,9 @@ class TestPickles:
         text = refused(workshop, FileDamaged, workshop.rule(require="none"))
         assert text.startswith("'1/model.pt' is damaged or cut: ")
         assert "pickle" not in text
+        write(workshop.model / "1" / "model.pt", b"")
+        text = refused(workshop, FileDamaged, workshop.rule(require="none"))
+        assert text.startswith("'1/model.pt' is damaged or cut: it is empty")
         write(workshop.model / "1" / "model.pt", b"\x80\x04N.")
         text = refused(workshop, PickleRefused, workshop.rule(require="none"))
         assert "--artifacts-allow-pickle" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from backend_cases import write_decorated, write_onnx_network
 from penstock.errors import ConfigError
 from penstock.repository.config_file import read_config
+from penstock.trust.copying import SIGNATURE
 from penstock.tuning.candidate import EXCHANGEABLE, Candidate
 from penstock.tuning.model import TunedModel, read_model
 
@@ -77,6 +79,19 @@ def test_a_file_that_changes_meanwhile_stays(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="was changed meanwhile"):
         model.write(BEST)
     assert (folder / "config.pbtxt").read_text().endswith("# a thought\n")
+
+
+def test_what_can_not_be_written_is_told_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path)
+    read(folder).check_writable()
+    # permissions don't bind whoever may do everything
+    monkeypatch.setattr(os, "access", lambda path, _: path != folder)
+    with pytest.raises(ConfigError, match=r"can't be written.*--dry-run"):
+        read(folder).check_writable()
+    (folder / "1" / SIGNATURE).write_text("")
+    read(folder).check_writable()
 
 
 def test_backends_that_are_no_choice(tmp_path: Path) -> None:

@@ -65,6 +65,33 @@ def test_floats_agree_within_a_tolerance(datatype: str) -> None:
     assert difference({"Y": nan}, {"Y": nan.copy()}) == ""
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "FP16", "BF16", "FP64"])
+def test_infinities_stand_at_the_same_places(datatype: str) -> None:
+    array = np.array([np.inf, -np.inf, np.nan, 1000]).astype(NUMPY_DTYPES[datatype])
+    assert difference({"Y": array}, {"Y": array.copy()}) == ""
+    near = array.copy()
+    near[3] = np.nextafter(1000, 2000) if datatype in ("FP32", "FP64") else 1000
+    assert difference({"Y": array}, {"Y": near}) == ""
+    far = array.copy()
+    far[3] = 2000
+    assert difference({"Y": array}, {"Y": far}) == (
+        "output 'Y' differs by 1 of its largest element"
+    )
+    said = "output 'Y' differs in its elements that are NaN or infinite"
+    for index, other in ((0, -np.inf), (0, 1000), (2, np.inf), (3, np.inf)):
+        turned = array.copy()
+        turned[index] = other
+        assert difference({"Y": array}, {"Y": turned}) == said
+
+
+def test_the_largest_doubles_are_compared() -> None:
+    array = np.array([1.7e308, 1.0])
+    assert difference({"Y": array}, {"Y": array.copy()}) == ""
+    assert difference({"Y": array}, {"Y": -array}) == (
+        "output 'Y' differs by 2 of its largest element"
+    )
+
+
 def test_all_else_is_the_same() -> None:
     small = np.array([1.0, 2.0], np.float32)
     assert difference({"Y": small}, {"Y": small * np.float32(1 + 1e-4)}) == ""

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.errors import ModelFailed
 from penstock.tuning.candidate import BATCH_SIZES, DELAYS_US, Candidate, Space
-from penstock.tuning.search import FINAL_TURNS, TURNS, Found, Gain, Goal, Search, Slice
+from penstock.tuning.search import FINAL_TURNS, OVERDUE, TURNS, Found, Gain, Goal, Search, Slice
 
 NOW = Candidate("onnxruntime", max_batch_size=64)
 SPACE = Space(backends=("onnxruntime", "openvino"), cores=4, batches=True, waits=True)
@@ -142,6 +142,32 @@ async def test_time_that_is_over_ends_it_with_what_was_found() -> None:
     found = await find(Simulated(real_machine), time_left=lambda: next(left))
     assert not found.in_time
     assert found.best == Candidate("openvino", max_batch_size=64)
+
+
+async def test_what_takes_far_too_long_is_left_as_it_is() -> None:
+    """Requests of seconds: what was measured is told, nothing is believed."""
+    machine = Simulated(real_machine)
+    found = await find(machine, overdue=lambda: len(machine.measured) == 1)
+    assert not found.in_time
+    assert found.best == NOW
+    measured, other = found.trials
+    assert measured.candidate == NOW and len(measured.slices) == 1
+    assert other.refused == OVERDUE
+
+
+async def test_a_last_race_that_was_cut_convinces_nobody() -> None:
+    machine = Simulated(real_machine)
+    confirming = len(SPACE.steps()) + 1
+    steps: list[str] = []
+
+    def overdue() -> bool:
+        return len(steps) == confirming and machine.measured.count(NOW) > TURNS + 2
+
+    found = await find(machine, overdue=overdue, on_step=lambda step, _: steps.append(step))
+    assert len(steps) == confirming
+    assert not found.in_time
+    assert found.best == NOW
+    assert found.gain.ratio > 1.5
 
 
 async def test_latency_and_its_bound() -> None:

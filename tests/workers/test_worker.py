@@ -21,6 +21,7 @@ from penstock.errors import (
     PenstockError,
     Unavailable,
 )
+from penstock.wording import MAX_REASON, shortened
 from penstock.workers.channel import Channel, ChannelClosed
 from penstock.workers.gather import gather, scatter
 from penstock.workers.message_parts import RequestError
@@ -141,6 +142,20 @@ def test_loading_tells_the_backend_all_and_gives_the_complete_configuration(benc
     assert (str(spec.version_dir), spec.config) == ("/models/m/3", {"name": "m"})
 
 
+def test_why_a_load_is_refused_keeps_its_start_and_its_end(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has all of it, for what the gateway is told of is shown again and again."""
+    text = f"can't load it: {'frame, ' * 2000}KeyError: 'w'"
+    bench.refuse = LoadFailed(text)
+    refused = bench.step(load())
+    assert isinstance(refused, LoadRefused)
+    assert len(refused.reason) == MAX_REASON
+    assert refused.reason.startswith("can't load it: frame")
+    assert refused.reason.endswith("KeyError: 'w'")
+    assert text in caplog.text
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -200,7 +215,7 @@ def test_inputs_can_be_changed_in_place(bench: Bench) -> None:
         (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
         (ModelFailed("as I\nsaid"), "as I said"),
         (Unavailable("no memory"), "no memory"),
-        (RuntimeError("x" * 5000), "RuntimeError: " + "x" * 1986),
+        (RuntimeError("x" * 5000), shortened("RuntimeError: " + "x" * 5000)),
     ],
 )
 def test_an_error_in_the_model_fails_the_batch_and_not_the_worker(

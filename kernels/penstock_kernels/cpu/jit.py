@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+
+log = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -30,7 +33,7 @@ def jit(function: Function) -> Function:
     try:
         compiled = compiler(cache=True)(function)
     except RuntimeError:
-        # neither the package's folder nor the user's can be written
+        _tell_once("neither the package's folder nor the user's cache can be written")
         compiled = compiler()(function)
     else:
         _stamp(compiled)
@@ -56,9 +59,16 @@ def _as_if_empty(kept: Any) -> Iterator[None]:
     to compile. What can't be read is forgotten, and kept anew."""
     try:
         yield
-    except Exception:  # noqa: BLE001 (pickles that are damaged raise anything)
+    except Exception as error:  # noqa: BLE001 (pickles that are damaged raise anything)
+        if isinstance(error, OSError):
+            _tell_once(str(error))
         with suppress(OSError):
             kept._cache_file.flush()
+
+
+@cache
+def _tell_once(why: str) -> None:
+    log.warning("kernels are compiled anew at each start, which takes seconds: %s", why)
 
 
 @cache

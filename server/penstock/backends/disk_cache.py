@@ -3,7 +3,8 @@
 One folder a kind, of this user alone. An entry's file name ends in the digest of its content, so that one rename makes
 it whole, and what is damaged shows. Whoever calls puts all that the content depends on into the key.
 
-Nothing fails because of the cache: without a place that can be written, folders are temporary ones of this process.
+Nothing fails because of the cache: without a place that can be written, and has room, folders are temporary ones of
+this process. That is told once a process.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ GIB: Final = 1 << 30
 LIMIT_BYTES: Final = 16 * GIB
 """Of one kind. The entries that were used longest ago go."""
 
+LEAST_ROOM_BYTES: Final = 16 << 20
+"""Libraries that write into a folder themselves take a full disk for a reason to fail."""
+
 _KEY_BYTES: Final = 20
 _PRIVATE: Final = 0o700
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
@@ -45,7 +49,7 @@ def folder(kind: str) -> Path:
     """The folder of a kind: `$XDG_CACHE_HOME/penstock/KIND`, else `~/.cache/penstock/KIND`, else a temporary one of
     this process. Raises OSError where no folder at all can be written."""
     try:
-        return _usable(_usable(_home() / "penstock") / kind)
+        return _roomy(_usable(_usable(_home() / "penstock") / kind))
     except OSError as error:
         path = _usable(_temporary() / kind)
         _tell_once(f"{error.filename}: {error.strerror}")
@@ -101,9 +105,11 @@ def make(
             draft.chmod(0o600)
             path = parent / f"{key}.{_digest(draft)}"
             draft.replace(path)
-        _make_room(parent, path, limit_bytes)
+        with contextlib.suppress(OSError):
+            # what is whole stays, whatever others do there meanwhile
+            _make_room(parent, path, limit_bytes)
     except OSError as error:
-        log.warning("the cache of %s keeps nothing: %s", kind, error)
+        _tell_failed(kind, str(error))
         return None
     return path
 
@@ -145,6 +151,15 @@ def _usable(path: Path) -> Path:
     return _checked(path)
 
 
+def _roomy(path: Path) -> Path:
+    """Raises OSError where next to nothing can be written any more."""
+    found = os.statvfs(path)
+    # some file systems don't count files
+    if found.f_bavail * found.f_frsize < LEAST_ROOM_BYTES or (found.f_files and not found.f_favail):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return path
+
+
 def _checked(path: Path) -> Path:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
@@ -174,6 +189,11 @@ def _tell_once(why: str) -> None:
     log.warning(
         "what is made of models is lost when this process ends, for it can't be kept: %s", why
     )
+
+
+@cache
+def _tell_failed(kind: str, why: str) -> None:
+    log.warning("the cache of %s keeps nothing: %s", kind, why)
 
 
 def _is_whole(path: Path) -> bool:

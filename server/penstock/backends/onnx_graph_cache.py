@@ -90,8 +90,9 @@ def _keep(spec: LoadSpec, path: Path, keys: _Keys, took_s: float) -> Any:
         session = _kept(spec, path, keys)
         gained = session is not None and time.process_time() - started < GAIN * took_s
     except Exception as error:  # noqa: BLE001 (as above)
+        # the next load tries again: the disk may have been full
         log.warning("%s: its optimised graph can't be kept: %s", spec.model_name, error)
-        session, gained = None, False
+        return None
     disk_cache.put(KIND, keys.advice, _YES if gained else _NO, LIMIT_BYTES)
     if not gained:
         _drop(path, keys)

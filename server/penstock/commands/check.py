@@ -177,8 +177,12 @@ async def _load(
         config = {**given, "backend": backend}
         tried = await running.load(folder, version, config)
     except PenstockError as problem:
-        found = placed(str(problem), str(model.folder / str(version)))
-        return error(f"version {version} can't be loaded: {found.text}", found.file, found.line)
+        found = placed(str(problem))
+        text = f"version {version} can't be loaded: {found.text}"
+        if found.file:
+            return error(text, found.file, found.line)
+        place = model.place_named_in(str(problem)) or (str(model.folder / str(version)), 0)
+        return error(text, *place)
     for path, reason in tried.fallbacks:
         text = f"version {version} does not run as asked for: {reason}"
         place = model.line(path) if path else (str(model.folder / str(version)), 0)

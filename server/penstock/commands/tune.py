@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import msgspec
 import typer
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from penstock.commands.tune_view import LEGEND, as_table, summary
 from penstock.config_sources import settings_and_sources
 from penstock.cores import available_cores
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, Unavailable
 from penstock.repository.folders import find_models
 from penstock.tuning.candidate import Candidate
 from penstock.tuning.model import TunedModel, as_json, read_model
@@ -89,18 +90,38 @@ def tune(
         cores=available_cores(),
         shapes=dict(map(_shape, shapes or [])),
     )
+    if not dry_run:
+        found_model.check_writable()
     tuned, found = _run(found_model, wanted)
     diff = difference(tuned, found.best)
     writes = bool(diff) and not dry_run and not tuned.signed
-    if writes:
-        tuned.write(found.best)
+    problem = _write(tuned, found.best) if writes else None
+    _show(tuned, found, diff, written=writes and problem is None, as_json_text=as_json_text)
+    # what took minutes to find is shown all the same
+    if problem is not None:
+        raise problem
+
+
+def _write(model: TunedModel, best: Candidate) -> ConfigError | None:
+    """Returns why it could not be."""
+    try:
+        model.write(best)
+    except ConfigError as error:
+        return error
+    except OSError as error:
+        path = model.folder / model.filename
+        return ConfigError(f"{path} can't be written: {error.strerror}")
+    return None
+
+
+def _show(model: TunedModel, found: Found, diff: str, *, written: bool, as_json_text: bool) -> None:
     if as_json_text:
-        typer.echo(_json(found, diff, written=writes))
+        typer.echo(_json(found, diff, written=written))
         return
     console = Console(highlight=False)
     console.print(as_table(found))
     console.print(LEGEND, soft_wrap=True, style="dim")
-    for line in summary(found, tuned, diff, written=writes):
+    for line in summary(found, model, diff, written=written):
         console.print(line, soft_wrap=True, markup=False)
 
 
@@ -126,7 +147,16 @@ def _run(model: TunedModel, wanted: Wanted) -> tuple[TunedModel, Found]:
         def on_slice() -> None:
             bar.update(task, completed=time.monotonic() - started)
 
-        return asyncio.run(run(model, wanted, on_step, on_slice))
+        try:
+            return asyncio.run(run(model, wanted, on_step, on_slice))
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise Unavailable(
+                f"{model.folder.name!r} can't be tuned: {where}{error.strerror}"
+            ) from error
+        except grpc.aio.AioRpcError as error:
+            text = f"the server to measure with answers no more: {error.details()}"
+            raise Unavailable(text) from error
 
 
 @contextmanager

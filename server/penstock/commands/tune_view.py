@@ -49,8 +49,12 @@ def summary(found: Found, model: TunedModel, diff: str, *, written: bool) -> Ite
     """What came of it."""
     if not found.in_time:
         yield "The time was over before everything was searched: --seconds gives more of it."
+    if not any(trial.slices for trial in found.trials):
+        yield "Nothing was measured: a request of this model takes too long for that time."
+        return
     if not diff:
-        yield "Nothing is better than what you have by more than measurements differ."
+        which = "Nothing" if found.in_time else "Of what was measured nothing"
+        yield f"{which} is better than what you have by more than measurements differ."
         return
     gain = found.gain
     yield (

@@ -9,6 +9,7 @@ from typing import Final
 
 from penstock import errors
 from penstock.gateway.client_text import told
+from penstock.wording import shortened
 
 
 class GrpcCode(IntEnum):
@@ -63,6 +64,11 @@ TABLE: Final[dict[type[errors.PenstockError], Status]] = {
 
 MAX_TEXT: Final = 4000
 """Characters that clients are told of an error."""
+MAX_HEADER_BYTES: Final = 6000
+"""Of 8 KiB that clients of gRPC take for all headers together."""
+MOST_BYTES: Final = 12
+"""Of a character in a header of gRPC."""
+PLAIN: Final = frozenset(map(chr, range(0x20, 0x7F))) - {"%"}
 HIDDEN_TEXT: Final = "internal error; the server's log has more"
 
 
@@ -79,6 +85,17 @@ def text_of(error: Exception) -> str:
     if not status_of(error).text_shown:
         return HIDDEN_TEXT
     foreign = isinstance(error, errors.PenstockError) and error.foreign
-    # it may quote what a client has sent, however long: in gRPC it is a header, which no client would take
-    text = str(error)[:MAX_TEXT]
-    return told(text) if foreign else text
+    # it may quote what a client has sent, however long
+    text = shortened(str(error), MAX_TEXT)
+    return _for_a_header(told(text) if foreign else text)
+
+
+def _for_a_header(text: str) -> str:
+    """In gRPC the text is a header, which has three bytes for each one that is not printable ASCII; of larger ones a
+    client tells nothing but that they are too large."""
+    if len(text) <= MAX_HEADER_BYTES // MOST_BYTES:
+        return text
+    plain = sum(map(PLAIN.__contains__, text))
+    if plain + 3 * (len(text.encode()) - plain) <= MAX_HEADER_BYTES:
+        return text
+    return shortened(text, MAX_HEADER_BYTES // MOST_BYTES)

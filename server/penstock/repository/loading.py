@@ -23,6 +23,7 @@ from penstock.repository.served_model import ServedModel, Shared, load
 from penstock.repository.trusted_source import trusted_source
 from penstock.repository.version_digest import VersionDigest
 from penstock.trust.trust import Trust
+from penstock.wording import shortened
 from penstock.workers.supervisor_messages import UNLOADED
 
 LoadEnsemble = Callable[[Path, int, ConfigDict], ServedModel]
@@ -167,7 +168,7 @@ class Loader:
                 try:
                     model = await self._load_trusted(entry, source, number)
                 except (PenstockError, OSError) as error:
-                    version.reason = str(error)
+                    version.reason = shortened(str(error))
                     log.error(  # noqa: TRY400 - the reason says it all
                         "model '%s' version %d can't be loaded (attempt %d): %s",
                         entry.name,

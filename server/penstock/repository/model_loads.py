@@ -18,6 +18,7 @@ from penstock.repository.overrides import KeptOverride, Overrides
 from penstock.repository.served_model import ServedModel, Shared
 from penstock.repository.trusted_source import tampering_first
 from penstock.trust.trust import Trust
+from penstock.wording import shortened
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class ModelLoads:
             except (PenstockError, OSError) as error:
                 self._unavailable(entry, str(error))
                 await self._drop(entry, kept)
-                return str(error)
+                return entry.reason
             outcome = await self._loader.load(entry, source, anew=anew)
             if not outcome.in_force:
                 await self._loader.end(outcome)
@@ -204,9 +205,9 @@ class ModelLoads:
             await asyncio.to_thread(self._overrides.remove, kept)
 
     def _unavailable(self, entry: ModelEntry, reason: str) -> None:
-        entry.reason = reason
+        entry.reason = shortened(reason)
         for version in entry.versions.values():
-            version.reason = reason
+            version.reason = entry.reason
         log.error("model '%s' can't be loaded: %s", entry.name, reason)
         self._changed()
 

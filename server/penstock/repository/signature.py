@@ -7,6 +7,7 @@ from math import prod
 from typing import Final
 
 from penstock.errors import InvalidRequest
+from penstock.image_config import MAX_SENT_SIDE
 from penstock.model_config import ModelConfig, Tensor, wire_shape
 from penstock.repository.queue_terms import QueueTermsReader
 from penstock.repository.sequence_terms import sequence_reader
@@ -142,11 +143,8 @@ class Signature:
                 f"unexpected shape for input '{tensor.name}' for model '{self._model}'. "
                 f"Expected {_brackets(dims)}, got {_brackets(tensor.shape)}"
             )
-        if tensor.name in self._images and 0 in tensor.shape[-3:-1]:
-            raise InvalidRequest(
-                f"input '{tensor.name}' has shape {_brackets(tensor.shape)}; expected images of at"
-                " least one pixel"
-            )
+        if tensor.name in self._images:
+            _check_image(tensor)
         if 0 in tensor.shape and prod(filter(None, tensor.shape)) > MAX_EMPTY:
             raise InvalidRequest(
                 f"shape {_brackets(tensor.shape)} of input '{tensor.name}' has a too large dimension"
@@ -191,6 +189,17 @@ def check_sizes(plan: RequestPlan, buffers: Sequence[Input]) -> None:
                 f"input byte size mismatch for input '{plan.input_names[index]}'. "
                 f"Expected {expected}, got {len(buffers[index])}"
             )
+
+
+def _check_image(tensor: TensorSpec) -> None:
+    sides = tensor.shape[-3:-1]
+    if 0 in sides:
+        expected = "expected images of at least one pixel"
+    elif max(sides) > MAX_SENT_SIDE:
+        expected = f"expected images of at most {MAX_SENT_SIDE} pixels a side"
+    else:
+        return
+    raise InvalidRequest(f"input '{tensor.name}' has shape {_brackets(tensor.shape)}; {expected}")
 
 
 def _brackets(dims: Sequence[int]) -> str:

@@ -149,10 +149,12 @@ class Supervisor:
     async def _serve(self, settings: Settings, folder: Path, factory: CommandFactory) -> int:
         """Start gateways one after the other until one is stopped on purpose."""
         settings_file = folder / "settings.json"
-        settings.write(settings_file)
+        with _writing(folder):
+            settings.write(settings_file)
         if settings.registry.view_of(folder).is_dir():
             self._registry = RegistryAgent(settings, settings_file)
-        command = factory(settings, folder)
+        with _writing(folder):
+            command = factory(settings, folder)
         announcer = Announcer(settings, command.front, penstock.__version__, self._out)
         crashes = 0
         wanted: dict[str, bool] | None = None
@@ -262,6 +264,16 @@ async def _first(
         for event, wait in zip(events, waits, strict=True):
             if wait is not event:
                 wait.cancel()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the run needs is written to its folder. Raises Unavailable where that can't be."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or folder
+        raise Unavailable(f"run_dir: {where} can't be written: {error.strerror}") from error
 
 
 def _say_why(task: asyncio.Task[None]) -> None:

@@ -36,6 +36,7 @@ AS_GOOD_AS_ONE: Final = (
 )
 REACHES_FILES: Final = "it is as good as one, being TorchScript that may read or write any file"
 DAMAGED: Final = "it is a damaged archive"
+EMPTY: Final = "it is empty"
 HEAD_BYTES: Final = 4096
 PICKLE_BYTES: Final = 1 << 20
 """How far a file is read as a pickle: what makes objects may come after long texts and lists."""
@@ -94,7 +95,7 @@ def find_pickle(file: BinaryIO, name: str) -> str:
 
 def is_damage(why: str) -> bool:
     """Whether `find_pickle` only could not see what is in the file: it was cut or changed on the way."""
-    return why.endswith(DAMAGED)
+    return why.endswith((DAMAGED, EMPTY))
 
 
 def _look(file: BinaryIO, name: str, depth: int) -> str:
@@ -124,6 +125,8 @@ def _look(file: BinaryIO, name: str, depth: int) -> str:
         ):
             return f"inside a compressed file: {found}"
     if suffixes and suffixes[-1] in TORCH_NAMES:
+        if not head:
+            return EMPTY
         return f"it is called {suffixes[-1]}, and is neither TorchScript nor an archive without pickles"
     return ""
 

@@ -21,6 +21,8 @@ from penstock.types import Array
 
 SERVICE: Final = "inference.GRPCInferenceService"
 TIMEOUT_S: Final = 60.0
+LOAD_TIMEOUT_S: Final = 330.0
+"""The server gives up before, and says why."""
 MAX_BYTES: Final = 2**31 - 1
 
 
@@ -44,7 +46,7 @@ class Calls:
     async def load(self, model: str) -> None:
         """Raises LoadFailed with the server's reason."""
         try:
-            await self._call("RepositoryModelLoad", model_name=model)
+            await self._call("RepositoryModelLoad", LOAD_TIMEOUT_S, model_name=model)
         except grpc.aio.AioRpcError as error:
             raise LoadFailed(_reason(error)) from None
 
@@ -91,15 +93,17 @@ class Calls:
         p50, p99 = np.percentile(latencies, [50, 99]) * 1000
         return Slice(len(latencies) / elapsed, float(p50), float(p99))
 
-    async def _call(self, method: str, **fields: Any) -> bytes:
+    async def _call(self, method: str, timeout_s: float = TIMEOUT_S, **fields: Any) -> bytes:
         request = message_class(f"inference.{method}Request")(**fields)
         call = self._channel.unary_unary(f"/{SERVICE}/{method}")
-        data: bytes = await call(request.SerializeToString(), timeout=TIMEOUT_S)
+        data: bytes = await call(request.SerializeToString(), timeout=timeout_s)
         return data
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:
     """Without where it stands in the log, which goes with the server."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "there was no answer in time: expected one within a minute"
     return re.sub(r" \[\w+ in the server's log\]$", "", str(error.details()))
 
 

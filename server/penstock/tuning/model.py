@@ -91,6 +91,15 @@ class TunedModel:
             changes["dynamic_batching", "max_queue_delay_microseconds"] = candidate.delay_us
         return changes
 
+    def check_writable(self) -> None:
+        """Raises ConfigError where `write` is bound to fail, before anything is measured. Files that are signed are
+        not written."""
+        if not self.signed and not os.access(self.folder, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{self.folder} can't be written, where {self.filename} is to be changed:"
+                " --dry-run shows what would be"
+            )
+
     def write(self, candidate: Candidate) -> None:
         """Put the text into the file's place, whole or not at all. Raises ConfigError where it would not mean what it
         should, OSError where it can't be written."""

@@ -78,9 +78,16 @@ async def _wait_ready(process: subprocess.Popen[bytes], out: Path, err: Path) ->
     while READY not in _text(out):
         late = asyncio.get_running_loop().time() > deadline
         if process.poll() is not None or late:
-            said = " ".join(_text(err).split())[-400:]
-            raise Unavailable(f"the server to measure with did not start: {said}")
+            raise Unavailable(f"the server to measure with did not start: {_last_line(_text(err))}")
         await asyncio.sleep(STEP_S)
+
+
+def _last_line(said: str) -> str:
+    """Of what a program said before it ended: there it says why."""
+    lines = said.split("\n")
+    return next(
+        (line.strip()[:1000] for line in reversed(lines) if line.strip()), "it said nothing"
+    )
 
 
 def _text(path: Path) -> str:

@@ -69,11 +69,23 @@ def difference(expected: Mapping[str, Array], found: Mapping[str, Array]) -> str
         if other is None or other.shape != array.shape or other.dtype != array.dtype:
             return f"output {name!r} has another shape or datatype"
         if array.dtype.kind in "fV" or array.dtype.name == "bfloat16":
-            a, b = array.astype(np.float64), other.astype(np.float64)
-            scale = float(np.max(np.abs(a), initial=0)) or 1.0
-            apart = float(np.max(np.abs(a - b), initial=0)) / scale
-            if not (apart <= RELATIVE or np.array_equal(a, b, equal_nan=True)):
-                return f"output {name!r} differs by {apart:.2g} of its largest element"
+            if where := _floats_differ(array.astype(np.float64), other.astype(np.float64)):
+                return f"output {name!r} differs {where}"
         elif not np.array_equal(array, other):
             return f"output {name!r} differs"
     return ""
+
+
+def _floats_differ(expected: Array, found: Array) -> str:
+    """By how much; empty: not by more than may be. NaN and infinities have to stand at the same places."""
+    finite = np.isfinite(expected)
+    if not (
+        np.array_equal(finite, np.isfinite(found))
+        and np.array_equal(expected[~finite], found[~finite], equal_nan=True)
+    ):
+        return "in its elements that are NaN or infinite"
+    a, b = expected[finite], found[finite]
+    scale = float(np.max(np.abs(a), initial=0)) or 1.0
+    # of the largest doubles the difference itself would not be finite
+    apart = float(np.max(np.abs(a / scale - b / scale), initial=0))
+    return "" if apart <= RELATIVE else f"by {apart:.2g} of its largest element"

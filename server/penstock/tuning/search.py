@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -28,6 +28,7 @@ LEAST_GAIN: Final = 0.03
 """Less is not worth another configuration."""
 CERTAINTY: Final = 2.0
 """Standard errors that a gain has to be over nothing."""
+OVERDUE: Final = "not measured, for the time was over"
 
 
 class Goal(StrEnum):
@@ -129,8 +130,13 @@ class Search:
     p99_ms: float | None = None
     """What the 99th percentile must not be over."""
     time_left: Callable[[], bool] = lambda: True
+    """Another coordinate may be begun."""
+    overdue: Callable[[], bool] = lambda: False
+    """It takes so much longer than it may that not even what is begun is finished."""
     on_step: Callable[[str, Sequence[Candidate]], None] = lambda _step, _candidates: None
     trials: list[Trial] = field(default_factory=list)
+    cut: bool = False
+    """Something was begun, and not finished."""
 
     async def run(self, now: Candidate) -> Found:
         """Raises what `machine` raises, and ModelFailed where what is to be beaten can't be measured."""
@@ -143,9 +149,12 @@ class Search:
                 in_time = False
                 break
             best = await self._race(step, best, challengers)
-        if best == now:
-            return Found(now, now, Gain(1, 1), tuple(self.trials), in_time)
+            if self.cut:
+                break
+        if best == now or self.cut:
+            return Found(now, now, Gain(1, 1), tuple(self.trials), in_time and not self.cut)
         gain = await self._confirm(now, best)
+        in_time = in_time and not self.cut
         return Found(now, best if gain.convincing else now, gain, tuple(self.trials), in_time)
 
     def score(self, found: Slice) -> float:
@@ -174,6 +183,9 @@ class Search:
         if not gains[winner].convincing:
             winner = best
         for c in running:
+            if not slices[c]:
+                refused = {**refused, c: OVERDUE}
+                continue
             noise = c != best and gains[c].within_noise
             found = Trial(
                 step, c, tuple(slices[c]), gains[c].ratio - 1, c == winner, within_noise=noise
@@ -197,6 +209,9 @@ class Search:
             # another one begins each turn: the first slice after a load may be unlike the others
             first = turn % len(left)
             for c in [*left[first:], *left[:first]]:
+                if self.overdue():
+                    self.cut = True
+                    return slices
                 slices[c].append(await self.machine.measure(c))
         return slices
 
@@ -210,6 +225,8 @@ class Search:
         finally:
             await self.machine.release([now, best])
         gain = self.gain(slices[now], slices[best])
+        if self.cut:
+            gain = replace(gain, low=0.0)
         for c in (now, best):
             share = gain.ratio - 1 if c == best else 0.0
             chosen = (c == best) == gain.convincing
@@ -224,6 +241,8 @@ class Search:
             math.log(max(self.score(b), 1e-9) / max(self.score(a), 1e-9))
             for a, b in zip(base, other, strict=False)
         ]
+        if not logs:
+            return Gain(1, 0)
         middle = statistics.fmean(logs)
         error = statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
         return Gain(math.exp(middle), math.exp(middle - CERTAINTY * error))

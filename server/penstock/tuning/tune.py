@@ -21,6 +21,8 @@ MEASURING: Final = 0.7
 """Of the time; the rest goes into loading."""
 SHORTEST_S: Final = 0.15
 LONGEST_S: Final = 5.0
+OVERTIME_S: Final = 30.0
+"""Loading takes its time, however short the search is to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ async def tune(
                     wanted.goal,
                     wanted.p99_ms,
                     time_left=lambda: time.monotonic() - started < wanted.seconds,
+                    overdue=lambda: time.monotonic() - started > longest_s(wanted.seconds),
                     on_step=on_step,
                 )
                 return model, await search.run(model.now)
@@ -100,3 +103,8 @@ def slice_s(seconds: float, model: TunedModel, cores: int) -> float:
         if count:
             slices += HALVED_AFTER * (count + 1) + (TURNS - HALVED_AFTER) * (-(-count // 2) + 1)
     return min(max(seconds * MEASURING / slices, SHORTEST_S), LONGEST_S)
+
+
+def longest_s(seconds: float) -> float:
+    """After which a search that may take `seconds` ends where it is: its requests take longer than could be planned."""
+    return 2 * seconds + OVERTIME_S

@@ -24,6 +24,7 @@ from penstock.errors import ModelFailed, PenstockError, Unavailable
 from penstock.model_config import ModelConfig
 from penstock.tensors import serialize_bytes
 from penstock.types import NO_PARAMETERS, Array, Parameter
+from penstock.wording import shortened
 from penstock.workers.channel import ChannelClosed
 from penstock.workers.message import Message, sendable
 from penstock.workers.message_parts import RequestError, ResponseTensor
@@ -38,9 +39,6 @@ WINDOW_RESPONSES: Final = 64
 
 WINDOW_BYTES: Final = 1 << 20
 """Of these together: while they are fewer, one more goes, however large it is."""
-
-MAX_REASON: Final = 2000
-"""Characters of an error's text that are told."""
 
 Key = tuple[int, int]
 """A batch, and a request's place in it."""
@@ -289,7 +287,7 @@ class ResponseStream:
 
     def _told(self, error: Exception) -> RequestError:
         kind = type(error).__name__ if isinstance(error, PenstockError) else "ModelFailed"
-        return RequestError(self.key[1], sendable(str(error)[:MAX_REASON]), kind)
+        return RequestError(self.key[1], sendable(shortened(str(error))), kind)
 
     def __del__(self) -> None:
         if self._ended or self._cut:

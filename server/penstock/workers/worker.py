@@ -28,6 +28,7 @@ from penstock.backends.triton_metrics import registry
 from penstock.errors import LoadFailed
 from penstock.logs import LogSettings, configure_logging
 from penstock.types import Array
+from penstock.wording import MAX_REASON, shortened
 from penstock.workers.channel import Channel
 from penstock.workers.inbox import Inbox
 from penstock.workers.message import sendable
@@ -35,7 +36,7 @@ from penstock.workers.other_models import OtherModels
 from penstock.workers.pinning import Pinning, Registrar, cuda_registrar
 from penstock.workers.scatter import write_outputs
 from penstock.workers.slab import Slab
-from penstock.workers.streams import MAX_REASON, Lines, RunningLine, run_decoupled
+from penstock.workers.streams import Lines, RunningLine, run_decoupled
 from penstock.workers.tensors_in_slab import read_inputs
 from penstock.workers.warmup import warm_up
 from penstock.workers.worker_commands import (
@@ -228,17 +229,20 @@ class Worker:
             self._live = getattr(self._model, "live", False)
             warm_up(self._model, spec.model_dir)
         except LoadFailed as error:
-            return LoadRefused(sendable(str(error)[:MAX_REASON]))
+            reason = str(error)
+            if len(reason) > MAX_REASON:
+                log.error("model %s can't be loaded: %s", command.model_name, reason)  # noqa: TRY400
+            return LoadRefused(sendable(shortened(reason)))
         # told like any other: a worker whose model isn't loaded ends anyway
         except (Exception, DeviceLost) as error:
             log.exception("model %s can't be loaded", command.model_name)
-            return LoadRefused(sendable(one_line(error)[:MAX_REASON]))
+            return LoadRefused(sendable(shortened(one_line(error))))
         fallback: str = getattr(self._model, "fallback", "")
         self._ready = Ready(
             config_json=model_config.to_json(self._model.config),
             load_us=(time.perf_counter_ns() - started) // 1000,
             number=0,
-            fallback=sendable(fallback[:MAX_REASON]),
+            fallback=sendable(shortened(fallback)),
         )
         if command.device != "cpu" and not fallback:
             self._pinning = Pinning(self._find_registrar)
@@ -256,7 +260,7 @@ def _batch(command: Execute, inputs: Mapping[str, Array], requests: Sequence[Req
 
 
 def _failed(command: Execute, error: Exception) -> BatchFailed:
-    return BatchFailed(command.batch, sendable(one_line(error)[:MAX_REASON]))
+    return BatchFailed(command.batch, sendable(shortened(one_line(error))))
 
 
 def _with_parameters(done: Done, requests: Sequence[RequestInfo]) -> Done:

@@ -28,6 +28,10 @@ from penstock.trust.sealed import SUFFIX
 
 _PLACED: Final = re.compile(r"(?P<file>/[^:\n]*)(:(?P<line>\d+))?: (?P<text>.*)", re.DOTALL)
 """How a ConfigError says where."""
+_PARAMETER: Final = re.compile(r"\bparameters?[ \[](?P<key>'[^']+'|\"[^\"]+\")")
+"""How errors name one: parameter 'KEY', parameters["KEY"]."""
+_KEY: Final = re.compile(r"\w+(?:\[\d+\])?(?:\.\w+(?:\[\d+\])?)*")
+"""How they begin with a key of the configuration: instance_group[0]."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,20 @@ class CheckedModel:
             return "", 0
         return str(self.located.source.path), self.located.line(path)
 
+    def place_named_in(self, text: str) -> tuple[str, int] | None:
+        """The file and line of the parameter or key that an error's text is about, if one stands in the file. What
+        loads a model knows no lines."""
+        given = self.located.lines if self.located is not None else {}
+        keys = [found["key"][1:-1] for found in _PARAMETER.finditer(text)]
+        named = [f"parameters[{key!r}]" for key in keys]
+        start = _KEY.match(text)
+        if start is not None and not start[0].isidentifier():
+            named.append(start[0])
+        # of a setting that is missing among those of a tensor, these are told of
+        beside = tuple(f"parameters['{key.rpartition('.')[0]}." for key in keys if "." in key)
+        named += [path for path in given if beside and path.startswith(beside)]
+        return next((self.line(path) for path in named if path in given), None)
+
 
 def check_model(folder: Path, settings: Settings | None = None) -> CheckedModel:
     """Read and check a model's folder; what needs a setting of the server's, against `settings`."""
@@ -78,7 +96,8 @@ def check_model(folder: Path, settings: Settings | None = None) -> CheckedModel:
     except ConfigError as problem:
         model.findings.append(placed(str(problem)))
     except (PenstockError, OSError) as problem:
-        model.findings.append(error(str(problem), str(folder)))
+        place = model.place_named_in(str(problem)) or (str(folder), 0)
+        model.findings.append(error(str(problem), *place))
     model.findings.sort(key=lambda finding: (finding.severity, finding.file, finding.line))
     return model
 
@@ -130,7 +149,9 @@ def _check_contents(model: CheckedModel, config: ConfigDict) -> None:
             version_dir = model.folder / str(version)
             # an empty one is told of below
             if any(version_dir.iterdir()):
-                model.findings.append(error(str(problem), *_of_backend(model, config, version_dir)))
+                place = model.place_named_in(str(problem))
+                place = place or _of_backend(model, config, version_dir)
+                model.findings.append(error(str(problem), *place))
         else:
             if model.backend == "mlflow":
                 model.findings += requirement_warnings(model.folder / str(version), config)
