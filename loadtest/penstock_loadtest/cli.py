@@ -2,7 +2,8 @@
 `resilience`: both under overload, among tenants and during reloads; `chaos`: whether a request is lost; `buckets`: what
 padding to bucket sizes is good for; `cache`: what the response cache saves; `tls`: what mTLS costs; `access`: what
 access control costs; `artifacts`: what it costs to verify a model; `kernels`: the kernels against NumPy; `gpu-kernels`:
-against torch, on a GPU; `backends`: onnxruntime against openvino."""
+against torch, on a GPU; `backends`: onnxruntime against openvino; `costs`: what a request costs the parts of several
+builds."""
 
 from __future__ import annotations
 
@@ -145,6 +146,36 @@ def profile(
     except BenchmarkError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def costs(
+    build: Annotated[
+        list[str], typer.Option("--build", help="NAME=COMMAND, its first words before `serve`.")
+    ] = [f"this={RUN_PENSTOCK}"],  # noqa: B006 (typer copies it)
+    case: CaseNames = ["identity-grpc-*"],  # noqa: B006
+    requests: Annotated[int, typer.Option(min=128, help="Of a turn.")] = 5_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each build and case.")] = 9,
+    peers: PeersPath = Path("../shared/peers"),
+    penstock_flags: PenstockFlags = "",
+) -> None:
+    """Measure what a request costs gateway, Envoy and worker, of several builds turn by turn."""
+    from penstock_loadtest.costs import measure, table_of
+
+    console = _console()
+    try:
+        turns = measure(
+            [_build(words, penstock_flags) for words in build],
+            _folder(peers) / "repo",
+            select(case),
+            requests,
+            rounds,
+            console.print,
+        )
+    except BenchmarkError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    console.print(table_of(turns))
 
 
 @app.command()
@@ -407,6 +438,13 @@ def _server(name: ServerName, peers: Path, penstock: str, flags: str, mark: str)
     if name is ServerName.TRITON:
         return Triton(_folder(peers), f"triton{mark}")
     return Penstock(tuple(shlex.split(penstock)), tuple(shlex.split(flags)), f"penstock{mark}")
+
+
+def _build(words: str, flags: str) -> Penstock:
+    name, _, command = words.partition("=")
+    if not command:
+        raise BenchmarkError(f"--build {words}: expected NAME=COMMAND")
+    return Penstock(tuple(shlex.split(command)), tuple(shlex.split(flags)), name)
 
 
 def _folder(peers: Path) -> Path:

@@ -51,8 +51,8 @@ class H2load:
 
     def warm_up(self, seconds: float) -> None:
         """Learn the rate from a short run, then run at it for `seconds`."""
-        self._per_second = self._send(self._case.concurrency * 8).per_second
-        self._per_second = self._send(self._count(seconds)).per_second
+        self._per_second = self.send(self._case.concurrency * 8).per_second
+        self._per_second = self.send(self._count(seconds)).per_second
 
     def run(self, seconds: float) -> Load:
         """As many requests as take about `seconds` at the warm-up's rate."""
@@ -75,7 +75,8 @@ class H2load:
             client_threads=self._case.client_threads,
         )
 
-    def _send(self, count: int) -> Summary:
+    def send(self, count: int) -> Summary:
+        """Send so many requests, a multiple of the concurrency. Raises BenchmarkError where one failed."""
         command = [self._command[0], "-n", str(count), *self._command[1:]]
         return checked(parse_summary(run_program(command, _limit_s(0)).output), count)
 
