@@ -15,6 +15,8 @@ IN_MEMFD: Final = b"\xc1"
 """Stands for a message that lies in the memfd beside it. MessagePack never uses this byte."""
 
 MAX_DESCRIPTORS: Final = 2
+RECEIVE_FLAGS: Final = int(socket.MSG_CMSG_CLOEXEC)
+"""A number, for `|` of the socket module's enumerations takes longer than the receiving."""
 ANCILLARY_BYTES: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * array("i").itemsize)
 
 
@@ -77,7 +79,7 @@ class Channel:
         try:
             # not `socket.recv_fds`: what it receives, any child process would inherit
             data, ancillary, _, _ = self._socket.recvmsg(
-                MESSAGE_LIMIT_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC | flags
+                MESSAGE_LIMIT_BYTES, ANCILLARY_BYTES, RECEIVE_FLAGS | flags
             )
         except ConnectionError as error:
             raise ChannelClosed from error
