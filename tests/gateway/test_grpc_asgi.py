@@ -21,11 +21,12 @@ from pending import pending
 from penstock.access.rules import Rule
 from penstock.access.session import AnySession
 from penstock.errors import InvalidRequest, ModelFailed, NotFound, PenstockError, QueueFull
-from penstock.gateway.asgi import Message
+from penstock.gateway.asgi import Message, Receive, Scope, Send
 from penstock.gateway.aside import LARGE_BYTES
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_asgi import GrpcOverAsgi
 from penstock.gateway.grpc_service import MODEL_INFER
+from penstock.gateway.no_task import NO_TASK, NoTask, task_factory
 from penstock.gateway.status import HIDDEN_TEXT
 from penstock.gateway.terms import TermsReader
 from penstock.types import NO_TERMS, CallTerms
@@ -37,6 +38,13 @@ OK = (0, "")
 
 def framed(message: bytes, flag: int = 0, length: int | None = None) -> bytes:
     return struct.pack(">BI", flag, len(message) if length is None else length) + message
+
+
+async def turn() -> None:
+    """Until callbacks have run that are due."""
+    over = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(over.set_result, None)
+    await over
 
 
 class FakeService:
@@ -93,7 +101,10 @@ class FakeService:
 
 
 class Bench:
-    def __init__(self, limit: int = LIMIT, patience_s: float = 30) -> None:
+    def __init__(
+        self, limit: int = LIMIT, patience_s: float = 30, *, without_task: bool = False
+    ) -> None:
+        self.without_task = without_task
         self.service = FakeService()
         self.disconnects = Disconnects()
         self.app = GrpcOverAsgi(
@@ -114,12 +125,27 @@ class Bench:
         **driver: Any,
     ) -> Exchange:
         named = {**headers, "grpc_encoding": encoding} if encoding else headers
-        return await drive(self.app, scope(path, headers=named), chunks, **driver)
+        return await drive(self.serve, scope(path, headers=named), chunks, **driver)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As `EnvoyApp` and the bridge do it: until what is served can go no further."""
+        if not self.without_task or scope["path"] != MODEL_INFER:
+            return await self.app(scope, receive, send)
+        before = asyncio.all_tasks()
+        # the bridge's `receive` gives futures
+        received = self.app.infer(scope, lambda: asyncio.ensure_future(receive()), send)
+        if not isinstance(received, NoTask):
+            await received
+        while others := asyncio.all_tasks() - before:
+            await asyncio.wait(others)
+        await turn()
+        if others := asyncio.all_tasks() - before:
+            await asyncio.wait(others)
 
 
-@pytest.fixture
-async def bench() -> Bench:
-    return Bench()
+@pytest.fixture(params=[False, True], ids=["a task", "no task"])
+async def bench(request: pytest.FixtureRequest) -> Bench:
+    return Bench(without_task=request.param)
 
 
 async def test_a_call_and_its_answer(bench: Bench) -> None:
@@ -338,9 +364,10 @@ async def test_bad_terms_are_told_before_anything_is_read(
     assert (exchange.received, bench.service.messages) == (0, [])
 
 
+@pytest.mark.parametrize("without_task", [False, True])
 @pytest.mark.parametrize("size", [1, LARGE_BYTES])
 async def test_a_message_that_was_slow_to_come_has_less_time_left(
-    bench: Bench, size: int, monkeypatch: pytest.MonkeyPatch
+    size: int, without_task: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_ns = 1_000_000_000
     monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
@@ -350,13 +377,52 @@ async def test_a_message_that_was_slow_to_come_has_less_time_left(
         now_ns += 30_000_000
         return {"type": "http.request", "body": framed(bytes(size)), "more_body": False}
 
-    app = Bench(LARGE_BYTES)
-    await app.app(scope(MODEL_INFER, headers={"grpc_timeout": "50m"}), receive, _send_nothing)
+    app = Bench(LARGE_BYTES, without_task=without_task)
+    await app.serve(scope(MODEL_INFER, headers={"grpc_timeout": "50m"}), receive, _send_nothing)
     assert app.service.terms == [CallTerms(20_000)]
 
 
 async def _send_nothing(_: Message) -> None:
     raise AssertionError("nothing is to be sent yet")
+
+
+async def test_a_small_inference_makes_no_task(bench: Bench) -> None:
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[Message] = loop.create_future()
+    loop.set_task_factory(task_factory)
+    before = asyncio.all_tasks()
+    waiting = bench.app.infer(scope(MODEL_INFER), lambda: received, _send_nothing)
+    assert waiting is NO_TASK
+    # as the bridge does it
+    loop.create_task(waiting).add_done_callback(print)  # type: ignore[arg-type]
+    received.set_result({"type": "http.request", "body": framed(b"request"), "more_body": False})
+    await turn()
+    assert bench.service.messages == [b"request"]
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_body_that_never_comes_is_refused_without_a_task() -> None:
+    bench = Bench(patience_s=0.04)
+    sent: list[Message] = []
+    received: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    def send(event: Message) -> asyncio.Future[None]:
+        sent.append(event)
+        if event["type"] == "http.response.body":
+            over.set()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    assert bench.app.infer(scope(MODEL_INFER), lambda: received, send) is NO_TASK
+    await asyncio.wait_for(over.wait(), 30)
+    exchange = Exchange(sent)
+    assert "too slowly" in exchange.grpc[1]
+    # what comes then has its answer
+    received.set_result({"type": "http.request", "body": framed(b"late"), "more_body": False})
+    await turn()
+    assert (bench.service.messages, exchange.sent) == ([], sent)
 
 
 # ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────

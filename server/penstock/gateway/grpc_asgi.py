@@ -9,20 +9,22 @@ import asyncio
 import logging
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
 from penstock.access.credentials import headers_of
 from penstock.access.session import AnySession
 from penstock.errors import BodyTooSlow, InvalidRequest, PayloadTooLarge, PenstockError, Unsupported
-from penstock.gateway.asgi import Message, Receive, Scope, Send, forget_frames
+from penstock.gateway.asgi import Message, Receive, Scope, Send, SendNow, forget_frames
 from penstock.gateway.aside import LARGE_BYTES
 from penstock.gateway.compression import decompress_aside
 from penstock.gateway.disconnects import Disconnects
 from penstock.gateway.grpc_response import PREFIX
 from penstock.gateway.grpc_service import MODEL_INFER, MODEL_STREAM_INFER, GrpcService
 from penstock.gateway.infer_stream import InferStream
+from penstock.gateway.no_task import NO_TASK, Again, NoTask
 from penstock.gateway.outbox import JOIN_BYTES
 from penstock.gateway.refusals import DETAILS, PUSHBACK, retry_after_ms, status_details
 from penstock.gateway.rpc import Stream, admit
@@ -30,7 +32,7 @@ from penstock.gateway.slow_bodies import SlowBodies
 from penstock.gateway.status import HIDDEN_TEXT, GrpcCode, status_of, text_of
 from penstock.gateway.stream_terms import StreamTerms
 from penstock.gateway.terms import TermsReader, from_now
-from penstock.types import NO_TERMS
+from penstock.types import NO_TERMS, CallTerms
 from penstock.workers.request import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
@@ -70,42 +72,109 @@ class GrpcOverAsgi:
         self._slow = SlowBodies(slow_client_s, _refuse_slow)
         self._max_message_bytes = max_message_bytes
         self._port = port
-        self._readers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call. Every way out of here completes the response: a bridge that gets none would tell the
-        client OK (D1), or nothing at all (D2).
+        """Answer one call.
 
         An inference is only read, decoded, bound and queued here: `GrpcAnswer` writes its response when its batch is
         done. No task has to be woken for it, which would cost more than all else that a small request takes.
         """
-        path = scope["path"]
-        server = scope["server"]
+        await _answered(self._serve(scope, receive, send), scope["path"], send)
+
+    def infer(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | NoTask:
+        """As a call, of an inference: no task is made for it where its message is small and comes whole."""
+        if not self._is_ours(scope):
+            return self(scope, receive, send)
         try:
-            # none: the supervisor's own socket
-            if server is not None and server[1] != self._port:
-                raise Unsupported("this port does not serve gRPC")
-            if path == MODEL_INFER:
-                terms = self._terms.of_grpc(scope["headers"])
-                began_ns = 0 if terms is NO_TERMS else time.monotonic_ns()
-                message = await self._read_message(scope, receive, send)
-                if terms is not NO_TERMS:
-                    terms = from_now(terms, began_ns)
-                answer = GrpcAnswer(send, self._disconnects)
-                if len(message) < LARGE_BYTES:
-                    request = self._service.infer(message, answer, terms)
-                else:
-                    request = await self._service.infer_large(message, answer, terms)
-                self._disconnects.watch(request, receive)
-            elif path == MODEL_STREAM_INFER:
-                await self._infer_stream(scope, receive, send)
-            else:
-                await self._other(path, scope, receive, send)
+            terms, began_ns = self._begin(scope)
+        except BaseException as error:  # noqa: BLE001 - all of them end the response
+            _refuse(send, scope["path"], error)
+            return NO_TASK
+        first = receive()
+        if not isinstance(first, asyncio.Future):
+            # there is no body, which the bridge knows already
+            whole = self._infer(scope, Again(first, receive), send, terms, began_ns)
+            return _answered(whole, scope["path"], send)
+        self._slow.begin(send)
+        first.add_done_callback(partial(self._received, scope, receive, send, terms, began_ns))
+        return NO_TASK
+
+    def _received(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        terms: CallTerms,
+        began_ns: int,
+        first: asyncio.Future[Message],
+    ) -> None:
+        """The first piece of an inference's message is here."""
+        try:
+            self._slow.end(send)
+            message = self._whole(first.result())
+            if message is None:
+                rest = self._infer(scope, Again(first, receive), send, terms, began_ns)
+                self._run(_answered(rest, scope["path"], send))
+                return
+            if terms is not NO_TERMS:
+                terms = from_now(terms, began_ns)
+            request = self._service.infer(message, GrpcAnswer(send, self._disconnects), terms)
+            self._disconnects.watch(request, receive)
         except BodyTooSlow:
             # it has its answer
             return
         except BaseException as error:  # noqa: BLE001 - all of them end the response
-            await _send_error(send, *_outcome(path, error))
+            _refuse(send, scope["path"], error)
+
+    def _whole(self, event: Message) -> bytes | None:
+        """The message, where nothing has to be waited for to have it, or to decode it; None also where it is none."""
+        body: bytes = event.get("body", b"")
+        if event.get("more_body") or not PREFIX_BYTES <= len(body) < LARGE_BYTES:
+            return None
+        flag, length = PREFIX.unpack_from(body)
+        if flag or PREFIX_BYTES + length != len(body) or length > self._max_message_bytes:
+            return None
+        return body[PREFIX_BYTES:]
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if not self._is_ours(scope):
+            raise Unsupported("this port does not serve gRPC")
+        if path == MODEL_INFER:
+            await self._infer(scope, receive, send, *self._begin(scope))
+        elif path == MODEL_STREAM_INFER:
+            await self._infer_stream(scope, receive, send)
+        else:
+            await self._other(path, scope, receive, send)
+
+    def _is_ours(self, scope: Scope) -> bool:
+        # none: the supervisor's own socket
+        server = scope["server"]
+        return server is None or server[1] == self._port
+
+    def _begin(self, scope: Scope) -> tuple[CallTerms, int]:
+        """The terms of an inference, and when it began, where they ask for that."""
+        terms = self._terms.of_grpc(scope["headers"])
+        return terms, 0 if terms is NO_TERMS else time.monotonic_ns()
+
+    async def _infer(
+        self, scope: Scope, receive: Receive, send: Send, terms: CallTerms, began_ns: int
+    ) -> None:
+        message = await self._read_message(scope, receive, send)
+        if terms is not NO_TERMS:
+            terms = from_now(terms, began_ns)
+        answer = GrpcAnswer(send, self._disconnects)
+        if len(message) < LARGE_BYTES:
+            request = self._service.infer(message, answer, terms)
+        else:
+            request = await self._service.infer_large(message, answer, terms)
+        self._disconnects.watch(request, receive)
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _other(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Whatever is not inference."""
@@ -126,9 +195,7 @@ class GrpcOverAsgi:
         headers = headers_of(scope["headers"])
         terms = StreamTerms(self._terms.of_grpc(scope["headers"]), headers, self._terms)
         stream = self._service.infer_streams.open(terms)
-        reader = asyncio.get_running_loop().create_task(self._read(stream, scope, receive))
-        self._readers.add(reader)
-        reader.add_done_callback(self._readers.discard)
+        self._run(self._read(stream, scope, receive))
         trailers: Message = dict(TRAILERS_OK)
         await send(START)
         try:
@@ -173,19 +240,14 @@ class GrpcOverAsgi:
 
     async def _read_message(self, scope: Scope, receive: Receive, send: Send) -> bytes:
         """The one message of a unary call. Raises BodyTooSlow, InvalidRequest, PayloadTooLarge, Unsupported."""
-        slow = self._slow
-        slow.received[send] = 0
-        if not slow.watching:
-            slow.watch()
+        self._slow.begin(send)
         try:
             event = await receive()
             body = event.get("body", b"")
             if event.get("more_body"):
                 body = await self._read_rest(body, receive, send)
         finally:
-            del slow.received[send]
-            if slow.refused:
-                slow.check(send)
+            self._slow.end(send)
         if len(body) < PREFIX_BYTES:
             raise InvalidRequest(f"expected one gRPC message, got {len(body)} bytes")
         flag, length = PREFIX.unpack_from(body)
@@ -288,6 +350,27 @@ class GrpcAnswer:
             forget_frames(error)
         except Exception:
             log.exception("a response could not be sent")
+
+
+async def _answered(serving: Awaitable[None], path: str, send: Send) -> None:
+    """Every way out of here completes the response: a bridge that gets none would tell the client OK (D1), or nothing
+    at all (D2)."""
+    try:
+        await serving
+    except BodyTooSlow:
+        # it has its answer
+        return
+    except BaseException as error:  # noqa: BLE001 - all of them end the response
+        await _send_error(send, *_outcome(path, error))
+
+
+def _refuse(send: SendNow, path: str, error: BaseException) -> None:
+    """Complete the response of a call that has no task."""
+    try:
+        send(_error_start(*_outcome(path, error)))
+        send(EMPTY_BODY)
+    except OSError as gone:
+        forget_frames(gone)
 
 
 def _status(error: PenstockError) -> Status:

@@ -190,19 +190,14 @@ class HttpOverAsgi:
         declared = _content_length(headers)
         if declared > self._max_body_bytes:
             raise PayloadTooLarge(self._too_large(declared))
-        slow = self._slow
-        slow.received[send] = 0
-        if not slow.watching:
-            slow.watch()
+        self._slow.begin(send)
         try:
             event = await receive()
             body: bytes = event.get("body", b"")
             if event.get("more_body"):
                 body = await self._read_rest(body, receive, send)
         finally:
-            del slow.received[send]
-            if slow.refused:
-                slow.check(send)
+            self._slow.end(send)
         if len(body) > self._max_body_bytes:
             raise PayloadTooLarge(self._too_large(len(body)))
         if declared >= 0 and len(body) != declared:

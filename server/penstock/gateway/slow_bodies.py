@@ -36,40 +36,46 @@ class SlowBodies:
         self._since: dict[Send, float] = {}
         self._refusing: set[asyncio.Task[None]] = set()
         self.received: Final[dict[Send, int]] = {}
-        """How many bytes there are. Readers put themselves in, count, and take themselves out: it is on the way of
-        every request."""
-        self.refused: Final[set[Send]] = set()
-        """Those that are answered already. Readers take themselves out."""
-        self.watching = not patience_s
-        """Whether somebody looks. A reader that finds it false calls `watch`."""
+        """How many bytes there are. Readers count themselves: it is on the way of every request."""
+        self._refused: Final[set[Send]] = set()
+        """Those that are answered already, and still being read."""
+        self._watching = not patience_s
+        """Somebody looks after the readers."""
 
-    def watch(self) -> None:
-        """Look after the readers until there are none."""
-        self.watching = True
-        self._loop.call_later(self._patience_s / LOOKS, self._look)
+    def begin(self, send: Send) -> None:
+        """Its body is being read from now on."""
+        self.received[send] = 0
+        if not self._watching:
+            self._watch()
 
-    def check(self, send: Send) -> None:
-        """Raises BodyTooSlow where the request is answered already. For readers that have read something."""
-        if send in self.refused:
-            self.refused.discard(send)
+    def end(self, send: Send) -> None:
+        """It isn't any more. Raises BodyTooSlow where the request is answered already."""
+        del self.received[send]
+        if send in self._refused:
+            self._refused.discard(send)
             raise self._error()
+
+    def _watch(self) -> None:
+        """Look after the readers until there are none."""
+        self._watching = True
+        self._loop.call_later(self._patience_s / LOOKS, self._look)
 
     def _look(self) -> None:
         if not self.received:
             self._since.clear()
-            self.watching = False
+            self._watching = False
             return
         now = self._loop.time()
         since, self._since = self._since, {}
         for send, received in self.received.items():
             began = self._since[send] = since.get(send, now)
             late = now - began >= self._patience_s + received / MIN_BYTES_PER_S
-            if late and send not in self.refused:
-                self.refused.add(send)
+            if late and send not in self._refused:
+                self._refused.add(send)
                 task = self._loop.create_task(self._answer(send))
                 self._refusing.add(task)
                 task.add_done_callback(self._refusing.discard)
-        self.watch()
+        self._watch()
 
     async def _answer(self, send: Send) -> None:
         await self._refuse(send, self._error())
