@@ -180,6 +180,28 @@ def test_a_fresh_size_is_believed_whatever_the_others_say() -> None:
     assert (curve.expected_us(1), curve.expected_us(8)) == (9000, 1000)
 
 
+@pytest.mark.parametrize("between_us", [10_000, 500_000, 1_900_000, 5_000_000, 20_000_000])
+@pytest.mark.parametrize("pause_us", [100, 100_000])
+def test_bursts_of_slow_batches_do_not_add_up(between_us: float, pause_us: float) -> None:
+    """One begins at once and fades: its begin changes what is known of all sizes, its end only of those that ran."""
+    curve, random = ServiceCurve(), Random(1)
+    now_us = next_us = 0.0
+    slowness, worst = 1.0, 0.0
+    for _ in range(20_000):
+        if random.random() < 1 / 300:
+            slowness = random.uniform(2, 8)
+        slowness = 1 + (slowness - 1) * 0.985
+        rows = random.choice((1, 1, 1, 2, 3))
+        if now_us >= next_us:
+            rows, next_us = 64, now_us + between_us
+        duration_us = 200 * (1 + rows / 16) * slowness * random.lognormvariate(0, 0.2)
+        now_us += duration_us + pause_us
+        curve.observe(rows, duration_us, now_us)
+        worst = max(worst, curve.expected_us(64))
+    # the slowest batch of one row takes about 3 ms, and 64 rows take no more than 64 of those
+    assert 1000 < worst < 64 * 3000
+
+
 @given(
     st.lists(
         st.tuples(

@@ -128,7 +128,7 @@ class Served:
 
     def workers(self, model: str) -> list[int]:
         """Process ids of a model's workers."""
-        return self.processes("penstock.workers.main", f"{model}/")
+        return self.processes("penstock.workers.main", f"--name {model}/")
 
     @property
     def gateway(self) -> int:

@@ -24,7 +24,9 @@ MAX_AGE_US: Final = 60_000_000
 """What was seen longer ago says little of now."""
 
 FRESH_US: Final = 2_000_000
-"""Sizes that were not seen for so long are held between what the others, which were, let expect."""
+"""Sizes most of whose batches were seen longer ago are held between what the fresh others let expect. Sudden changes
+that show at the others were added to what these took: left alone, it would rise with each burst of slow batches, and
+never come down with the gradual end of one."""
 
 REFRESH: Final = 4
 REFRESH_US: Final = 5_000
@@ -44,7 +46,7 @@ class Point:
     upper_us: float
     samples: int
     seen_us: float
-    """When there was one last."""
+    """Since when most of them were seen."""
 
 
 class ServiceCurve:
@@ -112,7 +114,9 @@ class ServiceCurve:
                 self._known[key] = _point(key, seen)
         self._changed.clear()
         points = sorted(self._known.values(), key=lambda point: point.rows)
-        self._points = tuple(_plausible(points, now_us - FRESH_US))
+        # the freshest always is: those of a model that is seldom asked are held by it
+        fresh_since_us = min(now_us - FRESH_US, max((p.seen_us for p in points), default=now_us))
+        self._points = tuple(_plausible(points, fresh_since_us))
         self._estimates.clear()
 
     def _change(self, change: Change) -> None:
@@ -146,7 +150,7 @@ def _point(rows: int, seen: Sequence[tuple[float, float]]) -> Point:
     upper_us = (
         median_us + 2 * max(0.0, durations[last * 3 // 4] - median_us) if last >= FEW else median_us
     )
-    return Point(rows, median_us, upper_us, len(seen), seen[-1][0])
+    return Point(rows, median_us, upper_us, len(seen), seen[last // 2][0])
 
 
 def _plausible(points: Sequence[Point], fresh_since_us: float) -> list[Point]:
