@@ -1,5 +1,6 @@
 """What holds for all tests, before any of them is imported."""
 
+import gc
 import logging
 import os
 import tempfile
@@ -43,6 +44,14 @@ def pytest_unconfigure() -> None:
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spared_collector() -> None:
+    """What is there before a module's tests stays: each of those that collect garbage, to count descriptors, would look
+    at all of it, which takes a second or two with all that is imported here."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
