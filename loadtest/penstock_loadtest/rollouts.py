@@ -17,6 +17,7 @@ from typing import Final
 from penstock.rollouts.decisions import RollBack
 from penstock.rollouts.observation import Observation
 from penstock.rollouts.plan import RolloutPlan
+from penstock.rollouts.split import WHOLE, watch_place_of, watched_of
 from penstock.rollouts.state import Rollout
 from penstock_loadtest.marked import fill, table
 from penstock_loadtest.rollouts_cases import (
@@ -51,9 +52,15 @@ def run_one(plan: RolloutPlan, traffic: Traffic, fault: Fault, seed: int) -> Run
     seconds = plan.step_s * len(plan.steps)
     requests = requests_of(traffic, fault, seconds, seed)
     rollout = Rollout.start(plan, 0.0)
+    random = Random(seed)
     seen = 0
     for index, now_us in enumerate(requests.at_us):
         candidate = requests.place[index] < rollout.share
+        if not candidate:
+            unit = requests.unit[index]
+            place = watch_place_of(unit) if unit else random.randrange(WHOLE)
+            if place >= watched_of(rollout.share):
+                continue
         seen += candidate and now_us >= fault.from_s * 1e6
         if rollout.observe(_observation(requests, index, candidate), now_us):
             decision = rollout.tick(now_us)

@@ -28,7 +28,7 @@ class Wrecked:
         if asked == TOO_LARGE:
             _raise_of_torch("out of memory", 2)
         if asked == ITS_OWN:
-            raise ValueError("CUDA error: an illegal memory access was encountered")
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return {"Y": X}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from descriptors import open_descriptors
 from model_files import load_spec, write_onnx_identity
 from penstock.backends import disk_cache, onnxruntime_backend
-from penstock.backends.cache_folders import CacheFolder, open_folder
+from penstock.backends.cache_folders import CacheFolder, folder_of, open_folder
 
 KIND = "engines"
 LIMIT = 1000
@@ -34,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def used(key: str, nbytes: int = 0, age_s: float = 0) -> None:
     """Have a library use the folder, so long ago."""
-    with closing(open_folder(KIND, key, LIMIT)) as entry:
+    with closing(open_folder(folder_of(KIND, key), LIMIT)) as entry:
         write(entry, nbytes)
         at = (entry.path / ".lock").stat().st_mtime - age_s
         os.utime(entry.path / ".lock", (at, at))
@@ -50,9 +51,20 @@ def there() -> set[str]:
     return {path.name for path in disk_cache.folder(KIND).iterdir()}
 
 
+def test_on_a_full_disk_what_is_there_is_used(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used("key", 10)
+    used("empty")
+    monkeypatch.setattr(disk_cache, "LEAST_ROOM_BYTES", 1 << 62)
+    monkeypatch.setattr(disk_cache, "_temporary", cache(lambda: tmp_path / "temporary"))
+    assert folder_of(KIND, "key") == home / "penstock" / KIND / "key"
+    assert folder_of(KIND, "empty") == tmp_path / "temporary" / KIND / "empty"
+
+
 def test_it_is_private_and_found_again(home: Path) -> None:
     used("key", 10)
-    with closing(open_folder(KIND, "key")) as entry:
+    with closing(open_folder(folder_of(KIND, "key"))) as entry:
         assert entry.path == home / "penstock" / KIND / "key"
         assert entry.path.stat().st_mode & 0o777 == 0o700
         assert (entry.path / "subgraph" / "a_sm90.engine").stat().st_size == 10
@@ -62,7 +74,7 @@ def test_what_was_used_longest_ago_makes_room() -> None:
     used("oldest", 400, age_s=300)
     used("older", 400, age_s=200)
     used("newer", 100, age_s=100)
-    with closing(open_folder(KIND, "own", LIMIT)) as entry:
+    with closing(open_folder(folder_of(KIND, "own"), LIMIT)) as entry:
         assert there() == {"oldest", "older", "newer", "own"}
         write(entry, 600)
         entry.make_room()
@@ -86,8 +98,8 @@ def test_a_folder_that_alone_is_too_large_stays() -> None:
 
 def test_what_another_process_uses_stays_until_that_ends(home: Path) -> None:
     script = (
-        "import sys; from penstock.backends.cache_folders import open_folder\n"
-        f"entry = open_folder({KIND!r}, 'theirs'); print(flush=True); sys.stdin.read()"
+        "import sys; from penstock.backends.cache_folders import folder_of, open_folder\n"
+        f"entry = open_folder(folder_of({KIND!r}, 'theirs')); print(flush=True); sys.stdin.read()"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
     other = subprocess.Popen(
@@ -109,13 +121,13 @@ def test_what_another_process_uses_stays_until_that_ends(home: Path) -> None:
 def test_who_comes_while_it_is_removed_gets_a_new_one() -> None:
     def use(number: int) -> None:
         for _ in range(20):
-            with closing(open_folder(KIND, f"{number % 3}", 0)) as entry:
+            with closing(open_folder(folder_of(KIND, f"{number % 3}"), 0)) as entry:
                 write(entry, 10)
                 assert (entry.path / "subgraph").is_dir()
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(use, range(6)))
-    open_folder(KIND, "last", 0).close()
+    open_folder(folder_of(KIND, "last"), 0).close()
     assert there() == {"last"}
 
 

@@ -103,6 +103,17 @@ KEPT: dict[str, Callable[[], BaseException]] = {
 }
 
 
+@pytest.fixture
+def cuda_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+
+
+@pytest.mark.parametrize("text", [OF_TORCH, OF_SCRIPT])
+def test_where_torch_uses_no_gpu_a_runtime_error_is_the_models_own(text: str) -> None:
+    assert not lost_reason(RuntimeError(text))
+
+
+@pytest.mark.usefixtures("cuda_in_use")
 @pytest.mark.parametrize("name", LOST)
 def test_an_error_that_stays(name: str) -> None:
     error = LOST[name]()

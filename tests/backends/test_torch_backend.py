@@ -363,6 +363,17 @@ def test_what_torchscript_says_last_is_the_reason(model_dir: Path) -> None:
     assert str(raised.value) == text
 
 
+def test_torchscript_whose_module_is_not_called_self(model_dir: Path) -> None:
+    class Doubled(torch.nn.Module):
+        def forward(module, X: torch.Tensor) -> torch.Tensor:
+            return X * 2
+
+    made.save_script(made.torch_script(Doubled()), model_dir)
+    model = load_tiny(model_dir, config("X", outputs=("Y",)))
+    found = whole(model.execute(batch_of({"X": np.ones((1, 4), np.float32)})))
+    assert found["Y"].tolist() == [[2] * 4]
+
+
 def test_an_exception_whose_constructor_takes_more_than_a_text(model_dir: Path) -> None:
     write_class(model_dir, "b'\\xff'.decode()")
     model = load_tiny(model_dir, config("X", outputs=("Y",)))

@@ -27,7 +27,7 @@ def test_a_worker_that_lost_its_gpu_is_replaced_and_its_requests_are_run_again(
     refused = server.infer("wrecked", json_request(TOO_LARGE))
     assert (refused.status, "out of GPU memory: this request alone" in refused.error) == (500, True)
     refused = server.infer("wrecked", json_request(ITS_OWN))
-    assert (refused.status, "ValueError: CUDA error: an illegal" in refused.error) == (500, True)
+    assert (refused.status, "RuntimeError: CUDA error: an illegal" in refused.error) == (500, True)
     assert server.workers("wrecked") == [first]
 
     assert server.infer("wrecked", json_request(ONCE)).status == 200

@@ -37,24 +37,35 @@ class CacheFolder:
     def make_room(self) -> None:
         """Remove others of its kind, those first that were used longest ago, until the rest fits. To be called when the
         library has written."""
-        total = _size(self.path)
-        for path in _by_use(self.path):
-            total += _size(path)
-            if total > self._limit_bytes:
-                _remove(path)
+        # what is there stays, whatever others do there meanwhile
+        with contextlib.suppress(OSError):
+            total = _size(self.path)
+            for path in _by_use(self.path):
+                total += _size(path)
+                if total > self._limit_bytes:
+                    _remove(path)
 
     def close(self) -> None:
         """Let go of it, as a process does that ends."""
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                self.make_room()
+            self.make_room()
             os.close(self._lock)
             self._lock = None
 
 
-def open_folder(kind: str, key: str, limit_bytes: int = disk_cache.LIMIT_BYTES) -> CacheFolder:
-    """The folder of an entry, made where there is none. Raises OSError where no folder can be written."""
-    path = disk_cache.folder(kind) / key
+def folder_of(kind: str, key: str) -> Path:
+    """Where an entry lies, or is to lie. One that holds something is used also where there is no room for more. Raises
+    OSError where no folder can be written."""
+    for place in disk_cache.places(kind):
+        with contextlib.suppress(OSError):
+            if any(path.name != _LOCK for path in (place / key).iterdir()):
+                return place / key
+    return disk_cache.folder(kind) / key
+
+
+def open_folder(path: Path, limit_bytes: int = disk_cache.LIMIT_BYTES) -> CacheFolder:
+    """The folder of an entry, as `folder_of` names it, made where there is none. Raises OSError where it can't
+    be written."""
     while True:
         path.mkdir(mode=0o700, exist_ok=True)
         try:

@@ -26,6 +26,7 @@ class Captures:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._stopped = False
         self._captured: set[Hashable] = set()
         self._refused: set[Hashable] = set()
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
@@ -34,7 +35,8 @@ class Captures:
         """How it is to run now. After CAPTURE, `done` or `failed` has to be called."""
         if shape in self._captured:
             return Way.REPLAY
-        if len(self._captured) >= self._limit or shape in self._refused:
+        full = self._stopped or len(self._captured) >= self._limit
+        if full or shape in self._refused:
             return Way.PLAIN
         seen = self._seen.pop(shape, 0) + 1
         self._seen[shape] = seen
@@ -52,12 +54,12 @@ class Captures:
         self._seen.pop(shape, None)
         self._refused.add(shape)
         if len(self._refused) >= self._limit:
-            self._limit = len(self._captured)
+            self._stopped = True
 
     def forget(self) -> None:
-        """What was captured is gone. It may be captured again when it comes again."""
+        """What was captured is gone. It may be captured again when it comes again, where captures were not stopped."""
         self._captured.clear()
 
     def stop(self) -> None:
         """Nothing is captured any more; what was stays."""
-        self._limit = len(self._captured)
+        self._stopped = True

@@ -8,6 +8,7 @@ none of them (`device_memory.py`), and neither is what a model raises of its own
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -162,8 +163,8 @@ def _is_lost(error: BaseException) -> bool:
     if isinstance(error, CudaFailed):
         return error.code in STICKY
     package = type(error).__module__.partition(".")[0]
-    if package == "torch" or type(error) is RuntimeError:
-        # before AcceleratorError there was no class of its own
+    # before AcceleratorError there was no class of its own, and TorchScript has none
+    if package == "torch" or (type(error) is RuntimeError and _torch_uses_cuda()):
         return _torch_says(error, str(error))
     if package == "onnxruntime":
         found = _OF_ONNX_RUNTIME.search(str(error))
@@ -172,6 +173,12 @@ def _is_lost(error: BaseException) -> bool:
         named = _NAMED.search(str(error))
         return named is not None and named[0] in _BY_NAME
     return False
+
+
+def _torch_uses_cuda() -> bool:
+    """Where it doesn't, a RuntimeError is the model's own, whatever it says."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()
 
 
 def _torch_says(error: Any, text: str) -> bool:

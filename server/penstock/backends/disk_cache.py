@@ -56,6 +56,16 @@ def folder(kind: str) -> Path:
         return path
 
 
+def places(kind: str) -> Iterator[Path]:
+    """Where entries of a kind may lie, whether or not there is room for more. Nothing is made, and nothing told: most
+    models need no cache."""
+    with contextlib.suppress(OSError):
+        yield _checked(_checked(_home() / "penstock") / kind)
+    if _temporary.cache_info().currsize:
+        with contextlib.suppress(OSError):
+            yield _checked(_temporary() / kind)
+
+
 def key_of(*parts: object) -> str:
     """The key of what depends on `parts`: their text, in this order."""
     digest = hashlib.blake2b(digest_size=_KEY_BYTES)
@@ -68,13 +78,14 @@ def key_of(*parts: object) -> str:
 def find(kind: str, key: str) -> Path | None:
     """The file of an entry, if it is there, is this user's, and is whole. What is damaged is removed. It may be gone by
     the time that it is opened, where others put more than there is room for."""
-    with contextlib.suppress(OSError):
-        for path in sorted(_existing(kind).glob(f"{key}.*")):
-            if _is_whole(path):
-                os.utime(path)  # it was used
-                return path
-            log.warning("%s is damaged, and removed", path)
-            path.unlink(missing_ok=True)
+    for place in places(kind):
+        with contextlib.suppress(OSError):
+            for path in sorted(place.glob(f"{key}.*")):
+                if _is_whole(path):
+                    os.utime(path)  # it was used
+                    return path
+                log.warning("%s is damaged, and removed", path)
+                path.unlink(missing_ok=True)
     return None
 
 
@@ -134,13 +145,6 @@ def _home() -> Path:
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # as the XDG specification says: relative ones don't count
     return given if given.is_absolute() else Path(os.path.expanduser("~")) / ".cache"
-
-
-def _existing(kind: str) -> Path:
-    """Where entries may lie. Nothing is made, and nothing told: most models need no cache. Raises OSError."""
-    if _temporary.cache_info().currsize:
-        return _checked(_temporary() / kind)
-    return _checked(_checked(_home() / "penstock") / kind)
 
 
 def _usable(path: Path) -> Path:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from penstock.backends import disk_cache
 from penstock.backends.base import Batch, LoadSpec, Outputs
 from penstock.backends.batch_outputs import RowsCheck, wanted_outputs
-from penstock.backends.cache_folders import open_folder
+from penstock.backends.cache_folders import folder_of, open_folder
 from penstock.backends.completion import (
     BATCH_DIM,
     ModelTensor,
@@ -57,13 +57,13 @@ def load(spec: LoadSpec) -> OnnxModel:
     spec = with_onnx_options(spec)
     path = model_path(spec)
     key = _engines_key(spec, path)
-    engines = None if key is None else disk_cache.folder(ENGINES) / key
+    engines = None if key is None else folder_of(ENGINES, key)
     chosen = choose(spec, ort.get_available_providers(), engines)
     with ExitStack() as held:
-        if key is None or TENSORRT not in chosen.names:
+        if engines is None or TENSORRT not in chosen.names:
             session = _session(spec, path, chosen)
         else:
-            kept = held.enter_context(closing(open_folder(ENGINES, key)))
+            kept = held.enter_context(closing(open_folder(engines)))
             session = _session(spec, path, chosen)
             # what it has built lies there by now
             kept.make_room()

@@ -51,7 +51,8 @@ def _torchscript(path: Path, spec: LoadSpec, options: Options, device: torch.dev
         module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
     module.eval()
     schema = module.forward.schema
-    arguments = [argument for argument in schema.arguments if argument.name != "self"]
+    # the first is the module, whatever it is called
+    arguments = schema.arguments[1:]
     types = [str(argument.type) for argument in arguments]
     if types == ["Dict[str, Tensor]"]:
         return Program(plain(module), (), takes_dict=True, module=module)

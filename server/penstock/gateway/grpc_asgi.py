@@ -88,10 +88,10 @@ class GrpcOverAsgi:
             return self(scope, receive, send)
         try:
             terms, began_ns = self._begin(scope)
+            first = receive()
         except BaseException as error:  # noqa: BLE001 - all of them end the response
             _refuse(send, scope["path"], error)
             return NO_TASK
-        first = receive()
         if not isinstance(first, asyncio.Future):
             # there is no body, which the bridge knows already
             whole = self._infer(scope, Again(first, receive), send, terms, began_ns)

@@ -20,14 +20,12 @@ from penstock.repository.sequence_pool import SequencePool
 from penstock.repository.served_model import ServedModel
 from penstock.rollouts.observation import Observation, ShadowPair
 from penstock.rollouts.plan import RolloutPlan
-from penstock.rollouts.split import WHOLE, share_of_unit, unit_of
+from penstock.rollouts.split import WHOLE, share_of_unit, unit_of, watch_place_of, watched_of
 from penstock.types import InferHeader, Parameter
 from penstock.workers.request import PendingRequest, RequestPlan
 
 MAX_TURNS: Final = 2048
 """Headers whose plans are remembered."""
-WATCHED: Final = 4
-"""Requests of the stable version that are looked at for each one of the candidate, where there are so many."""
 
 
 class Models(Protocol):
@@ -183,9 +181,8 @@ class LiveRollout:
             return Role.COPY if self.shadow else Role.TAKE
         if self.shadow:
             return Role.PASS
-        # other digits than those that decided above, and than those by which units that come again are known
-        watched = (unit >> 40) % WHOLE if unit else random.randrange(WHOLE)
-        return Role.WATCH if watched < self._watched else Role.PASS
+        place = watch_place_of(unit) if unit else random.randrange(WHOLE)
+        return Role.WATCH if place < self._watched else Role.PASS
 
     @property
     def share(self) -> int:
@@ -195,8 +192,7 @@ class LiveRollout:
     @share.setter
     def share(self, share: int) -> None:
         self._share = share
-        others = max(1, WHOLE - share)
-        self._watched = min(WHOLE, WATCHED * share * WHOLE // others)
+        self._watched = watched_of(share)
 
     def unit(self, tenant: str, request_id: str) -> int:
         """What decides; 0: chance."""

@@ -33,3 +33,21 @@ def share_of(tenant: str, request_id: str, salt: str = "") -> int:
 def share_of_percent(percent: float) -> int:
     """Percent as a share."""
     return round(percent * WHOLE / 100)
+
+
+WATCHED: Final = 4
+"""Requests of the stable version that are looked at for each one of the candidate, where there are so many: more would
+tell hardly more of the difference, and each costs the gateway some microseconds."""
+
+
+def watched_of(share: int) -> int:
+    """Of `WHOLE` requests of the stable version, how many are looked at while the candidate takes this share."""
+    return min(WHOLE, WATCHED * share * WHOLE // max(1, WHOLE - share))
+
+
+def watch_place_of(unit: int) -> int:
+    """Where a unit of the stable version's lies in [0, 10000). It is looked at if that is below `watched_of`.
+
+    By other digits than those that choose the version, and than those by which units that come again are known.
+    """
+    return (unit >> 40) % WHOLE

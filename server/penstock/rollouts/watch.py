@@ -8,7 +8,7 @@ from penstock.rollouts.guard import Guard
 from penstock.rollouts.guards import Guards, GuardStates, fresh_guards
 from penstock.rollouts.observation import CLIENT, Observation, ShadowPair
 from penstock.rollouts.plan import RolloutPlan
-from penstock.rollouts.split import WHOLE, share_of_percent
+from penstock.rollouts.split import WHOLE, share_of_percent, watched_of
 from penstock.rollouts.units import SeenUnits, Strikes
 
 
@@ -93,8 +93,10 @@ class Watch:
             self._settings.latency_up_to
         )
         if self._compares and not self._shadow:
-            self._keep_stable = min(1.0, share / (WHOLE - share))
-            self._keep_candidate = min(1.0, (WHOLE - share) / share)
+            # of the stable version's, those that are looked at come here
+            stable = (WHOLE - share) * watched_of(share) / WHOLE
+            self._keep_stable = min(1.0, share / stable)
+            self._keep_candidate = min(1.0, stable / share)
         for guard in self.guards.all:
             guard.discard()
         if self._failing is not None:

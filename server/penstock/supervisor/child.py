@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock.backends import device_lost
-
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -106,8 +104,6 @@ def _has_ended(pidfd: int) -> bool:
 
 def describe_exit(status: int, *, out_of_memory: bool = False) -> str:
     """A status in words: `exit code 3`, `killed by SIGSEGV`, `killed: out of memory` …"""
-    if status == device_lost.EXIT_CODE:
-        return "an error of CUDA that only a new process gets over; its log says which"
     if status >= 0:
         return f"exit code {status}"
     if out_of_memory and status == -signal.SIGKILL:

@@ -40,8 +40,13 @@ def _bind_free(host: str, name: str, port: int) -> socket.socket:
     with contextlib.suppress(OSError, ValueError):
         end = int(KERNELS_RANGE.read_text().split()[0])
         for _ in range(TRIES):
-            with contextlib.suppress(Unavailable):
+            try:
                 return _bind(host, name, random.randrange(FIRST, end))
+            except Unavailable as error:
+                if not (
+                    isinstance(why := error.__cause__, OSError) and why.errno == errno.EADDRINUSE
+                ):
+                    raise
     return _bind(host, name, port)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.backends import device_lost
 from penstock.supervisor.child import Child, describe_exit
 from penstock.supervisor.oom import count_oom_kills
 from penstock.workers.channel import Channel
@@ -126,6 +127,8 @@ class WorkerProcesses:
     def _on_exit(self, worker_id: int, status: int, oom_kills: int) -> None:
         self._running.pop(worker_id).channel.close()
         reason = describe_exit(status, out_of_memory=count_oom_kills() > oom_kills)
+        if status == device_lost.EXIT_CODE:
+            reason = "an error of CUDA that only a new process gets over; its log says which"
         self._send(WorkerExited(worker_id, status, reason), None)
 
 

@@ -102,9 +102,11 @@ class Calls:
 
 def _reason(error: grpc.aio.AioRpcError) -> str:
     """Without where it stands in the log, which goes with the server."""
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return "there was no answer in time: expected one within a minute"
-    return re.sub(r" \[\w+ in the server's log\]$", "", str(error.details()))
+    details = str(error.details())
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":
+        # gRPC's own text: the call's time was over
+        return "there was no answer in time"
+    return re.sub(r" \[\w+ in the server's log\]$", "", details)
 
 
 def request_message(model: str, config: ModelConfig, row: Mapping[str, Array]) -> bytes:
