@@ -94,7 +94,7 @@ def _register(done: FinishedRun, serving: nn.Module, settings: RegisterSettings)
     champion = persistently(
         lambda: champion_of(
             registry,
-            settings.gates.champion.alias,
+            settings.gates.champion,
             done.recipe,
             done.splits.test,
             done.folder / FOLDER / "champion",

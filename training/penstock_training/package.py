@@ -74,10 +74,3 @@ def _metadata(recipe: Recipe) -> Mapping[str, Any] | None:
 def model_id_of(package: Path) -> str:
     """Of which of MLflow's models it is the files."""
     return str(yaml.safe_load((package / "MLmodel").read_text()).get("model_id") or "")
-
-
-def onnx_file_of(package: Path) -> Path | None:
-    """Its ONNX file, where it is a model of the flavour onnx. Raises OSError, yaml.YAMLError."""
-    flavours = yaml.safe_load((package / "MLmodel").read_text()).get("flavors") or {}
-    found = flavours.get("onnx")
-    return None if found is None else package / str(found.get("data", "model.onnx"))

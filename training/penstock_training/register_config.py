@@ -31,6 +31,9 @@ class ChampionGate(Section):
     worse_by: Mapping[str, Finite] = Field(default_factory=dict)
     """By how much the new version may be worse, by metric. Below zero: by how much it has to be better. None given: a
     classifier's accuracy, by 0.002."""
+    allow_code: bool = False
+    """Evaluate it even if it is a Python function, or holds pickles or other files that may run any code when they are
+    read. Where not: such a champion lets nobody pass."""
 
 
 class GateSettings(Section):
