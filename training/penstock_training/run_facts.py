@@ -78,7 +78,7 @@ def tags(config: TrainConfig, facts: RunFacts, revision: GitRevision) -> dict[st
         "mlflow.source.name": config.recipe.name,
         "mlflow.source.type": "LOCAL",
         CONFIG_DIGEST: config.digest(),
-        FOLDER: str(facts.folder.absolute()),
+        FOLDER: str(facts.folder.resolve()),
         HOST: socket.gethostname(),
         **data_tags(config.data.tables),
         **revision.tags,
