@@ -115,3 +115,9 @@ def test_a_text_is_never_too_long_for_a_header_of_grpc(character: str, length: i
     assert shown.endswith(f"{character} the end")
     if length <= 400:
         assert shown == text
+
+
+def test_what_is_a_little_too_long_loses_little() -> None:
+    text = "x" * 3500 + "é" * 450
+    shown = text_of(errors.ModelFailed(text))
+    assert 3500 < len(shown) < len(text)

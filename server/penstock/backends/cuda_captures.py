@@ -32,7 +32,7 @@ class Captures:
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
 
     def way(self, shape: Hashable) -> Way:
-        """How it is to run now. After CAPTURE, `done` or `failed` has to be called."""
+        """How it is to run now. CAPTURE is said again until `done` or `failed` is called."""
         if shape in self._captured:
             return Way.REPLAY
         full = self._stopped or len(self._captured) >= self._limit

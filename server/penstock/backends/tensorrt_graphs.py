@@ -39,7 +39,7 @@ class Graphs:
         self._graphs: Final[dict[Hashable, Captured]] = {}
 
     def way(self, shape: Hashable) -> Way:
-        """How a batch of that shape runs. After CAPTURE, `capture` or `stop` has to be called."""
+        """How a batch of that shape runs. CAPTURE is said again until `capture` or `stop` is called."""
         return self._captures.way(shape)
 
     def replay(self, shape: Hashable) -> Captured:

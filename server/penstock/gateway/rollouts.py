@@ -47,15 +47,13 @@ class Rollouts:
         self._source = source
         self._jobs = jobs = Jobs()
         self._loaded = False
-        self._absence = Absence(settings.absent_secs, self._look)
+        absence = Absence(settings.absent_secs, self._look)
         self._hold = RolloutHold(repository, settings.hold, keeper, source)
         self.index: Final = RolloutIndex(repository)
         self._saving = RolloutSaving(self.index, keeper)
-        self.effects: Final = RolloutEffects(
-            repository, keeper, source, records, self._absence, jobs
-        )
+        self.effects: Final = RolloutEffects(repository, keeper, source, records, absence, jobs)
         self._following = RolloutFollowing(
-            self.index, repository, source, self.effects, self._absence, self._saving, jobs
+            self.index, repository, source, self.effects, absence, self._saving, jobs
         )
         self._start = RolloutStart(
             self.index, repository, settings, keeper, source, self.effects, self._following

@@ -95,7 +95,13 @@ def _for_a_header(text: str) -> str:
     client tells nothing but that they are too large."""
     if len(text) <= MAX_HEADER_BYTES // MOST_BYTES:
         return text
+    cut, characters = text, len(text)
+    while (size := _header_bytes(cut)) > MAX_HEADER_BYTES:
+        characters = min(characters - 1, characters * MAX_HEADER_BYTES // size)
+        cut = shortened(text, characters)
+    return cut
+
+
+def _header_bytes(text: str) -> int:
     plain = sum(map(PLAIN.__contains__, text))
-    if plain + 3 * (len(text.encode()) - plain) <= MAX_HEADER_BYTES:
-        return text
-    return shortened(text, MAX_HEADER_BYTES // MOST_BYTES)
+    return plain + 3 * (len(text.encode()) - plain)
