@@ -186,6 +186,7 @@ def _publish(done: FinishedRun, report: Report) -> str:
     """Write the report, and give it and its numbers to MLflow. Returns its URI."""
     path = done.folder / REPORT
     write_whole(path, render(report).encode())
+    log.info("report: %s", path)
     numbers = {f"test/{name}": value for name, value in report.held_out.metrics.items()}
     if report.onnx is not None:
         numbers["test/onnx_max_error"] = report.onnx.largest
