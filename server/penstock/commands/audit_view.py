@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from penstock.audit.lines import Record
+from penstock.commands.terminal import terminal
 from penstock.logs import without_controls
 
 TABLE_WIDTH: Final = 140
@@ -20,7 +20,7 @@ _INDENT: Final = "    "
 
 def show_records(found: Sequence[Record]) -> None:
     """All of them, oldest first. Neither time, nor action, nor who is ever cut."""
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     if console.width >= TABLE_WIDTH:
         console.print(_table(found))
         return

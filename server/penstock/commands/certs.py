@@ -10,7 +10,6 @@ from typing import Annotated, Final
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +22,7 @@ from penstock.certs.request import (
     check_trust_domain,
     make_request,
 )
+from penstock.commands.terminal import terminal
 from penstock.commands.time_values import parse_duration
 from penstock.config_sources import load_settings
 from penstock.errors import ConfigError, InvalidRequest
@@ -229,7 +229,7 @@ def list_certificates(
         cells = (info.name, info.kind, _day(info.ends_at), left)
         names = Text("\n".join(info.names))
         table.add_row(*map(Text, cells), Text(state, STYLES[info.state]), names)
-    Console().print(table)
+    terminal().print(table)
 
 
 def _retire(certs: CertsFolder, now: datetime) -> None:

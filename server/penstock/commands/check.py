@@ -11,11 +11,11 @@ from typing import Annotated, Final
 
 import msgspec
 import typer
-from rich.console import Console
 
 from penstock.backends.registry import backend_for
 from penstock.commands.check_report import CheckReport, ModelLine, VersionLine, model_line
 from penstock.commands.check_view import as_text
+from penstock.commands.terminal import terminal
 from penstock.config import Settings
 from penstock.config_sources import settings_and_sources
 from penstock.errors import ConfigError, PenstockError
@@ -89,7 +89,7 @@ def check(
         text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
         typer.echo(text)
     else:
-        console = Console(highlight=False)
+        console = terminal(highlight=False)
         for part in as_text(report, details=verbose or bool(models)):
             console.print(part, soft_wrap=True)
     if report.errors or (strict and report.warnings):

@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from penstock.commands.client_identity import CaFile, CertFile, Identity, KeyFile
 from penstock.commands.input_values import read_values
 from penstock.commands.output_view import as_json, as_tables
+from penstock.commands.terminal import terminal
 from penstock.commands.v2_client import Client, InputData, ModelMetadata
 from penstock.model_config import ModelConfig
 
@@ -81,7 +81,7 @@ def infer(
     if output is OutputFormat.JSON:
         typer.echo(as_json(prediction, model, classified))
     else:
-        Console().print(as_tables(prediction, model, classified, elapsed_ms))
+        terminal().print(as_tables(prediction, model, classified, elapsed_ms))
 
 
 def values_by_input(

@@ -6,7 +6,6 @@ from typing import Annotated, Final
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from penstock.commands.explain_view import as_report
 from penstock.commands.explanation import Explanation
 from penstock.commands.lineage_view import as_tree
 from penstock.commands.registry_view import registry_report
+from penstock.commands.terminal import terminal
 from penstock.commands.v2_client import Client
 from penstock.errors import Unavailable
 
@@ -55,7 +55,7 @@ def list_models(
     for entry in index:
         row = (entry.name, entry.version, entry.state, entry.devices, entry.reason)
         table.add_row(*map(Text, row))
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command("registry")
@@ -71,7 +71,7 @@ def registry(
     if as_json:
         typer.echo(_json(found))
         return
-    Console().print(*registry_report(found), sep="\n")
+    terminal().print(*registry_report(found), sep="\n")
 
 
 @app.command("explain")
@@ -99,7 +99,7 @@ def explain(
         explanation = msgspec.convert(found, Explanation)
     except msgspec.ValidationError as error:
         raise Unavailable(f"{url} explains in a way that is not known here: {error}") from error
-    Console().print(as_report(explanation))
+    terminal().print(as_report(explanation))
 
 
 @app.command("lineage")
@@ -135,7 +135,7 @@ def lineage(
         raise Unavailable(
             f"{url} tells a lineage in a way that is not known here: {error!r}"
         ) from error
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     if not console.is_terminal:
         # a file or a pipe has no width
         console.width = WIDEST

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from penstock.audit.event import AuditEvent
 from penstock.commands.command_audit import command_log, recorded, who
+from penstock.commands.terminal import terminal
 from penstock.config_sources import load_settings
 from penstock.errors import InvalidRequest
 from penstock.trust.releases import Releases
@@ -33,7 +33,7 @@ def list_releases(config: ConfigFile = None, state_file: StateFile = None) -> No
     for model, versions in sorted(_releases(config, state_file).all().items()):
         for number, served in sorted(versions.items(), key=lambda item: int(item[0])):
             table.add_row(model, number, str(served.serial), served.digest[:16])
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command("reset")

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.live import Live
 
 from penstock.commands.client_identity import CaFile, CertFile, Identity, KeyFile
 from penstock.commands.rollout_view import as_report, as_table, one_line
+from penstock.commands.terminal import terminal
 from penstock.commands.v2_client import Client
 from penstock.errors import InvalidRequest, Unavailable
 from penstock.gateway.rollout_view import RolloutView
@@ -147,7 +147,7 @@ def list_rollouts(
     if as_json:
         typer.echo(_json(found))
     else:
-        Console().print(as_table(found))
+        terminal().print(as_table(found))
 
 
 def _changing(name: str, what: str, method: str = "POST", place: str = "") -> None:
@@ -185,7 +185,7 @@ def _show(client: Client, view: RolloutView, watch: bool, as_json: bool) -> None
         if as_json:
             typer.echo(_json(view))
         else:
-            Console().print(as_report(view))
+            terminal().print(as_report(view))
         return
     view = _watch(client, view, as_json)
     if view.status is not Status.PROMOTED:
@@ -194,7 +194,7 @@ def _show(client: Client, view: RolloutView, watch: bool, as_json: bool) -> None
 
 def _watch(client: Client, view: RolloutView, as_json: bool) -> RolloutView:
     """Until it is over and done. Without a terminal, or as JSON, a line for each change."""
-    console = Console()
+    console = terminal()
     if as_json or not console.is_terminal:
         before = ""
         while True:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from penstock.access.api_keys import PREFIX
 from penstock.access.limits import NAMES, Limits
 from penstock.access.tenant_json import day_text, time_text
 from penstock.access.tenant_records import ApiKey, Tenant, TenantSnapshot, Usage
+from penstock.commands.terminal import terminal
 
 WIDEST: Final = 1000
 STYLES: Final = {
@@ -39,12 +39,12 @@ def show_tenants(snapshot: TenantSnapshot, now: float) -> None:
             str(sum(len(each.given()) for each in snapshot.limits_of(tenant.name).values())),
             day_of(tenant.created_at),
         )
-    Console().print(table)
+    terminal().print(table)
 
 
 def show_tenant(tenant: Tenant, snapshot: TenantSnapshot, now: float) -> None:
     """All that is known of one."""
-    console = Console()
+    console = terminal()
     facts = Table.grid(padding=(0, 2))
     for name, value in (
         ("tenant", Text(tenant.name, "bold")),
@@ -64,7 +64,7 @@ def show_tenant(tenant: Tenant, snapshot: TenantSnapshot, now: float) -> None:
 
 def show_keys(keys: Iterable[ApiKey], now: float) -> None:
     """A line each; more where that is too narrow for a table: nothing of a key is ever cut."""
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     known = list(keys)
     table = Table(_whole("key"), _whole("state"), _whole("roles"))
     for name in ("models", "label"):
@@ -122,7 +122,7 @@ def show_limits(limits: dict[str, Limits]) -> None:
         values = [getattr(each, name) for each in limits.values()]
         if any(value is not None for value in values):
             table.add_row(name, *("" if value is None else f"{value:,.15g}" for value in values))
-    Console().print(table)
+    terminal().print(table)
 
 
 def show_usage(usage: Iterable[Usage]) -> None:
@@ -136,7 +136,7 @@ def show_usage(usage: Iterable[Usage]) -> None:
     for line in lines:
         counts = (f"{getattr(line, name):,}" for name in sums)
         table.add_row(Text(line.tenant), day_text(line.day), Text(line.model), *counts)
-    Console().print(table)
+    terminal().print(table)
 
 
 def day_of(seconds: float) -> str:

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from penstock.commands.terminal import terminal
 from penstock.commands.tune_view import LEGEND, as_table, summary
 from penstock.config_sources import settings_and_sources
 from penstock.cores import available_cores
@@ -118,7 +119,7 @@ def _show(model: TunedModel, found: Found, diff: str, *, written: bool, as_json_
     if as_json_text:
         typer.echo(_json(found, diff, written=written))
         return
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     console.print(as_table(found))
     console.print(LEGEND, soft_wrap=True, style="dim")
     for line in summary(found, model, diff, written=written):
