@@ -130,7 +130,8 @@ def test_a_coroutine_that_lost_the_gpu_ends_the_process_with_the_next_batch(
     source = """
 class TritonPythonModel:
     async def execute(self, requests):
-        raise RuntimeError("CUDA error: device-side assert triggered")
+        import torch
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 """
     model = loaded(model_dir, source, DECOUPLED)
     gateway.run(model, row(1))
