@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import select
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -18,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+from penstock.config import Settings
+from penstock.supervisor.ports import resolve_ports
 from penstock_loadtest import cpu
 from penstock_loadtest.errors import BenchmarkError
 
@@ -25,11 +25,6 @@ READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 KILL_TIMEOUT_S = 10.0
 LOG_TAIL_BYTES = 2000
-
-FIRST_PORT = 10_000
-KERNELS_FIRST_PORT = 32_768
-"""From here on Linux gives ports to connections, where it is not told otherwise."""
-PORT_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +119,8 @@ def running(
 
 def free_ports() -> Ports:
     """Three ports that nothing listened on a moment ago, and that no connection is given before the server has them."""
-    found: list[int] = []
-    candidates = random.sample(range(FIRST_PORT, KERNELS_FIRST_PORT), PORT_TRIES)
-    with ExitStack() as stack:
-        while len(found) < 3:
-            one = stack.enter_context(socket.socket())
-            with suppress(OSError):
-                one.bind(("127.0.0.1", candidates.pop() if candidates else 0))
-                found.append(one.getsockname()[1])
-    return Ports(*found)
+    chosen = resolve_ports(Settings(http_port=0, grpc_port=0, metrics_port=0))
+    return Ports(chosen.http_port, chosen.grpc_port, chosen.metrics_port)
 
 
 def await_ready(
